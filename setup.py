@@ -1,0 +1,47 @@
+"""Packaging of vertebra_kp: what it needs at run time, for tests, and for the notebook."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+REQUIRED = [
+    "torch>=2.6",
+    "torchvision>=0.21",  # from the same index as torch: a CPU wheel of one breaks the other
+    "segmentation-models-pytorch>=0.6,<0.7",
+    "numpy>=1.26",
+    "scipy>=1.11",  # .mat labels, BCa bootstrap
+    "opencv-python>=4.9",
+    "scikit-image>=0.22",
+    "pillow>=10",  # EXIF orientation
+    "tensorboard>=2.16",
+    "pyyaml>=6",
+    "pydantic>=2.6",
+    "tqdm>=4.66",
+]
+DEVELOPMENT = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.10",
+    "types-PyYAML",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "ipykernel>=6.29",
+]
+
+setup(
+    name="vertebra_kp",
+    version="0.1.0",
+    description="Vertebra corners on X-ray films: networks, training, measurements",
+    long_description=Path("README.md").read_text(encoding="utf-8")
+    if Path("README.md").exists()
+    else "",
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vertebra_kp", "vertebra_kp.*"]),
+    package_data={"vertebra_kp": ["py.typed", "data/splits/*.json"]},
+    install_requires=REQUIRED,
+    extras_require={"dev": DEVELOPMENT},
+)

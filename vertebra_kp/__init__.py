@@ -1,0 +1,1 @@
+"""Find vertebra corners on X-ray films and turn them into measurements."""

@@ -1,0 +1,116 @@
+"""Names and order of vertebrae and corners: levels, views, keypoint schemas, corner states.
+
+Corners are named by the side of the *image* (TL = top left), as every public data set stores them.
+On a lateral film the anterior side is a property of the film, not of the corner name.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+View = Literal["AP", "LA"]
+
+LEVELS: tuple[str, ...] = (
+    *(f"C{i}" for i in range(1, 8)),
+    *(f"T{i}" for i in range(1, 13)),
+    *(f"L{i}" for i in range(1, 6)),
+    "S1",
+)
+CORNERS: tuple[str, ...] = ("TL", "TR", "BL", "BR")
+FLIPPED_CORNER: tuple[int, ...] = (1, 0, 3, 2)  # TL <-> TR, BL <-> BR
+
+
+class State(IntEnum):
+    """What is known of one corner; a fixed array of these travels with every array of points."""
+
+    UNLABELLED = 0  # nobody said; masked from every loss and metric
+    LABELLED = 1  # inside the film, with a position
+    OUTSIDE = 2  # exists, but beyond the film's edge; masked from the heatmap loss
+    NONEXISTENT = 3  # no such corner on this patient (missing vertebra, S1's inferior endplate)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Which corners a network predicts, and in which order its channels come.
+
+    ``levels`` run from head to foot. ``superior_only`` names the levels of which only TL and TR exist.
+    Channel k is the k-th existing (level, corner), level by level in the order TL, TR, BL, BR:
+    never "the i-th visible vertebra".
+    """
+
+    name: str
+    view: View
+    levels: tuple[str, ...]
+    superior_only: frozenset[str] = frozenset()
+    flip_valid: bool = False
+
+    @cached_property
+    def exists(self) -> np.ndarray:
+        """``[levels, 4]`` bool: the corners that this schema has."""
+        exists = np.ones((len(self.levels), len(CORNERS)), dtype=bool)
+        for i, level in enumerate(self.levels):
+            if level in self.superior_only:
+                exists[i, 2:] = False
+        return exists
+
+    @cached_property
+    def channels(self) -> tuple[tuple[int, int], ...]:
+        """(level index, corner index) of every heatmap channel."""
+        return tuple((int(i), int(j)) for i, j in np.argwhere(self.exists))
+
+    @cached_property
+    def channel_names(self) -> tuple[str, ...]:
+        return tuple(f"{self.levels[i]}.{CORNERS[j]}" for i, j in self.channels)
+
+    @property
+    def num_channels(self) -> int:
+        return len(self.channels)
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.levels)
+
+    @property
+    def flip_permutation(self) -> tuple[int, ...]:
+        """Channel that takes the place of channel k when the film is mirrored left to right."""
+        index = {channel: k for k, channel in enumerate(self.channels)}
+        return tuple(index[(i, FLIPPED_CORNER[j])] for i, j in self.channels)
+
+    def gather(self, fixed: np.ndarray) -> np.ndarray:
+        """Fixed array ``[..., levels, 4, *]`` of points or states, as channels ``[K, *]``."""
+        levels, corners = np.array(self.channels).T
+        return fixed[levels, corners]
+
+    def scatter(self, channels: np.ndarray, fill: float = np.nan) -> np.ndarray:
+        """Channels ``[K, *]`` as the fixed array ``[levels, 4, *]``; corners outside the schema hold ``fill``."""
+        fixed = np.full((self.num_levels, len(CORNERS), *channels.shape[1:]), fill, channels.dtype)
+        levels, corners = np.array(self.channels).T
+        fixed[levels, corners] = channels
+        return fixed
+
+
+def _between(first: str, last: str) -> tuple[str, ...]:
+    return LEVELS[LEVELS.index(first) : LEVELS.index(last) + 1]
+
+
+SCHEMAS: dict[str, Schema] = {
+    schema.name: schema
+    for schema in (
+        Schema("ap_lumbar", "AP", _between("L1", "L5"), flip_valid=True),
+        Schema("la_lumbar", "LA", _between("L1", "S1"), superior_only=frozenset({"S1"})),
+        Schema("ap_whole_spine", "AP", _between("T1", "L5"), flip_valid=True),
+    )
+}
+
+
+def presence_target(states: np.ndarray) -> np.ndarray:
+    """Presence of each vertebra from its corner states ``[levels, 4]``: 1 present, 0 absent, nan unknown.
+
+    1 when any corner is labelled, 0 when all are outside or nonexistent, nan (masked) otherwise.
+    """
+    labelled = (states == State.LABELLED).any(axis=-1)
+    absent = ((states == State.OUTSIDE) | (states == State.NONEXISTENT)).all(axis=-1)
+    return np.where(labelled, 1.0, np.where(absent, 0.0, np.nan)).astype(np.float32)

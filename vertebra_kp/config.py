@@ -1,0 +1,237 @@
+"""What a run can be told: one model per section, every field with its range; unknown keys are errors.
+
+Reading files, ``base:`` composition and ``--set`` live in ``config_io.py``.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vertebra_kp.anatomy import SCHEMAS, Schema
+
+STRIDE = 32  # of the deepest feature map: input sizes are multiples of it
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PhantomConfig(Section):
+    """Films drawn on the fly; sample i of a seed is the same on every machine."""
+
+    preset: Literal["standard", "hard"] = "standard"
+    seed: Count = 0
+    """Seed of the training films; validation films use ``validation_seed``."""
+    validation_seed: Count = 1_000_003
+    films: Annotated[int, Field(ge=1)] = 1024
+    """Training films per epoch; with ``fresh`` every epoch draws new ones."""
+    validation_films: Annotated[int, Field(ge=1)] = 64
+    fresh: bool = True
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if self.seed == self.validation_seed:
+            raise ValueError(
+                f"seed and validation_seed are both {self.seed}: "
+                "validation would see training films; change one"
+            )
+        return self
+
+
+class DataConfig(Section):
+    source: Literal["phantom", "aasce", "buu_lspine", "csv"] = "phantom"
+    root: Path | None = None
+    """Folder of the data set; for AASCE the environment variable VERTEBRA_KP_AASCE also counts."""
+    anatomy: Literal["ap_lumbar", "la_lumbar", "ap_whole_spine"] = "la_lumbar"
+    """Keypoint schema: which levels and corners are predicted."""
+    split_file: str | None = None
+    """File of ids, or the name of a committed one (``aasce``); not used by the phantom."""
+    train_splits: list[str] = []
+    validation_splits: list[str] = []
+    input_size: tuple[Annotated[int, Field(ge=STRIDE)], Annotated[int, Field(ge=STRIDE)]] = (256, 128)
+    """Height and width of what the network sees, each divisible by 32; films are letterboxed to it."""
+    workers: Annotated[int, Field(ge=0, le=64)] = 2
+    phantom: PhantomConfig = PhantomConfig()
+
+    @property
+    def keypoint_schema(self) -> Schema:
+        return SCHEMAS[self.anatomy]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        padded = tuple(-(-side // STRIDE) * STRIDE for side in self.input_size)
+        if padded != self.input_size:
+            raise ValueError(
+                f"input_size must be divisible by {STRIDE}, got {self.input_size}; pad to {padded}"
+            )
+        if self.source != "phantom":
+            if not self.split_file:
+                raise ValueError(f"split_file is needed for source {self.source}")
+            for part in ("train_splits", "validation_splits"):
+                if not getattr(self, part):
+                    raise ValueError(f"{part} is empty: name at least one split of {self.split_file}")
+            if shared := set(self.train_splits) & set(self.validation_splits):
+                raise ValueError(f"splits {sorted(shared)} are in train_splits and validation_splits")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random changes of a training film; 0 switches one off. Geometry is one warp of image and points."""
+
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 5.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Relative: 0.1 draws factors from 0.9 to 1.1."""
+    shift: Fraction = 0.04
+    """Fraction of the input size."""
+    flip: bool = False
+    """Left-right; only where the schema says a mirrored film is a film."""
+    gamma: NonNegative = 0.2
+    """Log-range: 0.2 draws exponents from exp(-0.2) to exp(0.2)."""
+    contrast: Fraction = 0.1
+    brightness: Fraction = 0.05
+    blur_px: NonNegative = 0.5
+    noise: Fraction = 0.02
+    invert: Fraction = 0.0
+    """Probability of showing the film inverted."""
+    cutout: Fraction = 0.0
+    """Probability of a blank rectangle."""
+
+
+class CodecConfig(Section):
+    sigma: Annotated[float, Field(ge=0.7, le=16)] = 1.5
+    """Of the Gaussian target, in heatmap cells."""
+    decode: Literal["soft_argmax", "dark", "argmax"] = "soft_argmax"
+
+
+class BackboneConfig(Section):
+    name: Literal["efficientnet_v2_s"] = "efficientnet_v2_s"
+    weights: Literal["none", "imagenet"] | Path = "none"
+    """``imagenet`` asks torchvision; a path names a local state dict of torchvision's network."""
+    stochastic_depth: Fraction = 0.1
+    projection: Annotated[list[int], Field(min_length=5, max_length=5)] | None = None
+    """Channels of optional 1x1 projections of F1, F2, F3, S16, F4."""
+
+
+class NeckConfig(Section):
+    """Transformer encoder on F4; depth 0 leaves F4 as it is."""
+
+    depth: Annotated[int, Field(ge=0, le=24)] = 4
+    width: Annotated[int, Field(ge=4)] = 256
+    heads: Annotated[int, Field(ge=1)] = 8
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    positions: Literal["sincos", "learned"] = "sincos"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(
+                f"width must be divisible by heads and by 4, got width {self.width}, heads {self.heads}"
+            )
+        return self
+
+
+class DecoderConfig(Section):
+    skips: list[Literal["F1", "F2", "F3", "S16"]] = ["F1", "F2", "F3", "S16"]
+    """Encoder maps that are concatenated on the way up."""
+    channels: Annotated[list[int], Field(min_length=1)] = [256, 128, 64, 32, 32]
+    """Width of the decoder at strides 16, 8, 4, 2, 1; what lies past ``output_stride`` is not built."""
+    output_stride: Literal[1, 2, 4] = 2
+
+    @model_validator(mode="after")
+    def _enough_channels(self) -> Self:
+        needed = {4: 3, 2: 4, 1: 5}[self.output_stride]
+        if len(self.channels) < needed:
+            raise ValueError(
+                f"channels has {len(self.channels)} numbers, output_stride {self.output_stride} needs {needed}"
+            )
+        return self
+
+
+class NetworkConfig(Section):
+    backbone: BackboneConfig = BackboneConfig()
+    neck: NeckConfig = NeckConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    presence_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class LossConfig(Section):
+    heatmap: Literal["cross_entropy", "mse", "adaptive_wing"] = "cross_entropy"
+    coordinate_weight: NonNegative = 0.0
+    presence_weight: NonNegative = 0.1
+
+
+class PhaseConfig(Section):
+    """One stretch of training: what is frozen, how long, how fast."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    epochs: Annotated[int, Field(ge=1)]
+    freeze_stages: Annotated[int, Field(ge=0, le=6)] = 0
+    """0 freezes nothing, n the backbone's stem and first n stages."""
+    freeze: list[Literal["neck", "decoder", "heatmap_head", "presence_head"]] = []
+    lr: Positive = 1e-3
+    backbone_lr: Positive | None = None
+    """None: the same as ``lr``."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each backbone stage further from the output learns slower by this factor."""
+    warmup_steps: Count = 0
+    final_lr: Fraction = 0.0
+    """Learning rate at the end of the cosine, as a fraction of the start; 1 keeps it constant."""
+
+
+class TrainConfig(Section):
+    phases: Annotated[list[PhaseConfig], Field(min_length=1)]
+    seed: Count = 0
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Films per process and step."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches whose gradients are summed into one optimiser step."""
+    precision: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    weight_decay: NonNegative = 0.01
+    clip_norm: Positive | None = 5.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """0 switches the moving average of the weights off."""
+    batch_norm_calibration: Count = 8
+    """Batches that set the statistics of frozen random layers before a phase; 0 leaves them."""
+    compile: bool = False
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations."""
+    evaluate_films: Annotated[int, Field(ge=1)] | None = None
+    """At most so many validation films in the evaluations during training."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Evaluations without a better landmark error before the run stops."""
+    save_every_steps: Annotated[int, Field(ge=1)] = 200
+    log_every_steps: Annotated[int, Field(ge=1)] = 10
+
+    @model_validator(mode="after")
+    def _phase_names_differ(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phase names must differ, got {names}")
+        return self
+
+
+class Config(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """The run's folder is ``runs/NAME`` unless --run-dir says otherwise."""
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    codec: CodecConfig = CodecConfig()
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig
+
+    @model_validator(mode="after")
+    def _flip_is_valid(self) -> Self:
+        if self.augment.flip and not self.data.keypoint_schema.flip_valid:
+            raise ValueError(
+                f"augment.flip is on, but a mirrored {self.data.anatomy} film swaps anterior and posterior; "
+                "set augment.flip to false"
+            )
+        return self

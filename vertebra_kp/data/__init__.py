@@ -1,0 +1,1 @@
+"""Films and labels: where they come from, and how they become batches."""

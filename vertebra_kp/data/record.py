@@ -1,0 +1,54 @@
+"""One film with what is known of it: the only thing that sources return and everything else reads."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vertebra_kp.anatomy import CORNERS, Schema, State
+
+
+@dataclass(frozen=True)
+class Record:
+    """A film on disk and its labels.
+
+    ``points_xy_image`` ``[levels, 4, 2]`` float32, continuous coordinates of the film as displayed
+    (after EXIF orientation), nan where the state is not ``LABELLED``; ``states`` ``[levels, 4]`` int8.
+    Both are None for a film without labels. ``group`` is the patient or case: films of one group never
+    stand on two sides of a split. ``spacing_mm`` is the size of a pixel, None when unknown.
+    Remarks of a reader go to ``notes``.
+    """
+
+    id: str
+    image_path: Path
+    group: str
+    points_xy_image: np.ndarray | None = None
+    states: np.ndarray | None = None
+    spacing_mm: float | None = None
+    anterior_side: Literal["left", "right"] | None = None  # lateral films only
+    notes: tuple[str, ...] = field(default=())
+
+
+def label_arrays(schema: Schema) -> tuple[np.ndarray, np.ndarray]:
+    """Empty labels of a schema: points ``[levels, 4, 2]`` of nan, states UNLABELLED or NONEXISTENT."""
+    points = np.full((schema.num_levels, len(CORNERS), 2), np.nan, dtype=np.float32)
+    states = np.where(schema.exists, State.UNLABELLED, State.NONEXISTENT).astype(np.int8)
+    return points, states
+
+
+def mark_outside(
+    points: np.ndarray, states: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Labels with every LABELLED corner that lies off the film (size = height, width) turned OUTSIDE.
+
+    Returns new points (nan there), new states, and how many corners were changed.
+    """
+    height, width = size
+    x, y = points[..., 0], points[..., 1]
+    with np.errstate(invalid="ignore"):
+        off = (states == State.LABELLED) & ((x < 0) | (y < 0) | (x > width) | (y > height))
+    points, states = points.copy(), states.copy()
+    points[off] = np.nan
+    states[off] = State.OUTSIDE
+    return points, states, int(off.sum())
