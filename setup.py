@@ -17,6 +17,7 @@ REQUIRED = [
     "pyyaml>=6",
     "pydantic>=2.6",
     "tqdm>=4.66",
+    "matplotlib>=3.8",
 ]
 DEVELOPMENT = [
     "pytest>=8",
@@ -41,7 +42,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["vertebra_kp", "vertebra_kp.*"]),
-    package_data={"vertebra_kp": ["py.typed", "data/splits/*.json"]},
+    package_data={"vertebra_kp": ["py.typed", "data/split_files/*.json"]},
     install_requires=REQUIRED,
     extras_require={"dev": DEVELOPMENT},
 )

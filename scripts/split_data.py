@@ -1,0 +1,89 @@
+"""Make a split file: balanced folds and a calibration part, by patient; same input, same file.
+
+The committed ``aasce`` was made by (DATA holds boostnet_labeldata and the two lists)::
+
+    python scripts/split_data.py --source aasce --root DATA/boostnet_labeldata \\
+        --pairs DATA/near_duplicate_pairs.csv --leave-out DATA/overlaps_official_test.txt \\
+        --out vertebra_kp/data/split_files/aasce.json
+"""
+
+import argparse
+import csv
+import json
+import sys
+from bisect import bisect
+from pathlib import Path
+
+from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.data.sources import SOURCES, SourceError, aasce, read_records
+from vertebra_kp.data.splits import SplitError, deal, split_file_from, unite_groups
+
+# Main Cobb angle in degrees: no scoliosis, mild, moderate, severe (SOSORT guidelines 2016)
+SEVERITY_DEG = (10, 25, 40)
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        content = make_splits(arguments)
+    except (SourceError, SplitError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    arguments.out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, ids in content["splits"].items():
+        print(f"{name}: {len(ids)} films of {len({content['groups'][id] for id in ids})} groups")
+    print(f"left out: {sum(map(len, content['left_out'].values()))} films; written to {arguments.out}")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", choices=SOURCES, required=True)
+    parser.add_argument("--root", type=Path, help="folder of the data set")
+    parser.add_argument("--anatomy", choices=SCHEMAS, default="ap_whole_spine")
+    parser.add_argument("--pairs", type=Path, help="CSV, columns 1 and 2: ids that show the same patient")
+    parser.add_argument(
+        "--leave-out", type=Path, help="text file of ids that stand in no split, one a line"
+    )
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--calibration", type=int, default=40, help="films of the calibration part")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def make_splits(arguments: argparse.Namespace) -> dict:
+    records = read_records(arguments.source, arguments.root, SCHEMAS[arguments.anatomy])
+    groups = unite_groups({record.id: record.group for record in records}, read_pairs(arguments.pairs))
+    left_out = read_lines(arguments.leave_out)
+    used = {id: group for id, group in groups.items() if id not in left_out}
+    strata = dict.fromkeys(used, 0)
+    if arguments.source == "aasce":
+        angles = aasce.read_main_angles(arguments.root)
+        strata = {id: bisect(SEVERITY_DEG, angles[id]) for id in used}
+    fold_size = (len(used) - arguments.calibration) / arguments.folds
+    sizes = {f"fold{i}": fold_size for i in range(arguments.folds)} | {"calibration": arguments.calibration}
+    content = {
+        "source": arguments.source,
+        "splits": deal(used, strata, sizes),
+        "left_out": {arguments.leave_out.stem: sorted(left_out)} if left_out else {},
+        "groups": groups,
+    }
+    split_file_from(content)  # what cannot be loaded is not written
+    return content
+
+
+def read_pairs(path: Path | None) -> list[tuple[str, str]]:
+    if path is None:
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [(row[0], row[1]) for row in list(csv.reader(file))[1:]]
+
+
+def read_lines(path: Path | None) -> set[str]:
+    return set() if path is None else set(path.read_text(encoding="utf-8").split("\n")) - {""}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Train the network that a config describes; everything it writes stands in one run folder."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from vertebra_kp.checkpoint import CheckpointError
+from vertebra_kp.config_io import load_config
+from vertebra_kp.distributed import process_group
+from vertebra_kp.engine import EXIT_INTERRUPTED, Interrupted, train
+from vertebra_kp.meter import NonFiniteLossError
+from vertebra_kp.models.backbones import WeightsError
+from vertebra_kp.models.describe import describe
+from vertebra_kp.run_folder import RunFolder, RunFolderError, open_run_folder
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"Exit codes: 0 done, 1 an error told in one line, {EXIT_INTERRUPTED} stopped by SIGTERM or "
+        "Ctrl-C after writing a checkpoint (continue with --resume).",
+    )
+    parser.add_argument("--config", type=Path, required=True, help="YAML file of the job")
+    parser.add_argument(
+        "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="a.b=c", help="override"
+    )
+    parser.add_argument("--run-dir", type=Path, help="default: runs/NAME")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    parser.add_argument("--describe", action="store_true", help="print the network and its cost, then stop")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    existing.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+        if arguments.describe:
+            print(describe(config))
+            return 0
+        path = arguments.run_dir or Path("runs") / config.name
+        with process_group(arguments.device) as group:
+            problem = None
+            if group.is_main:
+                try:
+                    open_run_folder(path, config, resume=arguments.resume, overwrite=arguments.overwrite)
+                except RunFolderError as error:
+                    problem = str(error)
+            if problem := group.broadcast(problem):  # every process stops, or none
+                raise RunFolderError(problem)
+            report = train(config, RunFolder(path), group, resume=arguments.resume)
+            if group.is_main:
+                figures = report["validation"]
+                print(
+                    f"{path}: mean radial error {figures['mre_px']:.3f} px, median {figures['median_px']:.3f} px, "
+                    f"level-shift rate {figures['level_shift_rate']:.3f} on {figures['films']} validation films, "
+                    f"{report['training_seconds'] / 60:.1f} minutes"
+                )
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, RunFolderError, CheckpointError, WeightsError, NonFiniteLossError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

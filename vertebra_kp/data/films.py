@@ -1,0 +1,142 @@
+"""A film in memory with its labels, whether read from disk or drawn: what transforms work on."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.data.images import FilmError, read_film, to_uint8
+from vertebra_kp.data.phantom import draw_film
+from vertebra_kp.data.record import Record, label_arrays, mark_outside
+from vertebra_kp.geometry import apply_affine, invert, scale, warp_image
+
+log = logging.getLogger(__name__)
+
+# Films are kept a little larger than the network sees them, so that augmentation resamples from finer pixels.
+KEPT_RESOLUTION = 1.25
+
+
+@dataclass(frozen=True)
+class Film:
+    """``image`` [H, W] uint8 with its corners ``points_xy`` [levels, 4, 2] and ``states`` [levels, 4].
+
+    ``to_image`` is the 3x3 matrix from the original film's frame to this image's; ``size`` the original's.
+    """
+
+    id: str
+    group: str
+    image: np.ndarray
+    points_xy: np.ndarray
+    states: np.ndarray
+    to_image: np.ndarray
+    size: tuple[int, int]
+    spacing_mm: float | None = None
+
+    def labels(self) -> "FilmLabels":
+        points = apply_affine(invert(self.to_image), self.points_xy)
+        return FilmLabels(self.id, self.group, self.size, self.spacing_mm, points, self.states)
+
+
+def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int] | None = None) -> Film:
+    """Read a record's film; with ``input_size`` shrink it to what a network of that size needs.
+
+    Corners beyond the film's edge are reported once and masked (state OUTSIDE).
+    """
+    image = to_uint8(read_film(record.image_path))
+    size = (image.shape[0], image.shape[1])
+    points, states = label_arrays(schema)
+    if record.points_xy_image is not None and record.states is not None:
+        points, states, outside = mark_outside(record.points_xy_image, record.states, size)
+        if outside:
+            log.warning("%s: %d corners lie outside the film and are masked", record.image_path, outside)
+    to_image = np.eye(3)
+    if input_size is not None:
+        factor = KEPT_RESOLUTION * min(input_size[0] / size[0], input_size[1] / size[1])
+        if factor < 1:
+            small = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+            to_image = scale(small[1] / size[1], small[0] / size[0])
+            image = warp_image(image, to_image, small)
+            points = apply_affine(to_image, points).astype(np.float32)
+    return Film(record.id, record.group, image, points, states, to_image, size, record.spacing_mm)
+
+
+@dataclass(frozen=True)
+class FilmLabels:
+    """What is known of a film, in its original pixels; travels with its batch, without the image."""
+
+    id: str
+    group: str
+    size: tuple[int, int]
+    spacing_mm: float | None
+    points_xy_image: np.ndarray
+    states: np.ndarray
+
+
+class Films(Protocol):
+    """What a loader draws from: film ``index`` of ``epoch``."""
+
+    def __len__(self) -> int: ...
+
+    def at(self, epoch: int, index: int) -> Film: ...
+
+
+class FilmList:
+    """Films of records, decoded and shrunk once, then held in memory; the same in every epoch."""
+
+    def __init__(self, records: list[Record], schema: Schema, input_size: tuple[int, int]) -> None:
+        """Raises FilmError naming every film that cannot be read."""
+        failures: list[str] = []
+
+        def read(record: Record) -> Film | None:
+            try:
+                return film_of_record(record, schema, input_size)
+            except FilmError as error:
+                failures.append(str(error))
+                return None
+
+        with ThreadPoolExecutor() as pool:
+            bar = tqdm(pool.map(read, records), "reading films", len(records), unit="film", leave=False)
+            films = list(bar)
+        if failures:
+            raise FilmError("\n".join(sorted(failures)))
+        self._films = [film for film in films if film is not None]
+
+    def __len__(self) -> int:
+        return len(self._films)
+
+    def at(self, epoch: int, index: int) -> Film:
+        """The same film in every epoch."""
+        return self._films[index]
+
+
+class PhantomFilms:
+    """Phantom films drawn when asked for; ``fresh`` draws others in every epoch."""
+
+    def __init__(
+        self, schema: Schema, preset: str, seed: int, films: int, size: tuple[int, int], *, fresh: bool
+    ) -> None:
+        self.schema, self.preset, self.seed, self.size = schema, preset, seed, size
+        self.films, self.fresh = films, fresh
+
+    def __len__(self) -> int:
+        return self.films
+
+    def at(self, epoch: int, index: int) -> Film:
+        if self.fresh:
+            index += epoch * self.films
+        drawn = draw_film(self.schema, self.preset, self.seed, index, self.size)
+        name = f"phantom-{self.preset}-{self.seed}-{index}"
+        return Film(
+            name,
+            name,
+            drawn.image,
+            drawn.points_xy_image,
+            drawn.states,
+            np.eye(3),
+            self.size,
+            drawn.spacing_mm,
+        )

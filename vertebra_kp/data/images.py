@@ -1,0 +1,114 @@
+"""Reading a film from disk: gray, 8 or 16 bit, upright, or one line that says why not.
+
+Pillow decodes because it refuses a truncated file; OpenCV fills the rest with gray and goes on.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, TiffTags, UnidentifiedImageError
+
+FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+WINDOW_PERCENT = (0.5, 99.5)  # of a 16-bit film's pixels; what lies outside is clipped
+UINT16_MAX = 65535
+
+_TIFF_TAG = {tag.name: number for number, tag in TiffTags.TAGS_V2.items()}
+_MIN_IS_WHITE = 0  # TIFF 6.0, PhotometricInterpretation
+_FIRST_TURNED = 5  # EXIF 2.3: orientations 5..8 swap height and width
+
+
+class FilmError(ValueError):
+    """A file that cannot be read as a film; the message names file, fault and remedy."""
+
+
+def read_film(path: Path) -> np.ndarray:
+    """A film ``[H, W]``, uint8 or uint16, as displayed: EXIF orientation is applied.
+
+    Gray PNG and TIFF keep their 16 bits; colour becomes gray with 8. Of a TIFF with several pages the first
+    counts. Raises FilmError for a missing, empty, truncated or damaged file, and for one that is no image.
+    """
+    with _opened(path) as image:
+        image.load()
+        min_is_white = (
+            image.format == "TIFF" and _tiff_value(image, "PhotometricInterpretation") == _MIN_IS_WHITE
+        )
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            film = np.asarray(image).astype(np.uint16)
+            return UINT16_MAX - film if min_is_white else film  # Pillow inverts only what has 8 bits
+        if image.mode in ("I", "F"):
+            return _as_uint16(np.asarray(image), path)
+        return np.asarray(image.convert("L"))
+
+
+def to_uint8(film: np.ndarray) -> np.ndarray:
+    """The film with 8 bits: uint8 stays as it is, uint16 is windowed to ``WINDOW_PERCENT`` of its pixels.
+
+    The darkest 0.5 % become 0, the brightest 0.5 % become 255, linear between; a flat film becomes 0.
+    """
+    if film.dtype == np.uint8:
+        return film
+    if film.dtype != np.uint16:
+        raise TypeError(f"film must be uint8 or uint16, got {film.dtype}; read it with read_film")
+    share = np.cumsum(np.bincount(film.ravel(), minlength=UINT16_MAX + 1)) / film.size
+    low, high = np.searchsorted(share, np.array(WINDOW_PERCENT) / 100)
+    steps = (np.arange(UINT16_MAX + 1) - low) / max(high - low, 1)
+    return np.rint(255 * steps.clip(0, 1)).astype(np.uint8)[film]
+
+
+def film_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a film as displayed, from its header; raises FilmError as ``read_film`` does."""
+    with _opened(path) as image:
+        width, height = image.size
+        if image.format == "TIFF":  # Pillow swaps ``size`` of a turned TIFF since version 11.0
+            width, height = _tiff_value(image, "ImageWidth"), _tiff_value(image, "ImageLength")
+        turned = _orientation(image, path) >= _FIRST_TURNED
+    return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image in a file; whatever goes wrong inside the block becomes a FilmError."""
+    path = Path(path)
+    try:
+        # by a file object: given a name, Pillow 13.0 maps uncompressed TIFFs and garbles turned ones
+        with open(path, "rb") as file, Image.open(file) as image:
+            yield image
+    except FilmError:
+        raise
+    except FileNotFoundError as error:
+        raise FilmError(f"{path}: no such file; check the name") from error
+    except IsADirectoryError as error:
+        raise FilmError(f"{path}: a folder, not a film; name a file") from error
+    except PermissionError as error:
+        raise FilmError(f"{path}: may not be read; check its permissions") from error
+    except UnidentifiedImageError as error:
+        if path.stat().st_size == 0:
+            raise FilmError(f"{path}: empty file (0 bytes); copy or export it again") from error
+        raise FilmError(f"{path}: not an image that can be read; convert it to PNG, JPG or TIFF") from error
+    except Image.DecompressionBombError as error:
+        raise FilmError(f"{path}: {error}; shrink it") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...: all mean damage
+        raise FilmError(f"{path}: truncated or damaged ({error}); copy or export it again") from error
+
+
+def _tiff_value(image: Image.Image, tag: str) -> int:
+    return image.tag_v2.get(_TIFF_TAG[tag])
+
+
+def _orientation(image: Image.Image, path: Path) -> int:
+    if image.format == "PNG" and b"eXIf" not in Path(path).read_bytes():
+        exif = Image.Image.getexif(image)  # PngImageFile.getexif decodes all pixels to find a late chunk
+    else:
+        exif = image.getexif()
+    return exif.get(ExifTags.Base.Orientation, 1)
+
+
+def _as_uint16(film: np.ndarray, path: Path) -> np.ndarray:
+    if not np.array_equal(film, film.clip(0, UINT16_MAX).round()):
+        raise FilmError(
+            f"{path}: 32-bit pixels outside 0..{UINT16_MAX} or fractional; save it with 16 bits"
+        )
+    return film.astype(np.uint16)

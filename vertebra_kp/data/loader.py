@@ -1,0 +1,132 @@
+"""Batches: which film comes when is a pure function of (seed, epoch, step), so a run can be taken up anywhere."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vertebra_kp.anatomy import Schema, presence_target
+from vertebra_kp.config import AugmentConfig
+from vertebra_kp.data.films import FilmLabels, Films
+from vertebra_kp.data.transforms import augment, place
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``image`` [B, 1, H, W] 0..1; ``points_xy`` [B, K, 2] and ``states`` [B, K] in its frame;
+    ``presence`` [B, L]; ``matrix`` [B, 3, 3] original film -> image; ``labels`` of each film in its original pixels.
+    """
+
+    image: Tensor
+    points_xy: Tensor
+    states: Tensor
+    presence: Tensor
+    matrix: Tensor
+    labels: list[FilmLabels]
+
+    def pin_memory(self) -> "Batch":
+        tensors = (self.image, self.points_xy, self.states, self.presence, self.matrix)
+        return Batch(*(tensor.pin_memory() for tensor in tensors), self.labels)
+
+
+class FilmDataset(Dataset):
+    """Item (epoch, index) is film ``index``, changed by ``augmentation`` or, without one, letterboxed."""
+
+    def __init__(
+        self,
+        films: Films,
+        schema: Schema,
+        input_size: tuple[int, int],
+        *,
+        augmentation: AugmentConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.films, self.schema, self.input_size = films, schema, input_size
+        self.augmentation, self.seed = augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.films)
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch:
+        epoch, index = item
+        film = self.films.at(epoch, index)
+        if self.augmentation is None:
+            sample = place(film, self.input_size)
+        else:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            sample = augment(film, self.input_size, self.augmentation, rng)
+        return Batch(
+            torch.from_numpy(sample.image)[None],
+            torch.from_numpy(self.schema.gather(sample.points_xy)),
+            torch.from_numpy(self.schema.gather(sample.states)),
+            torch.from_numpy(presence_target(sample.states)),
+            torch.from_numpy(sample.matrix),
+            [film.labels()],
+        )
+
+
+def collate(items: list[Batch]) -> Batch:
+    return Batch(
+        torch.stack([item.image for item in items]),
+        torch.stack([item.points_xy for item in items]),
+        torch.stack([item.states for item in items]),
+        torch.stack([item.presence for item in items]),
+        torch.stack([item.matrix for item in items]),
+        [item.labels[0] for item in items],
+    )
+
+
+class EpochSampler(Sampler):
+    """(epoch, index) in an order fixed by seed and epoch: ranks take turns, ``start`` skips what was seen.
+
+    ``start`` counts films of this rank. Films that do not fill a last batch on every rank are left out.
+    """
+
+    def __init__(
+        self,
+        films: int,
+        epoch: int,
+        *,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        usable = films - films % (batch_size * world_size)
+        order = torch.randperm(films, generator=generator)[:usable]
+        self.indices = order[rank::world_size][start:].tolist()
+        self.epoch = epoch
+
+    def first(self, films: int) -> list[tuple[int, int]]:
+        return [(self.epoch, index) for index in self.indices[:films]]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, index) for index in self.indices)
+
+
+def sequential(films: int) -> list[tuple[int, int]]:
+    """A sampler for evaluation: every film once, in order."""
+    return [(0, index) for index in range(films)]
+
+
+def make_loader(
+    dataset: FilmDataset, sampler: Sampler | list, *, batch_size: int, workers: int, pin_memory: bool = False
+) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        # A generator of its own: starting workers must not draw from the run's random state.
+        generator=torch.Generator().manual_seed(0),
+    )

@@ -1,0 +1,33 @@
+"""Films and labels of public data sets and of one's own, each format in its own file, all as records."""
+
+from pathlib import Path
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.sources import aasce, buu_lspine, csv
+from vertebra_kp.data.sources.folder import find_films
+from vertebra_kp.data.sources.problems import SourceError
+
+__all__ = ["SOURCES", "SourceError", "find_films", "read_records"]
+
+SOURCES = ("aasce", "buu_lspine", "csv")
+
+
+def read_records(source: str, root: Path | None, schema: Schema, part: str | None = None) -> list[Record]:
+    """Every labelled film of a data set, sorted by id; pixels are not read.
+
+    ``part`` ("training" or "test", default "training") is known to AASCE only. Raises SourceError, which
+    lists every problem found, when the layout or a label is not as the format says.
+    """
+    if source == "aasce":
+        return aasce.read_records(root, schema, part or aasce.PARTS[0])
+    if source not in SOURCES:
+        raise SourceError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
+    if part is not None:
+        raise SourceError(f"source {source} has no parts, got part {part!r}; choose films by a split file")
+    if root is None:
+        raise SourceError(
+            f"source {source} needs the folder of the data set: set data.root, or give --root"
+        )
+    read = {"buu_lspine": buu_lspine.read_records, "csv": csv.read_records}[source]
+    return read(Path(root), schema)

@@ -1,0 +1,127 @@
+"""AASCE 2019 / SpineWeb data set 16: AP films of the whole spine, corners of T1..L5, three Cobb angles.
+
+Wu et al., "Automatic Landmark Estimation for Adolescent Idiopathic Scoliosis Assessment Using X-ray
+Images", MICCAI 2017. Layout::
+
+    boostnet_labeldata/data/<training|test>/NAME.jpg
+    boostnet_labeldata/labels/<training|test>/NAME.jpg.mat     p2: 68 x 2, (x, y)
+    boostnet_labeldata/labels/<training|test>/{filenames,angles}.csv
+
+``p2`` holds whole numbers written by Matlab. ``landmarks.csv`` is the same numbers divided by width and
+height, so the files do not tell whether counting starts at 0 or 1; as Matlab counts from 1, so does this
+reader: the first pixel is (1, 1). Were it 0, every corner would be one pixel off in x and y, and no angle
+or distance would change. Corners stay in the order in which they are stored, errors included.
+"""
+
+import csv
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from vertebra_kp.anatomy import CORNERS, SCHEMAS, Schema, State
+from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.geometry import points_from_indices
+
+ROOT_VARIABLE = "VERTEBRA_KP_AASCE"
+FOLDER = "boostnet_labeldata"
+PARTS = ("training", "test")
+LEVELS = SCHEMAS["ap_whole_spine"].levels
+MATLAB_FIRST_INDEX = 1
+
+_CASE = re.compile(r"^sunhl-1th-\d{2}-[A-Z][a-z]{2}-\d{4}-(\d+) ")
+
+
+def read_records(root: Path | None, schema: Schema, part: str = PARTS[0]) -> list[Record]:
+    """Films of one part, ids are file names, groups are case numbers.
+
+    ``root`` is ``boostnet_labeldata`` or the folder that holds it; None asks the environment variable
+    VERTEBRA_KP_AASCE. Raises SourceError for a missing layout, and one that lists every film whose labels
+    are missing, unreadable, not 68 points or not finite.
+    """
+    if schema.view != "AP" or not set(schema.levels) <= set(LEVELS):
+        raise SourceError(
+            f"aasce has AP films with {LEVELS[0]}..{LEVELS[-1]}, anatomy {schema.name} needs others; "
+            "set data.anatomy to ap_whole_spine or ap_lumbar"
+        )
+    root = find_root(root, part)
+    label_folder = root / "labels" / part
+    records, problems = [], []
+    for film in sorted((root / "data" / part).iterdir()):
+        if film.suffix.lower() != ".jpg" or film.name.startswith("."):
+            continue
+        try:
+            corners = _read_corners(label_folder / f"{film.name}.mat")
+        except ValueError as error:
+            problems.append(f"{film.name}: {error}")
+            continue
+        points, states = label_arrays(schema)
+        points[:] = corners[[LEVELS.index(level) for level in schema.levels]]
+        states[:] = State.LABELLED
+        records.append(Record(film.name, film, case_group(film.name), points, states))
+    raise_if_any(problems, label_folder, "restore these labels from the data set, or take the films out")
+    if not records:
+        raise SourceError(f"{root / 'data' / part} holds no .jpg film; unpack the data set there")
+    return records
+
+
+def case_group(name: str) -> str:
+    """Case number of a film, the same under every date; the film itself where the name has none."""
+    case = _CASE.match(name)
+    return case.group(1) if case else Path(name).stem
+
+
+def read_main_angles(root: Path | None, part: str = PARTS[0]) -> dict[str, float]:
+    """Main Cobb angle in degrees of every film, as published in ``angles.csv``."""
+    folder = find_root(root, part) / "labels" / part
+    names = (folder / "filenames.csv").read_text(encoding="utf-8").split("\n")
+    names = [name.strip() for name in names if name.strip()]
+    with open(folder / "angles.csv", newline="", encoding="utf-8") as file:
+        angles = [float(row[0]) for row in csv.reader(file) if row]
+    if len(names) != len(angles):
+        raise SourceError(
+            f"{folder}: filenames.csv names {len(names)} films, angles.csv has {len(angles)} rows; "
+            "restore both from the data set"
+        )
+    return dict(zip(names, angles, strict=True))
+
+
+def find_root(root: Path | None, part: str = PARTS[0]) -> Path:
+    """The folder ``boostnet_labeldata`` from what the user named: it, its parent, the environment."""
+    if part not in PARTS:
+        raise SourceError(f"part of aasce must be one of {', '.join(PARTS)}, got {part!r}")
+    if root is None:
+        if not os.environ.get(ROOT_VARIABLE):
+            raise SourceError(
+                f"aasce needs the folder {FOLDER}: set data.root, or the variable {ROOT_VARIABLE}"
+            )
+        root = Path(os.environ[ROOT_VARIABLE])
+    root = Path(root).expanduser()
+    for candidate in (root, root / FOLDER):
+        if all((candidate / kind / part).is_dir() for kind in ("data", "labels")):
+            return candidate
+    raise SourceError(
+        f"{root} has no data/{part} and labels/{part} of AASCE; name the folder {FOLDER} that holds them "
+        f"by data.root or {ROOT_VARIABLE}"
+    )
+
+
+def _read_corners(path: Path) -> np.ndarray:
+    """Corners ``[17, 4, 2]`` in continuous coordinates; ValueError says what is wrong with the file."""
+    if not path.is_file():
+        raise ValueError(f"film without labels, {path.name} is missing")
+    try:
+        indices = loadmat(path)["p2"]
+    except Exception as error:  # damage shows as OSError, TypeError, KeyError, zlib.error, ...
+        raise ValueError(f"{path.name} cannot be read as Matlab labels p2 ({error!r})") from error
+    wanted = (len(LEVELS) * len(CORNERS), 2)
+    if indices.shape != wanted:
+        raise ValueError(f"{path.name} has p2 of shape {indices.shape}, wanted {wanted}")
+    indices = indices.astype(np.float64)  # stored as uint16, which would wrap around below 0
+    if not np.isfinite(indices).all():
+        bad = int((~np.isfinite(indices).all(axis=1)).sum())
+        raise ValueError(f"{path.name} has {bad} points that are NaN or infinite")
+    return points_from_indices(indices - MATLAB_FIRST_INDEX).reshape(len(LEVELS), len(CORNERS), 2)

@@ -1,0 +1,101 @@
+"""BUU-LSPINE: AP and lateral films of the lumbar spine with the ends of every endplate.
+
+Klinwichit et al., "BUU-LSPINE: A Thai Open Lumbar Spine Dataset for Spondylolisthesis Detection",
+Applied Sciences 13 (2023). Layout::
+
+    AP/NNNN-S-AGEYv.jpg, .csv      S is M or F, for example 0001-F-037Y0
+    LA/NNNN-S-AGEYv.jpg, .csv      for example 0001-F-037Y1
+
+A CSV has no header; a row ``x1,y1,x2,y2[,label]`` is one endplate, from head to foot: L1 superior, L1
+inferior, ..., L5 inferior (10 rows), on lateral films S1 superior too (11 rows). Point 1 is at the left
+of the image, which on lateral films is anterior. The publication does not say where a pixel's centre
+is; coordinates are read as pixel indices, the first pixel (0, 0). The slip label is not read.
+"""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+
+from vertebra_kp.anatomy import SCHEMAS, Schema, State
+from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.geometry import points_from_indices
+
+# levels that the CSV of a view holds, and so its rows: two a level, one for S1
+VIEW_LEVELS = {"AP": SCHEMAS["ap_lumbar"].levels, "LA": SCHEMAS["la_lumbar"].levels}
+SUPERIOR_ONLY = "S1"
+ROW_COLUMNS = (4, 5)
+
+_NAME = re.compile(r"^(\d+)-[MF]-\d+Y\d$")
+
+
+def read_records(root: Path, schema: Schema) -> list[Record]:
+    """Films of the schema's view, ids are names without suffix, groups are patient numbers.
+
+    Levels of the schema that the data set does not label stay UNLABELLED. Raises SourceError for a missing
+    layout, and one that lists every film without labels and every row that is wrong.
+    """
+    root = root.expanduser()
+    folder = root / schema.view
+    if not folder.is_dir():
+        raise SourceError(
+            f"{root} has no folder {schema.view}; data.root of buu_lspine is the folder with AP/ and LA/"
+        )
+    records, problems = [], []
+    for film in sorted(folder.iterdir()):
+        name = _NAME.match(film.stem)
+        if film.suffix.lower() != ".jpg" or not name:
+            continue
+        try:
+            endplates = _read_endplates(film.with_suffix(".csv"), schema.view)
+        except ValueError as error:
+            problems.append(f"{film.name}: {error}")
+            continue
+        points, states = _as_corners(endplates, schema)
+        anterior_side = "left" if schema.view == "LA" else None
+        records.append(Record(film.stem, film, name[1], points, states, anterior_side=anterior_side))
+    raise_if_any(problems, folder, "restore these labels from the data set, or take the films out")
+    if not records:
+        raise SourceError(f"{folder} holds no film named like 0001-F-037Y0.jpg; unpack the data set there")
+    return records
+
+
+def endplate_rows(view: str) -> list[tuple[str, int]]:
+    """(level, index of its left corner) of every row of a CSV, in file order: 0 is TL, 2 is BL."""
+    rows = [(level, left) for level in VIEW_LEVELS[view] for left in (0, 2)]
+    return [(level, left) for level, left in rows if (level, left) != (SUPERIOR_ONLY, 2)]
+
+
+def _as_corners(endplates: np.ndarray, schema: Schema) -> tuple[np.ndarray, np.ndarray]:
+    points, states = label_arrays(schema)
+    for (level, left), ends in zip(endplate_rows(schema.view), endplates, strict=True):
+        if level in schema.levels:
+            corners = schema.levels.index(level), slice(left, left + 2)
+            points[corners] = ends
+            states[corners] = State.LABELLED
+    return points, states
+
+
+def _read_endplates(path: Path, view: str) -> np.ndarray:
+    """Ends ``[rows, 2, 2]`` of the endplates, continuous coordinates; ValueError says what is wrong."""
+    if not path.is_file():
+        raise ValueError(f"film without labels, {path.name} is missing")
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    wanted = len(endplate_rows(view))
+    if len(rows) != wanted:
+        raise ValueError(f"{path.name} has {len(rows)} rows, wanted {wanted} (one an endplate)")
+    ends = []
+    for number, row in enumerate(rows, start=1):
+        if len(row) not in ROW_COLUMNS:
+            raise ValueError(f"{path.name} row {number} has {len(row)} columns, wanted x1,y1,x2,y2[,label]")
+        try:
+            values = [float(cell) for cell in row[:4]]
+        except ValueError as error:
+            raise ValueError(f"{path.name} row {number}: {error}") from error
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path.name} row {number} holds NaN or infinity: {','.join(row[:4])}")
+        ends.append(values)
+    return points_from_indices(np.reshape(ends, (wanted, 2, 2)))

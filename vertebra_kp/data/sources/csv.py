@@ -1,0 +1,173 @@
+"""One's own labelled films: a folder with the films and a table ``labels.csv``, one row per corner.
+
+::
+
+    file,patient,spacing_mm,level,corner,x,y,state
+    a.png,P7,0.143,L1,TL,312.5,108.25,labelled
+    a.png,P7,0.143,S1,TR,,,outside
+
+``file`` is relative to the folder and stays inside it. ``patient`` and ``spacing_mm`` (the size of a
+pixel) may be empty; all rows of a film agree on them; a film without a patient is a group of its own.
+``x,y`` are continuous coordinates of the film as displayed (the centre of the first pixel is 0.5,0.5),
+filled where ``state`` is ``labelled`` and empty where it is ``outside`` (of the film), ``nonexistent`` or
+``unlabelled``. Corners without a row are unlabelled. Levels that the keypoint schema lacks are left out.
+Lateral films have their anterior side at the left of the image.
+"""
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vertebra_kp.anatomy import CORNERS, LEVELS, Schema, State
+from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+
+LABELS = "labels.csv"
+HEADER = ("file", "patient", "spacing_mm", "level", "corner", "x", "y", "state")
+STATES = {state.name.lower(): state for state in State}
+
+
+@dataclass(frozen=True)
+class _Row:
+    file: str
+    patient: str
+    spacing_mm: float | None
+    level: str
+    corner: str
+    x: float
+    y: float
+    state: State
+
+
+def read_records(root: Path, schema: Schema) -> list[Record]:
+    """Films that ``labels.csv`` names, ids are their names in it, groups are patients.
+
+    Raises SourceError for a missing table, and one that lists every problem with its line.
+    """
+    root = root.expanduser()
+    table = root / LABELS
+    if not table.is_file():
+        raise SourceError(f"{root} has no {LABELS}; data.root of csv is the folder with films and {LABELS}")
+    films: dict[str, list[_Row]] = {}
+    seen: dict[tuple[str, str, str], int] = {}
+    problems: list[str] = []
+    for line, cells in _read_cells(table):
+        try:
+            row = _parse(cells)
+            first = films.get(row.file, [row])[0]
+            if row.file not in films:
+                _check_file(root, row.file)
+            _check_row(row, first, schema)
+            corner = row.file, row.level, row.corner
+            if seen.setdefault(corner, line) != line:
+                raise ValueError(
+                    f"{row.level} {row.corner} of {row.file} stands in line {seen[corner]} already"
+                )
+        except ValueError as error:
+            problems.append(f"line {line}: {error}")
+            continue
+        films.setdefault(row.file, []).append(row)
+    raise_if_any(problems, table, "correct these lines")
+    if not films:
+        raise SourceError(f"{table} has no rows; add one row per corner: {','.join(HEADER)}")
+    return [_record(root, rows, schema) for _, rows in sorted(films.items())]
+
+
+def _read_cells(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of every row that is not blank, after the header was checked."""
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = tuple(cell.strip() for cell in next(reader, []))
+            if header != HEADER:
+                raise SourceError(f"{table} must begin with {','.join(HEADER)}, got {','.join(header)!r}")
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    yield reader.line_num, [cell.strip() for cell in cells]
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{table} is not UTF-8 ({error}); save it as CSV UTF-8") from error
+    except csv.Error as error:
+        raise SourceError(f"{table} is not a CSV table ({error}); save it as CSV UTF-8") from error
+
+
+def _parse(cells: list[str]) -> _Row:
+    """A row whose cells are of the right kind; ValueError lists what is wrong with it."""
+    if len(cells) != len(HEADER):
+        raise ValueError(f"{len(cells)} columns, wanted {len(HEADER)} ({','.join(HEADER)})")
+    file, patient, spacing, level, corner, x, y, state = cells
+    faults = []
+    if not file:
+        faults.append("file is empty")
+    if level not in LEVELS:
+        faults.append(f"level must be one of {LEVELS[0]}..{LEVELS[-1]}, got {level!r}")
+    if corner not in CORNERS:
+        faults.append(f"corner must be one of {', '.join(CORNERS)}, got {corner!r}")
+    if state not in STATES:
+        faults.append(f"state must be one of {', '.join(STATES)}, got {state!r}")
+    spacing_mm = _number(spacing) if spacing else None
+    if spacing_mm is not None and not spacing_mm > 0:
+        faults.append(f"spacing_mm must be a number above 0 or empty, got {spacing!r}")
+    xy = _number(x), _number(y)
+    if state == "labelled" and any(map(math.isnan, xy)):
+        faults.append(f"x,y of a labelled corner must be finite numbers, got {x!r},{y!r}")
+    if state in STATES and state != "labelled" and (x or y):
+        faults.append(f"x,y must be empty where state is {state}, got {x!r},{y!r}")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return _Row(str(PurePosixPath(file)), patient, spacing_mm, level, corner, *xy, STATES[state])
+
+
+def _number(cell: str) -> float:
+    """A finite number, else nan."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _check_file(root: Path, file: str) -> None:
+    if PurePosixPath(file).is_absolute() or Path(file).is_absolute() or ".." in Path(file).parts:
+        raise ValueError(
+            f"file must be relative to the folder of {LABELS} and stay inside it, got {file!r}"
+        )
+    if not (root / file).is_file():
+        raise ValueError(f"film {file} is not in {root}; copy it there, or take its rows out")
+
+
+def _check_row(row: _Row, first: _Row, schema: Schema) -> None:
+    """A row against the first one of its film, and against the corners that the schema has."""
+    if (row.patient, row.spacing_mm) != (first.patient, first.spacing_mm):
+        raise ValueError(
+            f"patient and spacing_mm of {row.file} are {row.patient!r}, {row.spacing_mm} here but "
+            f"{first.patient!r}, {first.spacing_mm} above; make them equal"
+        )
+    if row.level in schema.levels and row.state in (State.LABELLED, State.OUTSIDE):
+        corner = schema.levels.index(row.level), CORNERS.index(row.corner)
+        if not schema.exists[corner]:
+            raise ValueError(
+                f"{row.level} has no {row.corner} in {schema.name}; its state must be nonexistent"
+            )
+
+
+def _record(root: Path, rows: list[_Row], schema: Schema) -> Record:
+    points, states = label_arrays(schema)
+    for row in rows:
+        if row.level not in schema.levels:
+            continue
+        corner = schema.levels.index(row.level), CORNERS.index(row.corner)
+        if schema.exists[corner]:
+            points[corner] = row.x, row.y
+            states[corner] = row.state
+    file = rows[0].file
+    return Record(
+        id=file,
+        image_path=root / file,
+        group=rows[0].patient or file,
+        points_xy_image=points,
+        states=states,
+        spacing_mm=rows[0].spacing_mm,
+        anterior_side="left" if schema.view == "LA" else None,
+    )

@@ -1,0 +1,48 @@
+"""Films without labels: files, folders and patterns as a list of paths."""
+
+import glob
+from pathlib import Path
+
+from vertebra_kp.data.images import FILM_SUFFIXES
+from vertebra_kp.data.sources.problems import SourceError
+
+
+def find_films(inputs: list[str]) -> list[Path]:
+    """Paths of the films that ``inputs`` name, in their order, each once.
+
+    A folder gives its films at any depth, sorted, hidden files left out; a pattern (``*``, ``?``, ``[]``,
+    ``**``) the films and folders it matches; anything else is taken as the name of a film, and reading it
+    tells whether it is one. Raises SourceError naming every folder and pattern that gives nothing.
+    """
+    found: dict[Path, None] = {}
+    problems = [] if inputs else ["no input; name films, folders or patterns"]
+    for name in map(str, inputs):
+        path = Path(name).expanduser()
+        if path.is_dir():
+            films = _films_under(path)
+            if not films:
+                problems.append(f"folder {path} holds no film; wanted {', '.join(FILM_SUFFIXES)}")
+        elif not path.exists() and glob.has_magic(name):
+            films = _films_matching(str(path))
+            if not films:
+                problems.append(f"pattern {name} matches no film; check it")
+        else:
+            films = [path]
+        found.update(dict.fromkeys(films))
+    if problems:
+        raise SourceError("; ".join(problems))
+    return list(found)
+
+
+def _films_matching(pattern: str) -> list[Path]:
+    matches = map(Path, glob.glob(pattern, recursive=True))
+    films = {film for match in matches for film in (_films_under(match) if match.is_dir() else [match])}
+    return sorted(film for film in films if film.suffix.lower() in FILM_SUFFIXES)
+
+
+def _films_under(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in FILM_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )

@@ -1,0 +1,17 @@
+"""What a source says when a data set is not as it should be: every problem at once."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class SourceError(ValueError):
+    """A data set that cannot be read; the message names folder or file, problem and remedy."""
+
+
+def raise_if_any(problems: Iterable[str], where: Path, remedy: str) -> None:
+    """One SourceError that lists every problem of a data set, one a line; nothing when there is none."""
+    problems = list(problems)
+    if not problems:
+        return
+    head = f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''}; {remedy}"
+    raise SourceError("\n  ".join([head, *problems]))

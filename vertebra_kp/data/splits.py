@@ -1,0 +1,171 @@
+"""Which films train and which are kept apart: committed files of ids, by group, never by film.
+
+A split file is JSON: ``splits`` (name -> ids), ``groups`` (id -> patient or case, may be empty) and
+``left_out`` (reason -> ids).
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vertebra_kp.data.record import Record
+
+COMMITTED = Path(__file__).parent / "split_files"
+NAMED = 3  # ids that an error names before it says how many more there are
+
+
+class SplitError(ValueError):
+    """A split file that cannot be used; the message names file or split, fault and remedy."""
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """Ids of every split. ``hash`` (SHA-256 of the content) tells two versions apart in a run's results."""
+
+    source: str
+    splits: dict[str, list[str]]
+    groups: dict[str, str]
+    left_out: dict[str, list[str]]
+    hash: str
+
+
+def load_split_file(name_or_path: str) -> SplitFile:
+    """A committed split file by its name (``aasce``), or any by its path.
+
+    Raises SplitError when there is none, when an id stands twice, or a group in two splits.
+    """
+    path = COMMITTED / f"{name_or_path}.json"
+    if not path.is_file():
+        path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        committed = ", ".join(sorted(file.stem for file in COMMITTED.glob("*.json")))
+        raise SplitError(
+            f"split_file {name_or_path}: no such file and no committed name ({committed}); "
+            "make one with scripts/split_data.py"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return split_file_from(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SplitError(f"{path}: not a usable split file: {error}") from error
+
+
+def split_file_from(content: Mapping) -> SplitFile:
+    """A split file from its JSON content, checked."""
+    text = json.dumps(content, sort_keys=True)  # the same hash whatever the layout of the file
+    split_file = SplitFile(
+        source=content["source"],
+        splits={name: list(ids) for name, ids in content["splits"].items()},
+        groups=dict(content.get("groups", {})),
+        left_out={reason: list(ids) for reason, ids in content.get("left_out", {}).items()},
+        hash=hashlib.sha256(text.encode()).hexdigest(),
+    )
+    parts = {**split_file.splits, **{f"left_out {why}": ids for why, ids in split_file.left_out.items()}}
+    if empty := [name for name, ids in split_file.splits.items() if not ids]:
+        raise SplitError(f"{_some(empty)} without a film; give it some, or take it out")
+    times = Counter(id for ids in parts.values() for id in ids)
+    if twice := [id for id, count in times.items() if count > 1]:
+        raise SplitError(f"{_some(twice)} listed more than once; keep each id in one split")
+    if split_file.groups and (alone := [id for id in times if id not in split_file.groups]):
+        raise SplitError(f"{_some(alone)} without a group; give every id one under groups")
+    _check_groups(split_file.splits, split_file.groups)
+    return split_file
+
+
+def select(records: list[Record], split_file: SplitFile, names: list[str]) -> list[Record]:
+    """The records of the named splits, in their order, with the split file's groups where it has any.
+
+    Raises SplitError for an unknown split, for ids without a record or without a film on disk, and for a
+    group that stands in two splits of the file.
+    """
+    if unknown := [name for name in names if name not in split_file.splits]:
+        raise SplitError(f"no split {', '.join(unknown)}; the file has {', '.join(split_file.splits)}")
+    records = [replace(record, group=split_file.groups.get(record.id, record.group)) for record in records]
+    _check_groups(split_file.splits, {record.id: record.group for record in records})
+    by_id = {record.id: record for record in records}
+    wanted = {id for name in names for id in split_file.splits[name]}
+    if missing := sorted(wanted - by_id.keys()):
+        raise SplitError(
+            f"splits {', '.join(names)} name films that the data set does not hold: {_some(missing)}; "
+            "check data.root, or complete the data set"
+        )
+    if gone := sorted(id for id in wanted if not by_id[id].image_path.is_file()):
+        raise SplitError(f"films of splits {', '.join(names)} are not on disk: {_some(gone)}; restore them")
+    return [record for record in records if record.id in wanted]
+
+
+def unite_groups(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Group of every id after the groups of each pair of ids became one, named by all that it unites."""
+    pairs = list(pairs)
+    if unknown := sorted({id for pair in pairs for id in pair} - groups.keys()):
+        raise SplitError(
+            f"pairs name films that the data set does not hold: {_some(unknown)}; correct them"
+        )
+    parent = {group: group for group in groups.values()}
+
+    def root(group: str) -> str:
+        while parent[group] != group:
+            group = parent[group]
+        return group
+
+    for first, second in pairs:
+        parent[root(groups[first])] = root(groups[second])
+    members = defaultdict(list)
+    for group in sorted(parent):
+        members[root(group)].append(group)
+    return {id: "+".join(members[root(group)]) for id, group in groups.items()}
+
+
+def deal(
+    groups: Mapping[str, str], strata: Mapping[str, int], sizes: Mapping[str, float]
+) -> dict[str, list]:
+    """Ids of each split: whole groups, dealt so that every split gets its share of every stratum.
+
+    ``sizes`` are the wanted numbers of films. Groups go, largest first, to the split whose lack of their
+    strata is greatest (iterative stratification, Sechidis et al. 2011). No draws: same in, same out.
+    """
+    members = defaultdict(list)
+    for id in sorted(groups):
+        members[groups[id]].append(id)
+    films = Counter(strata[id] for id in groups)
+    lack = {
+        name: {stratum: count * size / sum(sizes.values()) for stratum, count in films.items()}
+        for name, size in sizes.items()
+    }
+    splits: dict[str, list[str]] = {name: [] for name in sizes}
+    for group in sorted(members, key=lambda group: (-len(members[group]), group)):
+        counts = Counter(strata[id] for id in members[group])
+        name = max(splits, key=lambda name: _gain(lack[name], counts))
+        splits[name] += members[group]
+        for stratum, count in counts.items():
+            lack[name][stratum] -= count
+    return {name: sorted(ids) for name, ids in splits.items()}
+
+
+def _gain(lack: Mapping[int, float], counts: Mapping[int, int]) -> float:
+    """Fall of the squared lack, per stratum and of the split as a whole, when ``counts`` films come in."""
+    total, size = sum(lack.values()), sum(counts.values())
+    by_stratum = sum(2 * lack[stratum] * count - count**2 for stratum, count in counts.items())
+    return by_stratum + 2 * total * size - size**2
+
+
+def _check_groups(splits: Mapping[str, list[str]], groups: Mapping[str, str]) -> None:
+    places = defaultdict(set)
+    for name, ids in splits.items():
+        for id in ids:
+            if id in groups:
+                places[groups[id]].add(name)
+    if shared := [
+        f"{group} in {' and '.join(sorted(names))}" for group, names in places.items() if len(names) > 1
+    ]:
+        raise SplitError(
+            f"groups in two splits: {_some(shared)}; move each to one, films of a patient stay together"
+        )
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more

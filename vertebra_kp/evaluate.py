@@ -1,0 +1,73 @@
+"""A network measured on labelled films, in the original films' pixels; numbers are returned, callers write."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.codec import HeatmapCodec
+from vertebra_kp.data.films import FilmLabels, Films
+from vertebra_kp.data.loader import FilmDataset, make_loader, sequential
+from vertebra_kp.inference import Prediction, predict_batch
+from vertebra_kp.losses import HeatmapLoss
+from vertebra_kp.metrics import FilmResult
+from vertebra_kp.models.network import VertebraNetwork
+
+COLLAPSED_BELOW = 0.1  # of a heatmap's mass inside its window: the map has no peak worth the name
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One film's result for the metrics and, beside it, the whole prediction."""
+
+    result: FilmResult
+    prediction: Prediction
+
+
+def evaluate_films(
+    network: VertebraNetwork,
+    films: Films,
+    schema: Schema,
+    input_size: tuple[int, int],
+    codec: HeatmapCodec,
+    loss: HeatmapLoss,
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    limit: int | None = None,
+    progress: bool = False,
+) -> list[Evaluated]:
+    """Predict every film (the first ``limit`` of them); the network is left in eval mode."""
+    network.eval()
+    dataset = FilmDataset(films, schema, input_size)
+    order = sequential(len(films))[:limit]
+    loader = make_loader(dataset, order, batch_size=batch_size, workers=workers)
+    evaluated = []
+    bar = tqdm(total=len(order), desc="evaluating", unit="film", leave=False, disable=not progress)
+    for batch in loader:
+        predictions = predict_batch(network, batch, schema, codec, loss)
+        for labels, prediction in zip(batch.labels, predictions, strict=True):
+            evaluated.append(Evaluated(_result(labels, prediction), prediction))
+        bar.update(len(predictions))
+    bar.close()
+    return evaluated
+
+
+def _result(labels: FilmLabels, prediction: Prediction) -> FilmResult:
+    return FilmResult(
+        labels.id,
+        labels.group,
+        labels.size,
+        labels.spacing_mm,
+        labels.points_xy_image,
+        labels.states,
+        prediction.points_xy_image,
+        prediction.presence,
+    )
+
+
+def collapsed_share(evaluated: list[Evaluated]) -> float:
+    """Share of heatmaps without a peak."""
+    scores = np.concatenate([item.prediction.scores[~np.isnan(item.prediction.scores)] for item in evaluated])
+    return float((scores < COLLAPSED_BELOW).mean())

@@ -1,0 +1,79 @@
+"""A trained network on a batch of films: corners, presence and covariances in each film's own pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.codec import HeatmapCodec
+from vertebra_kp.config import Config
+from vertebra_kp.data.loader import Batch
+from vertebra_kp.geometry import apply_affine, invert
+from vertebra_kp.losses import HeatmapLoss, to_heatmaps
+from vertebra_kp.models.network import VertebraNetwork
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One film. ``points_xy_image`` [levels, 4, 2] and ``covariances`` [levels, 4, 2, 2] in px of the original
+    film, ``scores`` [levels, 4] in 0..1 (nan where the schema has no corner), ``presence`` [levels] in 0..1.
+    ``points_xy`` is in the network's frame; ``heatmaps`` and ``attention`` only when asked for.
+    """
+
+    points_xy_image: np.ndarray
+    covariances: np.ndarray
+    scores: np.ndarray
+    presence: np.ndarray
+    points_xy: np.ndarray
+    heatmaps: np.ndarray | None = None
+    attention: list[np.ndarray] | None = None
+
+
+def codec_of(config: Config) -> HeatmapCodec:
+    return HeatmapCodec(config.network.decoder.output_stride, config.codec.sigma, config.codec.decode)
+
+
+@torch.inference_mode()
+def predict_batch(
+    network: VertebraNetwork,
+    batch: Batch,
+    schema: Schema,
+    codec: HeatmapCodec,
+    loss: HeatmapLoss,
+    *,
+    with_maps: bool = False,
+) -> list[Prediction]:
+    """The network must be in eval mode; films go to its device, only points and small maps come back."""
+    device = next(network.parameters()).device
+    image = batch.image.to(device, non_blocking=True)
+    output = network(image, return_attention=with_maps)
+    heatmaps = to_heatmaps(output.heatmap_logits, loss)
+    decoded = codec.decode(heatmaps)
+    points, scores, covariances = (
+        _numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance)
+    )
+    presence = _numpy(output.presence_logits.float().sigmoid())
+    maps = _numpy(heatmaps) if with_maps else None
+    attention = [_numpy(weights.float()) for weights in output.attention]
+    predictions = []
+    for i, matrix in enumerate(batch.matrix.numpy()):
+        back = invert(matrix)
+        linear = back[:2, :2]
+        predictions.append(
+            Prediction(
+                schema.scatter(apply_affine(back, points[i])),
+                schema.scatter(linear @ covariances[i] @ linear.T),
+                schema.scatter(scores[i]),
+                presence[i],
+                schema.scatter(points[i]),
+                None if maps is None else maps[i],
+                [weights[i] for weights in attention] if with_maps else None,
+            )
+        )
+    return predictions
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()

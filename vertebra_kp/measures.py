@@ -1,0 +1,81 @@
+"""Clinical measurements from vertebra corners; now the three Cobb angles by the AASCE protocol.
+
+Source: Yi et al., "Vertebra-focused landmark detection for scoliosis assessment", ISBI 2020, the evaluation
+published with it; the angles of the AASCE 2019 challenge follow the same rule.
+"""
+
+import numpy as np
+
+AASCE_VERTEBRAE = 17  # T1..L5
+# Below this the published test calls a curve one-sided. It is a product of two summed deviations, each as a
+# fraction of the spine's extent along x and y.
+S_SHAPE_TOLERANCE = 1e-4
+
+
+def cobb_aasce(points_xy: np.ndarray, image_height: float) -> np.ndarray:
+    """Three Cobb angles of a whole spine: the main curve, then the two that the protocol derives from it.
+
+    ``points_xy`` ``[17, 4, 2]``: T1..L5, corners TL, TR, BL, BR, in continuous coordinates of the original
+    film and in the order in which they are stored (sorting vertebrae by height changes the second and third
+    angle of some films). ``image_height`` in pixels: in an S-shaped spine, the half of the film that the
+    main curve lies in decides where the third curve is looked for. Returns ``[3]`` degrees in 0..180: zeros
+    for a straight spine, nan when any corner is nan. Raises ValueError on any other shape.
+
+    A vertebra's direction is the line from the middle of its left side to the middle of its right side. The
+    main angle is the largest between any two vertebrae: the end vertebrae of the main curve.
+
+    Source: Yi et al., ISBI 2020; here without the divisions that fail on a vertical or straight spine.
+    """
+    if points_xy.shape != (AASCE_VERTEBRAE, 4, 2):
+        raise ValueError(
+            f"points_xy must be [{AASCE_VERTEBRAE}, 4, 2] (T1..L5), got {list(points_xy.shape)}; "
+            "give every vertebra of the whole spine"
+        )
+    points_xy = np.asarray(points_xy, dtype=np.float64)
+    if np.isnan(points_xy).any():
+        return np.full(3, np.nan)
+    angle = _pairwise_angles_deg(_directions(points_xy))
+    upper, lower = np.unravel_index(
+        angle.argmax(), angle.shape
+    )  # first of two equal entries: upper < lower
+    above = angle[upper, : upper + 1]
+    if not _is_s_shaped(_endplate_middles(points_xy)):
+        others = angle[upper, 0], angle[lower, -1]
+    elif points_xy[[upper, lower], :2, 1].mean() < image_height / 2:
+        others = above.max(), angle[lower, lower:].max()
+    else:  # the main curve is low on the film: both other curves lie above it
+        top = above.argmax()
+        others = above.max(), angle[top, : top + 1].max()
+    return np.array([angle[upper, lower], *others])
+
+
+def _directions(points_xy: np.ndarray) -> np.ndarray:
+    """Vectors ``[V, 2]`` from the middle of a vertebra's left side to that of its right side."""
+    top_left, top_right, bottom_left, bottom_right = points_xy.swapaxes(0, 1)
+    return (top_right + bottom_right - top_left - bottom_left) / 2
+
+
+def _endplate_middles(points_xy: np.ndarray) -> np.ndarray:
+    """``[2 V, 2]``: middles of the superior and inferior endplates, from head to foot."""
+    return points_xy.reshape(-1, 2, 2).mean(axis=1)
+
+
+def _pairwise_angles_deg(vectors: np.ndarray) -> np.ndarray:
+    """``[V, V]`` unsigned angles, by atan2: exact near 0, where arccos is not, and free of divisions."""
+    x, y = vectors.T
+    cross = np.outer(x, y) - np.outer(y, x)
+    return np.degrees(np.arctan2(np.abs(cross), vectors @ vectors.T))
+
+
+def _is_s_shaped(middles: np.ndarray) -> bool:
+    """Whether the spine's midline crosses the straight line between its two ends.
+
+    The published test compares |sum of deviations|^2 with (sum of |deviations|)^2, each deviation divided
+    by the spine's extent in x and in y. Their difference is 4 x (sum on one side) x (sum on the other);
+    multiplied by both extents squared, the divisions are gone.
+    """
+    # The published loop leaves the last two middles out: the end itself, and the one before it.
+    from_last, (extent_x, extent_y) = middles[:-2] - middles[-1], middles[0] - middles[-1]
+    deviation = from_last[:, 1] * extent_x - from_last[:, 0] * extent_y
+    right, left = deviation[deviation > 0].sum(), -deviation[deviation < 0].sum()
+    return bool(4 * right * left > S_SHAPE_TOLERANCE * (extent_x * extent_y) ** 2)

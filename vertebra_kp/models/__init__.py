@@ -1,0 +1,1 @@
+"""The network: backbone, neck, decoder, heads."""

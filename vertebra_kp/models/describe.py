@@ -1,0 +1,88 @@
+"""What a network is made of and what it costs: stages, shapes, parameters, MACs, training memory.
+
+Counted on the meta device: nothing is computed and no memory is taken.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vertebra_kp.config import Config
+from vertebra_kp.models.backbones import FEATURE_NAMES
+from vertebra_kp.models.network import PARTS, VertebraNetwork, build_network
+
+COLAB_GPU_GIB = 15.0
+BATCHES = (4, 8, 16, 32, 64)
+GIB = 2**30
+# Weights, gradients, AdamW's two moments and the moving average, all float32.
+COPIES_OF_WEIGHTS = 5
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(network: VertebraNetwork, input_size: tuple[int, int]) -> int:
+    """Multiply-accumulates of one film's forward pass (half the floating-point operations)."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.zeros(1, 1, *input_size, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def activation_bytes(network: VertebraNetwork, input_size: tuple[int, int], batch_size: int) -> int:
+    """Bytes that autograd keeps of one training forward pass in float32, heatmap loss included."""
+    kept: dict[int, int] = {}
+    parameters = {id(parameter) for parameter in network.parameters()}
+    held = []  # tensors must outlive the count, or their ids would be used again
+
+    def pack(tensor: Tensor) -> Tensor:
+        if id(tensor) not in parameters:
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
+            held.append(tensor)
+        return tensor
+
+    network.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = network(torch.zeros(batch_size, 1, *input_size, device="meta"))
+        logits = output.heatmap_logits.float()
+        loss = (logits.flatten(-2).log_softmax(dim=-1) * torch.zeros_like(logits).flatten(-2)).sum()
+    del loss
+    return sum(kept.values())
+
+
+def describe(config: Config) -> str:
+    """A page of text: every map with its shape, every part with its parameters, cost by batch size."""
+    schema, size = config.data.keypoint_schema, config.data.input_size
+    free = config.network.model_copy(
+        update={"backbone": config.network.backbone.model_copy(update={"weights": "none"})}
+    )
+    with torch.device("meta"):
+        network = build_network(free, schema)
+    features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
+    output = network(torch.zeros(1, 1, *size, device="meta"))
+    lines = [f"{config.name}: {schema.name}, {schema.num_channels} corners, input {size[0]} x {size[1]}", ""]
+    lines.append(f"{'map':<10}{'channels':>9}{'height x width':>17}{'stride':>8}")
+    for name, feature, stride in zip(FEATURE_NAMES, features, network.backbone.strides, strict=True):
+        _, C, h, w = feature.shape
+        lines.append(f"{name:<10}{C:>9}{f'{h} x {w}':>17}{stride:>8}")
+    _, K, h, w = output.heatmap_logits.shape
+    lines.append(f"{'heatmaps':<10}{K:>9}{f'{h} x {w}':>17}{network.output_stride:>8}")
+    lines += ["", "backbone stages (freeze_stages: n freezes the stem and stages 1..n)"]
+    for i, block in enumerate(network.backbone.blocks):
+        name = f"stage {i}" if i else "stem"
+        lines.append(f"  {name:<18}{count_parameters(block) / 1e6:>8.2f} M parameters")
+    lines += ["", "parts"]
+    for part in PARTS:
+        lines.append(f"  {part:<18}{count_parameters(getattr(network, part)) / 1e6:>8.2f} M parameters")
+    lines.append(f"  {'all':<18}{count_parameters(network) / 1e6:>8.2f} M parameters")
+    lines.append(f"  {count_macs(network, size) / 1e9:.2f} G multiply-accumulates a film")
+    lines += ["", "training memory, GiB (weights, gradients, moments, average, activations; estimate)"]
+    lines.append(f"{'batch':>7}{'float32':>10}{'bf16':>8}  in {COLAB_GPU_GIB:.0f} GB")
+    fixed = COPIES_OF_WEIGHTS * 4 * count_parameters(network)
+    one = activation_bytes(network, size, 2) / 2
+    for batch in BATCHES:
+        full, half = (fixed + batch * one) / GIB, (fixed + batch * one / 2) / GIB
+        fits = "both" if full < COLAB_GPU_GIB else "bf16" if half < COLAB_GPU_GIB else "neither"
+        lines.append(f"{batch:>7}{full:>10.1f}{half:>8.1f}  {fits}")
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""The folder of one run: what stands where, and when an existing one may be used."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertebra_kp.config import Config
+from vertebra_kp.config_io import load_config, save_config
+
+# Where a run is taken up on another machine, these may differ without changing a single weight.
+MAY_DIFFER = ("data.root", "data.workers", "train.save_every_steps", "train.log_every_steps")
+
+
+class RunFolderError(RuntimeError):
+    """The folder cannot be used as asked; the message says how it can."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    def contents(self) -> list[Path]:
+        """What a run writes; nothing else in the folder is ever removed."""
+        names = ("config.yaml", "checkpoints", "metrics.json", "metrics.csv", "tensorboard")
+        return [self.path / name for name in names if (self.path / name).exists()]
+
+
+def open_run_folder(path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
+    """Make the folder ready and save the resolved config in it.
+
+    Raises RunFolderError when it holds a run and neither ``resume`` nor ``overwrite`` is asked for, when
+    there is nothing to resume, or when the config differs from the run's own.
+    """
+    folder = RunFolder(path)
+    if resume:
+        if not folder.last.is_file():
+            raise RunFolderError(
+                f"--resume: {folder.last} does not exist; leave out --resume to start the run"
+            )
+        if differences := _differences(load_config(folder.config), config):
+            listed = "\n  ".join(differences)
+            raise RunFolderError(
+                f"--resume: the config differs from the one that {path} was started with:\n  {listed}\n"
+                f"give the same config, or another --run-dir"
+            )
+        return folder
+    if folder.contents():
+        if not overwrite:
+            raise RunFolderError(
+                f"{path} already holds a run; --resume continues it, --overwrite replaces it, "
+                "--run-dir DIR takes another folder"
+            )
+        for item in folder.contents():
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+    path.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder.config)
+    return folder
+
+
+def _differences(old: Config, new: Config) -> list[str]:
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    return [
+        f"{key}: {before.get(key)} in the run, {after.get(key)} now"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not key.startswith(MAY_DIFFER)
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one level of dotted keys."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        items = enumerate(value)  # type: ignore[assignment]
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in items:
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def flat_config(config: Config) -> dict[str, Any]:
+    """The config as dotted keys, for tables of hyperparameters."""
+    return _flat(config.model_dump(mode="json"))
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Atomically: readers see the old file or the new one. NaN is refused: it is not JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,101 @@
+"""Evaluations of a run: the figures that select its best checkpoint, what TensorBoard shows, the final report."""
+
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.config import Config
+from vertebra_kp.data.films import Films
+from vertebra_kp.data.loader import Batch, FilmDataset, collate
+from vertebra_kp.evaluate import Evaluated, collapsed_share, evaluate_films
+from vertebra_kp.inference import codec_of, predict_batch
+from vertebra_kp.metrics import film_errors, summarise
+from vertebra_kp.models.network import VertebraNetwork
+from vertebra_kp.visualise import FilmView
+
+VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of the worst
+
+
+def evaluate_run(
+    network: VertebraNetwork, config: Config, films: Films, *, limit: int | None = None
+) -> list[Evaluated]:
+    return evaluate_films(
+        network,
+        films,
+        config.data.keypoint_schema,
+        config.data.input_size,
+        codec_of(config),
+        config.loss.heatmap,
+        batch_size=config.train.batch_size,
+        workers=config.data.workers,
+        limit=limit,
+    )
+
+
+def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0) -> dict[str, Any]:
+    summary = summarise([item.result for item in evaluated], schema, bootstrap=bootstrap)
+    return {**summary, "collapsed_share": collapsed_share(evaluated)}
+
+
+def row_of(summary: dict[str, Any]) -> dict[str, Any]:
+    """The headline figures of an evaluation, one per column of ``metrics.csv``."""
+    names = (
+        "mre_px",
+        "median_px",
+        "mre_percent_diagonal",
+        "level_shift_rate",
+        "presence_precision",
+        "presence_recall",
+        "collapsed_share",
+        "smape_published",
+    )
+    return {name: summary.get(name) for name in names}
+
+
+def views_of(
+    network: VertebraNetwork, config: Config, films: Films, evaluated: list[Evaluated], worst: bool
+) -> list[FilmView]:
+    """A few films with their maps: the first of the set, or those with the largest errors."""
+    errors = [film_errors(item.result)["mre_px"] for item in evaluated]
+    order = list(range(len(evaluated)))
+    if worst:
+        order.sort(key=lambda i: -1.0 if errors[i] is None else errors[i], reverse=True)
+    schema = config.data.keypoint_schema
+    dataset = FilmDataset(films, schema, config.data.input_size)
+    chosen = order[:VIEWS]
+    batch = collate([dataset[(0, index)] for index in chosen])
+    predictions = predict_batch(
+        network, batch, schema, codec_of(config), config.loss.heatmap, with_maps=True
+    )
+    return [
+        _view(batch, i, prediction, schema, errors[index])
+        for i, (index, prediction) in enumerate(zip(chosen, predictions, strict=True))
+    ]
+
+
+def _view(batch: Batch, i: int, prediction: Any, schema: Schema, error_px: float | None) -> FilmView:
+    return FilmView(
+        title=batch.labels[i].id,
+        film=(batch.image[i, 0].numpy() * 255).round().astype(np.uint8),
+        heatmaps=prediction.heatmaps,
+        points_xy=prediction.points_xy,
+        presence=prediction.presence,
+        true_points_xy=schema.scatter(batch.points_xy[i].numpy()),
+        error_px=error_px,
+        attention=prediction.attention,
+    )
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Where a run took place, for its report."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {
+        "device": device.type,
+        "name": name or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

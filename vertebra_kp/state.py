@@ -1,0 +1,119 @@
+"""All that changes while training, as one object that a checkpoint holds completely."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.checkpoint import (
+    Checkpoint,
+    moments_by_name,
+    random_state,
+    restore_moments,
+    restore_random_state,
+)
+from vertebra_kp.config import Config
+from vertebra_kp.distributed import Group
+from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.precision import autocast_dtype
+from vertebra_kp.schedule import Phase, parameter_groups
+
+
+@dataclass
+class Progress:
+    """Figures of the selection of the best checkpoint, and the time spent."""
+
+    best_error: float = math.inf
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class RunState:
+    network: VertebraNetwork
+    average: AveragedModel | None
+    optimiser: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def evaluated_network(self) -> VertebraNetwork:
+        """What predicts: the moving average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+
+def start_state(config: Config, schema: Schema, group: Group, phase: Phase) -> RunState:
+    """The state before the first step: the same weights on every rank, other random numbers."""
+    torch.manual_seed(config.train.seed)
+    network = build_network(config.network, schema)
+    network = network.to(group.device, memory_format=torch.channels_last)
+    average = None
+    if config.train.ema_decay:
+        average = AveragedModel(network, avg_fn=moving_average(config.train.ema_decay), use_buffers=True)
+        average.requires_grad_(False)
+    torch.manual_seed(config.train.seed + group.rank)
+    scale_gradients = autocast_dtype(config.train.precision, group.device) == torch.float16
+    scaler = torch.amp.GradScaler(group.device.type, enabled=scale_gradients)
+    return RunState(network, average, new_optimiser(network, config, phase), scaler)
+
+
+def new_optimiser(network: VertebraNetwork, config: Config, phase: Phase) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameter_groups(network, phase.config, config.train.weight_decay))
+
+
+def moving_average(decay: float):  # type: ignore[no-untyped-def]
+    """Exponential moving average that starts as a plain mean, so the random first weights are soon gone."""
+
+    def update(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+        if not average.is_floating_point():
+            return current
+        return average + (current - average) * max(1 - decay, 1 / (int(updates) + 1))
+
+    return update
+
+
+def change_optimiser(state: RunState, config: Config, phase: Phase) -> None:
+    """An optimiser for what this phase trains; parameters that were trained before keep their moments."""
+    moments = moments_by_name(state.optimiser, state.network)
+    state.optimiser = new_optimiser(state.network, config, phase)
+    restore_moments(state.optimiser, state.network, moments)
+
+
+def checkpoint_of(state: RunState, config: Config, group: Group) -> Checkpoint | None:
+    """The state as a checkpoint on the main process, None on others. All processes must call it."""
+    random = group.gather(random_state())
+    if not group.is_main:
+        return None
+    return Checkpoint(
+        config=config.model_dump(mode="json"),
+        step=state.step,
+        network=state.network.state_dict(),
+        average=None if state.average is None else state.average.module.state_dict(),
+        moments=moments_by_name(state.optimiser, state.network),
+        scaler=state.scaler.state_dict(),
+        random=random,
+        progress=vars(state.progress),
+    )
+
+
+def restore(state: RunState, checkpoint: Checkpoint, group: Group) -> None:
+    """Take up the state that a checkpoint holds; raises ValueError when the number of processes changed."""
+    if len(checkpoint.random) != group.world_size:
+        raise ValueError(
+            f"--resume: the run had {len(checkpoint.random)} processes, now there are {group.world_size}; "
+            "start as many, a resumed run sees the same batches"
+        )
+    state.network.load_state_dict(checkpoint.network)
+    if state.average is not None and checkpoint.average is not None:
+        state.average.module.load_state_dict(checkpoint.average)
+        state.average.n_averaged.fill_(checkpoint.step)  # one update a step
+    restore_moments(state.optimiser, state.network, checkpoint.moments)
+    state.scaler.load_state_dict(checkpoint.scaler)
+    state.step = checkpoint.step
+    state.progress = Progress(**checkpoint.progress)
+    restore_random_state(checkpoint.random[group.rank])
