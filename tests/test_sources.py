@@ -45,9 +45,10 @@ FILM = "sunhl-1th-09-Jan-2017-224 A AP.jpg"
 def test_aasce_corners_are_the_stored_ones_counted_from_one(tmp_path):
     p2 = aasce_labels()
     p2[0] = 1, 1  # Matlab's first pixel, whose centre is at 0.5
+    p2[1] = 0, 0  # just off the film; unsigned numbers must not wrap around
     root = write_aasce(tmp_path, {FILM: p2})
     (record,) = read_records("aasce", root, WHOLE)
-    np.testing.assert_array_equal(record.points_xy_image[0, 0], (0.5, 0.5))
+    np.testing.assert_array_equal(record.points_xy_image[0, :2], [(0.5, 0.5), (-0.5, -0.5)])
     expected = (p2.astype(float) - 0.5).reshape(17, 4, 2)  # T1 TL, TR, BL, BR, T2 TL, ...
     np.testing.assert_array_equal(record.points_xy_image, expected)
     assert record.points_xy_image.dtype == np.float32
@@ -174,7 +175,7 @@ BUU_FILMS = {"AP": "0001-F-037Y0", "LA": "0001-F-037Y1"}
 
 
 def endplate_table(view, seed=RNG_SEED):
-    """A row ``x1, y1, x2, y2`` per endplate: L1 superior, L1 inferior, ...; lateral ends with S1 superior."""
+    """A row ``x1, y1, x2, y2`` per endplate: L1 superior, L1 inferior, ...; LA ends with S1 superior."""
     rows = {"AP": 10, "LA": 11}[view]
     return np.random.default_rng(seed).uniform(0, 2500, (rows, 4)).round(2)
 

@@ -1,4 +1,4 @@
-"""Splits are by patient: no group on two sides, nothing missing without a word, the same file every time."""
+"""Splits are by patient: no group on two sides, nothing missing without a word, always the same file."""
 
 import json
 import os
@@ -97,7 +97,8 @@ def test_hash_depends_on_the_content_alone(tmp_path):
     plain = load_split_file(write(tmp_path, content()))
     indented = load_split_file(write(tmp_path, json.dumps(content(), indent=4) + "\n\n"))
     moved = load_split_file(write(tmp_path, content(splits={"train": ["a"], "validation": ["c", "b"]})))
-    assert plain == indented
+    turned = load_split_file(write(tmp_path, dict(reversed(content().items()))))
+    assert plain == indented == turned
     assert plain.hash != moved.hash
 
 
@@ -174,7 +175,7 @@ def test_a_group_of_the_records_that_stands_in_two_splits_is_an_error(tmp_path):
 
 def test_pairs_unite_whole_groups_also_through_a_third():
     groups = {"a1": "A", "a2": "A", "b1": "B", "c1": "C", "d1": "D"}
-    united = unite_groups(groups, [("a2", "b1"), ("c1", "b1"), ("a1", "a2")])
+    united = unite_groups(groups, [("a2", "b1"), ("a1", "c1"), ("a1", "a2")])
     assert united == {"a1": "A+B+C", "a2": "A+B+C", "b1": "A+B+C", "c1": "A+B+C", "d1": "D"}
 
 
@@ -186,7 +187,7 @@ def test_the_order_of_pairs_does_not_matter():
 
 
 def test_pairs_of_unknown_films_are_an_error():
-    with pytest.raises(SplitError, match="do not|does not hold: z"):
+    with pytest.raises(SplitError, match="does not hold: z"):
         unite_groups({"a": "A"}, [("a", "z")])
 
 

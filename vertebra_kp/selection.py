@@ -9,7 +9,7 @@ import torch
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.config import Config
 from vertebra_kp.data.films import Films
-from vertebra_kp.data.loader import Batch, FilmDataset, collate
+from vertebra_kp.data.loader import Batch, FilmDataset
 from vertebra_kp.evaluate import Evaluated, collapsed_share, evaluate_films
 from vertebra_kp.inference import codec_of, predict_batch
 from vertebra_kp.metrics import film_errors, summarise
@@ -20,7 +20,12 @@ VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of th
 
 
 def evaluate_run(
-    network: VertebraNetwork, config: Config, films: Films, *, limit: int | None = None
+    network: VertebraNetwork,
+    config: Config,
+    films: Films,
+    *,
+    limit: int | None = None,
+    progress: bool = False,
 ) -> list[Evaluated]:
     return evaluate_films(
         network,
@@ -32,6 +37,7 @@ def evaluate_run(
         batch_size=config.train.batch_size,
         workers=config.data.workers,
         limit=limit,
+        progress=progress,
     )
 
 
@@ -66,7 +72,7 @@ def views_of(
     schema = config.data.keypoint_schema
     dataset = FilmDataset(films, schema, config.data.input_size)
     chosen = order[:VIEWS]
-    batch = collate([dataset[(0, index)] for index in chosen])
+    batch = dataset.batch([(0, index) for index in chosen])
     predictions = predict_batch(
         network, batch, schema, codec_of(config), config.loss.heatmap, with_maps=True
     )

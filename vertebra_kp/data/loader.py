@@ -67,6 +67,10 @@ class FilmDataset(Dataset):
             [film.labels()],
         )
 
+    def batch(self, items: list[tuple[int, int]]) -> Batch:
+        """Several items at once, for the few films of a picture or a prediction."""
+        return collate([self[item] for item in items])
+
 
 def collate(items: list[Batch]) -> Batch:
     return Batch(

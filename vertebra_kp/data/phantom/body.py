@@ -21,8 +21,9 @@ def body_distance(
     """Distance (mm, positive inside) from the outline of a body, at points of its own frame.
 
     Endplates and walls are parabolas that pass through the corners: ``concavity_mm`` (superior, inferior)
-    and ``waist_mm`` are their depths in the middle. The corners are rounded with radius ``rounding_mm``, which
-    takes about 0.41 of it off a right-angled tip; the labelled corner stays where endplate and wall would meet.
+    and ``waist_mm`` are their depths in the middle. The corners are rounded with radius ``rounding_mm``,
+    which takes about 0.41 of it off a right-angled tip; the labelled corner stays where endplate and wall,
+    unrounded, would meet.
     """
     (ws, wi), (hl, hr) = width_mm / 2, height_mm / 2
     superior_slope, inferior_slope = (hl - hr) / (2 * ws), (hr - hl) / (2 * wi)

@@ -116,7 +116,7 @@ class Canvas:
     def body_window(
         self, centre_mm: np.ndarray, tilt_deg: float, reach_mm: float
     ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray] | None:
-        """The pixels within ``reach_mm`` of a centre, and their x, y in mm in a frame turned by ``tilt_deg``.
+        """The pixels within ``reach_mm`` of a centre, and their x, y (mm) in a frame turned by ``tilt_deg``.
 
         Returns None when the film shows none of them.
         """

@@ -92,7 +92,7 @@ class Spine:
 
 
 def draw_spine(schema: Schema, preset: Preset, rng: np.random.Generator) -> Spine:
-    """A spine with the schema's levels and three more above them."""
+    """A spine with the schema's levels and three more above them, some level missing where the preset says."""
     first = LEVELS.index(schema.levels[0])
     levels = [*LEVELS[first - 3 : first], *schema.levels]
     missing = []
@@ -250,7 +250,7 @@ def _stack(
     gap_mm: np.ndarray,
     hinge: float,
 ) -> np.ndarray:
-    """Centres ``[n, 2]`` of bodies piled on the lowest one, whose superior endplate has its middle at the origin.
+    """Centres ``[n, 2]`` of bodies piled on the lowest; the middle of its superior endplate is the origin.
 
     Neighbours are placed by the points of their endplates at ``hinge`` (0 the middle, 1 the right end): the
     upper one lies ``gap_mm`` above the lower endplate, more where they would touch, and ``slip`` of that

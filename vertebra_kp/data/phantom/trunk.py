@@ -43,7 +43,7 @@ def _coverage(canvas: Canvas, polygons: list[np.ndarray], blur_mm: float) -> np.
 
 
 def _frontal_trunk(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> np.ndarray:
-    """Relative thickness from the front; shoulders and lungs keep their place where the spine stops short."""
+    """Relative thickness from the front; shoulders and lungs have their place where the spine stops short."""
     middle = spine.centre_mm[: spine.last_thoracic + 1, 0].mean()
     t12_y, base_y = spine.centre_mm[spine.last_thoracic, 1], spine.centre_mm[-1, 1]
     half = rng.uniform(125, 165)

@@ -1,0 +1,56 @@
+# Everything a newcomer types. Each target sets up a local .venv first; the second time that takes no time.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart evaluate-quickstart tensorboard test test-slow test-all lint format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
+
+setup: $(READY)  ## make .venv and install the project with its test tools
+
+$(READY): setup.py pyproject.toml
+	@echo "== setting up $(VENV) (a few minutes the first time: torch is large)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+quickstart: $(READY)  ## train on the built-in phantom (about 10 minutes on 2 cores), then measure on unseen films
+	@echo "== training on phantom films; watch it with: make tensorboard"
+	$(BIN)/python scripts/train.py --config configs/quickstart.yaml --overwrite
+	@$(MAKE) --no-print-directory evaluate-quickstart
+
+evaluate-quickstart: $(READY)  ## the quickstart's network on 200 films of another seed
+	@echo "== measuring on 200 films of another seed"
+	$(BIN)/python scripts/evaluate.py --checkpoint runs/quickstart/checkpoints/best.pt \
+	    --source phantom --preset standard --seed 2000003 --films 200 --out runs/quickstart/evaluation
+
+tensorboard: $(READY)  ## show all runs in a browser
+	$(BIN)/tensorboard --logdir runs
+
+test: $(READY)  ## the fast tests
+	@echo "== tests"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(READY)  ## the long matrix, the notebook included
+	@echo "== slow tests"
+	$(BIN)/python -m pytest -n 2 -m slow
+
+test-all: test test-slow  ## both
+
+lint: $(READY)  ## ruff and mypy
+	@echo "== lint"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove caches; runs and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

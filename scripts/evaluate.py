@@ -1,0 +1,130 @@
+"""Measure a checkpoint on labelled films, in the films' own pixels; writes JSON, CSV and the worst films."""
+
+import argparse
+import csv
+import logging
+import sys
+from pathlib import Path
+
+import cv2
+
+from vertebra_kp.checkpoint import load_checkpoint
+from vertebra_kp.data.datasets import films_of_source, phantom_films
+from vertebra_kp.data.sources import SOURCES
+from vertebra_kp.errors import UserError
+from vertebra_kp.evaluate import Evaluated
+from vertebra_kp.metrics import film_errors
+from vertebra_kp.predict import Predictor, load
+from vertebra_kp.predictions import FilmPrediction, write_predictions
+from vertebra_kp.run_folder import write_json
+from vertebra_kp.selection import evaluate_run, hardware, summary_of, views_of
+from vertebra_kp.visualise import film_grid, film_panel
+
+AASCE_TEST = "test"  # the data set's own part, not a split of the training part
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    parser.add_argument("--source", choices=(*SOURCES, "phantom"), required=True)
+    parser.add_argument("--root", type=Path, help="folder of the data set")
+    parser.add_argument("--split", nargs="+", help="splits to take; AASCE also: test, the data set's own part")
+    parser.add_argument("--split-file", default=None, help="default for aasce: the committed one")
+    parser.add_argument("--preset", default="standard", help="phantom: standard or hard")
+    parser.add_argument("--seed", type=int, default=2_000_003, help="phantom: seed of the films")
+    parser.add_argument("--films", type=int, default=200, help="phantom: how many films")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    return parser.parse_args()
+
+
+def films_of(arguments: argparse.Namespace, predictor: Predictor):  # type: ignore[no-untyped-def]
+    data = predictor.config.data
+    schema = predictor.schema
+    if arguments.source == "phantom":
+        return phantom_films(schema, arguments.preset, arguments.seed, arguments.films, data.input_size)
+    part, splits = None, arguments.split
+    if arguments.source == "aasce" and splits == [AASCE_TEST]:
+        part, splits = "test", None
+    split_file = arguments.split_file or ("aasce" if arguments.source == "aasce" else None)
+    if splits and split_file is None:
+        raise UserError(f"--split {' '.join(splits)} needs --split-file FILE for source {arguments.source}")
+    return films_of_source(
+        arguments.source,
+        arguments.root,
+        schema,
+        data.input_size,
+        part=part,
+        split_file=split_file,
+        splits=splits,
+    )
+
+
+def write_film_rows(evaluated: list[Evaluated], path: Path) -> None:
+    rows = [film_errors(item.result) for item in evaluated]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def print_summary(summary: dict) -> None:
+    for name in (
+        "films",
+        "mre_px",
+        "median_px",
+        "mre_mm",
+        "mre_percent_diagonal",
+        "level_shift_rate",
+        "presence_precision",
+        "presence_recall",
+        "cobb_mae_deg",
+        "smape_published",
+        "smape_per_angle",
+    ):
+        value, interval = summary.get(name), summary.get(f"{name}_ci95")
+        if value is not None:
+            print(f"  {name:<24}{_short(value)}" + (f"   95 % {_short(interval)}" if interval else ""))
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_short(item) for item in value) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        predictor = load(arguments.checkpoint, arguments.device)
+        films = films_of(arguments, predictor)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    config, schema, network = predictor.config, predictor.schema, predictor.network
+    evaluated = evaluate_run(network, config, films, progress=True)
+    summary = summary_of(evaluated, schema, bootstrap=1000)
+    about = {
+        "checkpoint": str(arguments.checkpoint),
+        "step": load_checkpoint(arguments.checkpoint).step,
+        "source": arguments.source,
+        "split": arguments.split,
+        "hardware": hardware(next(network.parameters()).device),
+    }
+    write_json(about | summary, out / "metrics.json")
+    write_film_rows(evaluated, out / "films.csv")
+    predictions = [FilmPrediction(item.result.id, item.result.size, item.prediction) for item in evaluated]
+    write_predictions(predictions, schema, out)
+    worst = views_of(network, config, films, evaluated, worst=True)
+    picture = film_grid([film_panel(view, schema) for view in worst], columns=2)
+    cv2.imwrite(str(out / "worst_films.png"), picture[..., ::-1])
+    print_summary(summary)
+    print(f"written to {out}: metrics.json, films.csv, predictions.json, predictions.csv, worst_films.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

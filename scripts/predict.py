@@ -1,0 +1,80 @@
+"""Find the vertebra corners on films: files, folders or globs, without labels."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from vertebra_kp.data.images import FilmError, read_film, to_uint8
+from vertebra_kp.data.sources.folder import find_films
+from vertebra_kp.errors import UserError
+from vertebra_kp.predict import load
+from vertebra_kp.predictions import FilmPrediction, write_predictions
+from vertebra_kp.visualise import overlay_original
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Exit codes: 0 all films predicted, 1 nothing done, 2 some films skipped."
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (with subfolders), globs")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    return parser.parse_args()
+
+
+def overlay_paths(films: list[Path], folder: Path) -> list[Path]:
+    """A name for each film's overlay; films of the same name in different folders get a number."""
+    taken: set[str] = set()
+    paths = []
+    for film in films:
+        name, number = film.name, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{film.name}-{number}"
+        taken.add(name.lower())
+        paths.append(folder / f"{name}.jpg")
+    return paths
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        films = find_films(arguments.inputs)
+        predictor = load(arguments.checkpoint, arguments.device)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    overlays: Path = arguments.out / "overlays"
+    overlays.mkdir(parents=True, exist_ok=True)
+    done, skipped = [], 0
+    named = zip(films, overlay_paths(films, overlays), strict=True)
+    for path, overlay_path in tqdm(named, "predicting", len(films), unit="film"):
+        try:
+            image = to_uint8(read_film(path))
+        except FilmError as error:
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        prediction = predictor.predict(image)
+        done.append(FilmPrediction(str(path), (image.shape[0], image.shape[1]), prediction))
+        picture = overlay_original(
+            image,
+            prediction.points_xy_image,
+            prediction.presence,
+            predictor.schema,
+            covariances=prediction.covariances,
+        )
+        cv2.imwrite(str(overlay_path), picture[..., ::-1])
+    write_predictions(done, predictor.schema, arguments.out)
+    print(f"{len(done)} films predicted, {skipped} skipped; written to {arguments.out}")
+    return 2 if skipped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

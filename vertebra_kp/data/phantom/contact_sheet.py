@@ -1,0 +1,40 @@
+"""A picture of what the presets draw: each schema in two rows, plain and with its corners."""
+
+import cv2
+import numpy as np
+
+from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.data.phantom.film import PhantomFilm, draw_film
+from vertebra_kp.data.phantom.presets import PRESETS
+from vertebra_kp.geometry import points_to_indices
+
+CORNER_COLOURS_BGR = ((64, 64, 255), (64, 220, 64), (255, 144, 32), (32, 220, 255))  # TL, TR, BL, BR
+SHIFT = 4  # fractional bits of cv2's coordinates
+GAP_PX = 4
+
+
+def contact_sheet(seed: int, films_per_preset: int, film_size: tuple[int, int]) -> np.ndarray:
+    """``[H, W, 3]`` uint8 BGR: for each schema a row of films and the same row with corners, preset by preset."""
+    rows = []
+    for schema in SCHEMAS.values():
+        films = [
+            draw_film(schema, preset, seed, index, film_size)
+            for preset in PRESETS
+            for index in range(films_per_preset)
+        ]
+        plain = [cv2.cvtColor(film.image, cv2.COLOR_GRAY2BGR) for film in films]
+        rows += [_row(plain), _row([_with_corners(film) for film in films])]
+    return np.concatenate(rows)
+
+
+def _row(pictures: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.pad(p, ((0, GAP_PX), (0, GAP_PX), (0, 0))) for p in pictures], axis=1)
+
+
+def _with_corners(film: PhantomFilm) -> np.ndarray:
+    picture = cv2.cvtColor(film.image, cv2.COLOR_GRAY2BGR)
+    for corners in np.round(points_to_indices(film.points_xy_image) * (1 << SHIFT)):
+        for point, colour in zip(corners, CORNER_COLOURS_BGR, strict=True):
+            if np.isfinite(point).all():
+                cv2.circle(picture, point.astype(int).tolist(), 2 << SHIFT, colour, -1, cv2.LINE_AA, SHIFT)
+    return picture

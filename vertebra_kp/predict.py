@@ -1,0 +1,83 @@
+"""A trained network as one object: ``load(checkpoint).predict(film)``."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.checkpoint import CheckpointError, load_checkpoint
+from vertebra_kp.config import Config
+from vertebra_kp.data.films import Film
+from vertebra_kp.data.images import read_film, to_uint8
+from vertebra_kp.data.loader import FilmDataset
+from vertebra_kp.data.record import label_arrays
+from vertebra_kp.inference import Prediction, codec_of, predict_batch
+from vertebra_kp.models.network import VertebraNetwork, build_network
+
+
+class Predictor:
+    """Predicts films of any size; ``schema`` says which levels and corners it knows."""
+
+    def __init__(self, network: VertebraNetwork, config: Config) -> None:
+        self.network, self.config = network.eval(), config
+
+    @property
+    def schema(self) -> Schema:
+        return self.config.data.keypoint_schema
+
+    def predict(self, film: np.ndarray | str | Path, *, with_maps: bool = False) -> Prediction:
+        """Corners of one film: a path, or an array ``[H, W]`` of uint8 or uint16 as displayed.
+
+        Raises FilmError for a file that is no readable film, ValueError for an array of another kind.
+        """
+        if isinstance(film, (str, Path)):
+            film = read_film(Path(film))
+        if film.ndim != 2 or film.dtype not in (np.uint8, np.uint16):
+            raise ValueError(
+                f"film must be [H, W] of uint8 or uint16, got {film.shape} of {film.dtype}; "
+                "take one channel, and scale floats to 0..255 first"
+            )
+        image = to_uint8(film)
+        size = (image.shape[0], image.shape[1])
+        unlabelled = Film("film", "film", image, *label_arrays(self.schema), np.eye(3), size)
+        dataset = FilmDataset(_OneFilm(unlabelled), self.schema, self.config.data.input_size)
+        batch = dataset.batch([(0, 0)])
+        (prediction,) = predict_batch(
+            self.network,
+            batch,
+            self.schema,
+            codec_of(self.config),
+            self.config.loss.heatmap,
+            with_maps=with_maps,
+        )
+        return prediction
+
+
+class _OneFilm:
+    def __init__(self, film: Film) -> None:
+        self.film = film
+
+    def __len__(self) -> int:
+        return 1
+
+    def at(self, epoch: int, index: int) -> Film:
+        return self.film
+
+
+def load(path: str | Path, device: str | None = None) -> Predictor:
+    """The network of a ``last.pt`` or ``best.pt``, with the weights that were evaluated.
+
+    ``device`` None takes a GPU where there is one. Raises CheckpointError for an unusable file.
+    """
+    checkpoint = load_checkpoint(Path(path))
+    try:
+        config = Config.model_validate(checkpoint.config, strict=False)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its config is of another version of vertebra_kp: {error}") from error
+    backbone = config.network.backbone.model_copy(update={"weights": "none"})  # they are in the checkpoint
+    network_config = config.network.model_copy(update={"backbone": backbone})
+    network = build_network(network_config, config.data.keypoint_schema)
+    network.load_state_dict(checkpoint.weights)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Predictor(network.to(device, memory_format=torch.channels_last), config)

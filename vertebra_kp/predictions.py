@@ -1,0 +1,59 @@
+"""Predictions as files: JSON and CSV, every level and corner of the schema by name, original film's pixels."""
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertebra_kp.anatomy import CORNERS, Schema
+from vertebra_kp.inference import Prediction
+from vertebra_kp.run_folder import write_json
+
+CSV_COLUMNS = ("file", "level", "presence", "corner", "x", "y", "score", "var_x", "cov_xy", "var_y")
+
+
+@dataclass(frozen=True)
+class FilmPrediction:
+    """A prediction with the name and the size (height, width) of its film."""
+
+    file: str
+    size: tuple[int, int]
+    prediction: Prediction
+
+
+def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:
+    """One entry of ``predictions.json``: continuous coordinates, covariances in px²."""
+    prediction = film.prediction
+    levels = {}
+    for i, level in enumerate(schema.levels):
+        corners = [j for j in range(len(CORNERS)) if schema.exists[i, j]]
+        levels[level] = {
+            "presence": round(float(prediction.presence[i]), 4),
+            "corners": {CORNERS[j]: _rounded(prediction.points_xy_image[i, j], 3) for j in corners},
+            "scores": {CORNERS[j]: round(float(prediction.scores[i, j]), 4) for j in corners},
+            "covariances": {CORNERS[j]: _rounded(prediction.covariances[i, j], 3) for j in corners},
+        }
+    return {"file": film.file, "size": list(film.size), "view": schema.view, "levels": levels}
+
+
+def _rounded(array: Any, digits: int) -> list[Any]:
+    return array.astype(float).round(digits).tolist()
+
+
+def write_predictions(films: list[FilmPrediction], schema: Schema, folder: Path) -> None:
+    """``predictions.json`` and ``predictions.csv`` in ``folder``, each written whole or not at all."""
+    write_json({"films": [film_as_dict(film, schema) for film in films]}, folder / "predictions.json")
+    partial = folder / "predictions.csv.partial"
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(CSV_COLUMNS)
+        for film in films:
+            for level, content in film_as_dict(film, schema)["levels"].items():
+                for corner, (x, y) in content["corners"].items():
+                    (xx, xy), (_, yy) = content["covariances"][corner]
+                    score = content["scores"][corner]
+                    writer.writerow(
+                        (film.file, level, content["presence"], corner, x, y, score, xx, xy, yy)
+                    )
+    os.replace(partial, folder / "predictions.csv")
