@@ -35,9 +35,7 @@ setup(
     name="vertebra_kp",
     version="0.1.0",
     description="Vertebra corners on X-ray films: networks, training, measurements",
-    long_description=Path("README.md").read_text(encoding="utf-8")
-    if Path("README.md").exists()
-    else "",
+    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",

@@ -11,7 +11,7 @@ from vertebra_kp.data.phantom import PRESETS
 from vertebra_kp.data.phantom.contact_sheet import contact_sheet
 from vertebra_kp.data.phantom.folder import write_films
 
-SHEET_FILMS, SHEET_FILM_SIZE, SHEET_QUALITY = 3, (384, 192), 70
+SHEET_FILMS, SHEET_FILM_SIZE, SHEET_QUALITY = 3, (320, 160), 75
 
 
 def main() -> int:
@@ -21,12 +21,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--films", type=int, default=20)
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), default=(512, 256))
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for films, labels.csv and truth.json"
-    )
-    parser.add_argument(
-        "--contact-sheet", type=Path, metavar="FILE", help="picture of all schemas and presets"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for films, labels.csv and truth.json")
+    parser.add_argument("--contact-sheet", type=Path, metavar="FILE", help="picture of all schemas and presets")
     options = parser.parse_args()
     if options.out is None and options.contact_sheet is None:
         parser.error("nothing to write: give --out DIR, --contact-sheet FILE, or both")
@@ -48,9 +44,7 @@ def main() -> int:
             return 1
         print(f"{options.films} films, labels.csv and truth.json are in {options.out}")
         if mirrored:
-            print(
-                f"{mirrored} of them have their anterior side at the right: see anterior_side in truth.json"
-            )
+            print(f"{mirrored} of them have their anterior side at the right: see anterior_side in truth.json")
     if options.contact_sheet is not None:
         sheet = contact_sheet(options.seed, SHEET_FILMS, SHEET_FILM_SIZE)
         options.contact_sheet.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,8 @@ from vertebra_kp.visualise import overlay_original
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Exit codes: 0 all films predicted, 1 nothing done, 2 some films skipped."
+        description=__doc__,
+        epilog="Exit codes: 0 all films predicted, 1 nothing done, 2 some films skipped.",
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (with subfolders), globs")
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")

@@ -15,8 +15,9 @@ from bisect import bisect
 from pathlib import Path
 
 from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.data.sources import SOURCES, SourceError, aasce, read_records
-from vertebra_kp.data.splits import SplitError, deal, split_file_from, unite_groups
+from vertebra_kp.data.sources import SOURCES, aasce, read_records
+from vertebra_kp.data.splits import deal, split_file_from, unite_groups
+from vertebra_kp.errors import UserError
 
 # Main Cobb angle in degrees: no scoliosis, mild, moderate, severe (SOSORT guidelines 2016)
 SEVERITY_DEG = (10, 25, 40)
@@ -26,7 +27,7 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         content = make_splits(arguments)
-    except (SourceError, SplitError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     arguments.out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -37,16 +38,12 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=SOURCES, required=True)
     parser.add_argument("--root", type=Path, help="folder of the data set")
     parser.add_argument("--anatomy", choices=SCHEMAS, default="ap_whole_spine")
     parser.add_argument("--pairs", type=Path, help="CSV, columns 1 and 2: ids that show the same patient")
-    parser.add_argument(
-        "--leave-out", type=Path, help="text file of ids that stand in no split, one a line"
-    )
+    parser.add_argument("--leave-out", type=Path, help="text file of ids that stand in no split, one a line")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--calibration", type=int, default=40, help="films of the calibration part")
     parser.add_argument("--out", type=Path, required=True)

@@ -5,12 +5,10 @@ import logging
 import sys
 from pathlib import Path
 
-from vertebra_kp.checkpoint import CheckpointError
 from vertebra_kp.config_io import load_config
 from vertebra_kp.distributed import process_group
 from vertebra_kp.engine import EXIT_INTERRUPTED, Interrupted, train
-from vertebra_kp.meter import NonFiniteLossError
-from vertebra_kp.models.backbones import WeightsError
+from vertebra_kp.errors import UserError
 from vertebra_kp.models.describe import describe
 from vertebra_kp.run_folder import RunFolder, RunFolderError, open_run_folder
 
@@ -63,7 +61,7 @@ def main() -> int:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (ValueError, RunFolderError, CheckpointError, WeightsError, NonFiniteLossError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

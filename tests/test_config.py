@@ -237,9 +237,7 @@ OVERRIDES = {
     "train.compile": st.booleans(),
     "data.phantom.films": st.integers(1, 10**6),
     "data.root": st.none() | st.text("abe19._-", min_size=1, max_size=6),
-    "data.train_splits": st.lists(
-        st.sampled_from(["on", "1e5", "fold 1", "~", "a: b", "#", "é"]), max_size=3
-    ),
+    "data.train_splits": st.lists(st.sampled_from(["on", "1e5", "fold 1", "~", "a: b", "#", "é"]), max_size=3),
     "data.input_size": st.tuples(st.integers(1, 9), st.integers(1, 9)).map(lambda s: [32 * i for i in s]),
     "codec": st.fixed_dictionaries({"sigma": st.floats(0.7, 16)}),
     "network.decoder.skips": st.lists(st.sampled_from(["F1", "F2", "F3", "S16"])),

@@ -12,7 +12,7 @@ ROOT = PACKAGE.name
 
 # A pattern (data.sources.*) stands for a folder: its files, which may use each other, and its __init__.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("anatomy", "geometry", "config", "config_io"),
+    ("errors", "anatomy", "geometry", "config", "config_io"),
     (
         "codec",
         "losses",
@@ -42,7 +42,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "tracking",
         "run_folder",
     ),
-    ("schedule", "meter", "state", "inference", "evaluate", "selection", "engine", "predict"),
+    (
+        "schedule",
+        "meter",
+        "state",
+        "inference",
+        "predictions",
+        "evaluate",
+        "selection",
+        "engine",
+        "predict",
+    ),
 )
 ORDER = tuple(pattern for floor in FLOORS for pattern in floor)
 NO_TORCH = FLOORS[0] + ("data.record",)
@@ -87,9 +97,7 @@ def uses(name: str, files: dict[str, Path], package: Path) -> set[str]:
 
 def rank(name: str) -> int | None:
     """Place in ORDER, counted from the ground; None for what stands nowhere."""
-    matching = (
-        i for i, pattern in enumerate(ORDER) if fnmatchcase(name, pattern) or pattern == f"{name}.*"
-    )
+    matching = (i for i, pattern in enumerate(ORDER) if fnmatchcase(name, pattern) or pattern == f"{name}.*")
     return next(matching, None)
 
 

@@ -57,9 +57,7 @@ def test_16_bit_films_written_by_opencv_are_read_bit_for_bit(tmp_path, suffix):
         (np.uint16, ">", "minisblack"),
     ],
 )
-def test_tiff_shows_the_same_film_whatever_its_byte_order_and_polarity(
-    tmp_path, dtype, byteorder, photometric
-):
+def test_tiff_shows_the_same_film_whatever_its_byte_order_and_polarity(tmp_path, dtype, byteorder, photometric):
     film = gray(dtype)
     stored = np.iinfo(dtype).max - film if photometric == "miniswhite" else film
     tifffile.imwrite(tmp_path / "film.tif", stored, byteorder=byteorder, photometric=photometric)

@@ -57,9 +57,7 @@ def numbers_in(tree) -> list:
 
 def test_errors_are_reported_in_pixels_percent_and_millimetres():
     near = film(LATERAL, offset=(3.0, 4.0), name="near")  # 5 px on each corner
-    far = dataclasses.replace(
-        film(LATERAL, offset=(12.0, 5.0), name="far"), spacing_mm=0.2
-    )  # 13 px = 2.6 mm
+    far = dataclasses.replace(film(LATERAL, offset=(12.0, 5.0), name="far"), spacing_mm=0.2)  # 13 px = 2.6 mm
     summary = summarise([near, near, far], LATERAL, bootstrap=0)
     assert summary["films"] == 3
     assert summary["corners"] == 3 * 22
@@ -269,9 +267,7 @@ def test_the_same_seed_gives_the_same_intervals():
     rng = np.random.default_rng(1)
     films = [film(LATERAL, offset=rng.normal(0, 5, 2), name=f"{i}") for i in range(12)]
     assert summarise(films, LATERAL, seed=4) == summarise(films, LATERAL, seed=4)
-    assert (
-        summarise(films, LATERAL, seed=4)["mre_px_ci95"] != summarise(films, LATERAL, seed=5)["mre_px_ci95"]
-    )
+    assert summarise(films, LATERAL, seed=4)["mre_px_ci95"] != summarise(films, LATERAL, seed=5)["mre_px_ci95"]
 
 
 def test_the_row_of_a_film_holds_its_own_figures():
@@ -305,9 +301,7 @@ def test_bad_results_are_refused_with_the_film_and_the_field():
 
 def test_five_hundred_whole_spines_take_no_more_than_two_seconds():
     rng = np.random.default_rng(0)
-    films = [
-        film(SPINE, offset=rng.normal(0, 5, (17, 4, 2)), name=f"{i}", group=f"{i // 2}") for i in range(500)
-    ]
+    films = [film(SPINE, offset=rng.normal(0, 5, (17, 4, 2)), name=f"{i}", group=f"{i // 2}") for i in range(500)]
     start = time.process_time()  # of this process: other work on the machine does not count
     summarise([dataclasses.replace(one, spacing_mm=0.2) for one in films], SPINE)
     assert time.process_time() - start < 2

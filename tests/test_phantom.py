@@ -7,15 +7,16 @@ import sys
 import time
 from dataclasses import replace
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from vertebra_kp.anatomy import CORNERS, SCHEMAS, State
-from vertebra_kp.data.phantom import PRESETS, PhantomFilm, draw_film
-from vertebra_kp.data.phantom.body import add_body
+from vertebra_kp.data.phantom import PRESETS, PhantomFilm, body, draw_film
 from vertebra_kp.data.phantom.canvas import Canvas
 from vertebra_kp.data.phantom.radiograph import Exposure, expose
 from vertebra_kp.data.phantom.spine import Spine, draw_spine
@@ -26,9 +27,7 @@ EVERY = [(schema, preset) for schema in SCHEMAS for preset in PRESETS]
 TL, TR, BL, BR = range(4)
 
 
-def film(
-    schema: str, preset: str, seed: int = 5, index: int = 0, size: tuple[int, int] = SIZE
-) -> PhantomFilm:
+def film(schema: str, preset: str, *, seed: int = 5, index: int = 0, size: tuple[int, int] = SIZE) -> PhantomFilm:
     return draw_film(SCHEMAS[schema], preset, seed, index, size)
 
 
@@ -42,10 +41,8 @@ def angle_deg(vector: np.ndarray) -> float:
     return float(np.rad2deg(np.arctan2(vector[1], vector[0])))
 
 
-def step_fraction(
-    upper_point: np.ndarray, left: np.ndarray, right: np.ndarray, reference: np.ndarray
-) -> float:
-    """How far ``upper_point`` lies to the left of ``reference``, along and over the length of left-right."""
+def step_fraction(upper_point: np.ndarray, left: np.ndarray, right: np.ndarray, reference: np.ndarray) -> float:
+    """How far ``upper_point`` lies to the left of ``reference``, along left-right and over its length."""
     along = right - left
     return float((reference - upper_point) @ along / (along @ along))
 
@@ -54,15 +51,19 @@ def step_fraction(
 
 
 def outline_crossings(bone: np.ndarray, a: np.ndarray, b: np.ndarray, inward: np.ndarray) -> np.ndarray:
-    """Points where profiles across the middle part of edge a-b pass half of the rim's height."""
-    offsets = np.arange(-4, 4, 0.02)
+    """Points of the outline on profiles across the middle part of edge a-b.
+
+    The area under a profile that steps from 0 to its value inside tells where the step is, pixels or not.
+    """
+    step, reach = 0.02, 3.0
+    offsets = np.arange(-reach, reach, step) + step / 2
     found = []
-    for t in np.linspace(0.2, 0.8, 13):
+    for t in np.linspace(0.1, 0.9, 97):
         foot = a + t * (b - a)
-        line = foot + offsets[:, None] * inward
-        indices = (line - 0.5).astype(np.float32)  # continuous coordinates to cv2's
-        profile = cv2.remap(bone, indices[None, :, 0], indices[None, :, 1], cv2.INTER_LINEAR)[0]
-        found.append(line[np.argmax(profile > profile.max() / 2)])
+        x, y = (foot + offsets[:, None] * inward - 0.5).T  # continuous coordinates to array indices
+        profile = ndimage.map_coordinates(bone, (y, x), order=1)
+        inside = profile[offsets > reach / 2].mean()
+        found.append(foot + (reach - profile.sum() * step / inside) * inward)
     return np.array(found)
 
 
@@ -79,7 +80,9 @@ def meeting_point(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("tilt_deg", [0.0, -31.0, 17.3])
-def test_the_outline_of_an_unrounded_body_meets_in_its_labelled_corners(tilt_deg, mirrored):
+def test_the_outline_of_an_unrounded_body_meets_in_its_labelled_corners(tilt_deg, mirrored, monkeypatch):
+    monkeypatch.setattr(body, "RIM_MM", 1e6)  # an even body: its profiles are steps
+    monkeypatch.setattr(body, "SPONGY", 0.0)
     spine = Spine(
         view="AP",
         levels=("L1",),
@@ -94,7 +97,7 @@ def test_the_outline_of_an_unrounded_body_meets_in_its_labelled_corners(tilt_deg
     origin = (45.03, -41.7) if mirrored else (-38.41, -41.7)
     canvas = Canvas((401, 397), 0.21, origin, mirrored)
     bone = np.zeros(canvas.size, np.float32)
-    add_body(
+    body.add_body(
         bone,
         canvas,
         spine.centre_mm[0],
@@ -115,7 +118,7 @@ def test_the_outline_of_an_unrounded_body_meets_in_its_labelled_corners(tilt_deg
         edges[name] = outline_crossings(bone, corners[a], corners[b], normal)
     for corner, sides in ((TL, "top left"), (TR, "top right"), (BL, "bottom left"), (BR, "bottom right")):
         drawn = meeting_point(*(edges[side] for side in sides.split()))
-        assert np.hypot(*(drawn - corners[corner])) < 0.1
+        assert np.hypot(*(drawn - corners[corner])) < 0.03
 
 
 def test_exposure_does_not_move_the_image():
@@ -127,7 +130,7 @@ def test_exposure_does_not_move_the_image():
     # the change that the blob makes: scatter is wide, so a blob-free ring gives the background
     change = np.clip(log_image - np.median(log_image), 0.05, None) - 0.05
     measured = np.array([(change * x).sum(), (change * y).sum()]) / change.sum()
-    assert np.abs(measured - centre).max() < 0.05
+    assert np.abs(measured - centre).max() < 0.02
 
 
 # ---- labels
@@ -160,9 +163,7 @@ def test_hard_films_lose_levels_at_both_ends_and_miss_some():
     ends, missing, sides = set(), set(), set()
     for index in range(80):
         drawn = film("la_lumbar", "hard", index=index, size=(64, 32))
-        outside = (drawn.states == State.OUTSIDE).all(axis=1) | (drawn.states[:, :2] == State.OUTSIDE).all(
-            axis=1
-        )
+        outside = (drawn.states[:, :2] == State.OUTSIDE).all(axis=1)
         ends |= {end for end, row in (("top", 0), ("bottom", -1)) if outside[row]}
         missing |= set(drawn.truth["missing"])
         sides.add(drawn.anterior_side)
@@ -245,7 +246,7 @@ def test_cobb_angles_and_lateral_slip_follow_from_the_corners(preset):
             assert np.ptp(list(slope.values())) == pytest.approx(drawn.truth["main_cobb_deg"], abs=0.01)
         for i, level in enumerate(levels[:-1]):
             truth = drawn.truth["levels"][level]
-            if truth is None:
+            if truth is None or truth["slip_on"] is None:  # L5 is missing: L4 stands on the sacrum
                 continue
             below = points[levels.index(truth["slip_on"])]
             middle = below[:2].mean(axis=0)
@@ -257,9 +258,7 @@ def test_cobb_angles_and_lateral_slip_follow_from_the_corners(preset):
 
 def test_a_wedge_fracture_shortens_one_wall_by_the_stated_loss(monkeypatch):
     """Without size jitter a fractured wall is the mean wall of its level times (1 - loss)."""
-    preset = replace(
-        PRESETS["standard"], fracture_probability=0.999, size_jitter=0.0, body_scale=(1.0, 1.0)
-    )
+    preset = replace(PRESETS["standard"], fracture_probability=0.999, size_jitter=0.0, body_scale=(1.0, 1.0))
     kinds = set()
     for seed in range(30):
         spine = draw_spine(SCHEMAS["la_lumbar"], preset, np.random.default_rng(seed))
@@ -281,7 +280,7 @@ def test_a_wedge_fracture_shortens_one_wall_by_the_stated_loss(monkeypatch):
 def test_neighbouring_bodies_do_not_overlap(schema, preset):
     for seed in range(40):
         corners = draw_spine(SCHEMAS[schema], PRESETS[preset], np.random.default_rng(seed)).corners_mm()
-        for upper, lower in zip(corners, corners[1:], strict=False):
+        for upper, lower in pairwise(corners):
             along = (lower[TR] - lower[TL]) / np.hypot(*(lower[TR] - lower[TL]))
             height_above = (upper[[BL, BR]] - lower[TL]) @ np.array([along[1], -along[0]])
             assert height_above.min() > 0.5
@@ -306,8 +305,11 @@ def test_a_film_is_the_same_in_any_order_and_with_any_number_of_threads(schema, 
 
 def test_a_film_is_the_same_in_another_process():
     program = (
-        "from vertebra_kp.anatomy import SCHEMAS; from vertebra_kp.data.phantom import draw_film; import sys;"
-        "sys.stdout.buffer.write(draw_film(SCHEMAS['la_lumbar'], 'hard', 5, 2, (160, 80)).image.tobytes())"
+        "import sys\n"
+        "from vertebra_kp.anatomy import SCHEMAS\n"
+        "from vertebra_kp.data.phantom import draw_film\n"
+        "film = draw_film(SCHEMAS['la_lumbar'], 'hard', 5, 2, (160, 80))\n"
+        "sys.stdout.buffer.write(film.image.tobytes())"
     )
     elsewhere = subprocess.run(
         [sys.executable, "-c", program],
@@ -321,11 +323,13 @@ def test_a_film_is_the_same_in_another_process():
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_two_sizes_show_the_same_spine(schema):
-    small, large = film(schema, "hard", size=(128, 64)), film(schema, "hard", size=(512, 256))
-    assert large.spacing_mm == pytest.approx(small.spacing_mm / 4)
-    assert (small.states == large.states).all()
-    np.testing.assert_allclose(large.points_xy_image, 4 * small.points_xy_image, atol=1e-3)
-    shrunk = cv2.resize(large.image, (64, 128), interpolation=cv2.INTER_AREA)
+    for preset in PRESETS:
+        small, large = film(schema, preset, size=(128, 64)), film(schema, preset, size=(512, 256))
+        assert large.spacing_mm == pytest.approx(small.spacing_mm / 4)
+        assert (small.states == large.states).all()
+        np.testing.assert_allclose(large.points_xy_image, 4 * small.points_xy_image, atol=1e-3)
+    small, large = film(schema, "standard", size=(256, 128)), film(schema, "standard", size=(512, 256))
+    shrunk = cv2.resize(large.image, (128, 256), interpolation=cv2.INTER_AREA)
     assert np.corrcoef(shrunk.ravel(), small.image.ravel())[0, 1] > 0.9
 
 

@@ -212,13 +212,9 @@ def test_dealt_splits_keep_groups_whole_and_get_their_share_of_films_and_strata(
 
 def run_script(*arguments, check=True):
     words = [
-        word
-        for argument in arguments
-        for word in ([argument] if isinstance(argument, Path) else argument.split())
+        word for argument in arguments for word in ([argument] if isinstance(argument, Path) else argument.split())
     ]
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, words)], check=check, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, SCRIPT, *map(str, words)], check=check, capture_output=True, text=True)
 
 
 def write_aasce(folder, cases=20):

@@ -1,7 +1,7 @@
 """Find vertebra corners on X-ray films and turn them into measurements.
 
-    import vertebra_kp
-    prediction = vertebra_kp.load("runs/quickstart/checkpoints/best.pt").predict("film.png")
+import vertebra_kp
+prediction = vertebra_kp.load("runs/quickstart/checkpoints/best.pt").predict("film.png")
 """
 
 from typing import TYPE_CHECKING

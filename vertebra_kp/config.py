@@ -38,8 +38,7 @@ class PhantomConfig(Section):
     def _seeds_differ(self) -> Self:
         if self.seed == self.validation_seed:
             raise ValueError(
-                f"seed and validation_seed are both {self.seed}: "
-                "validation would see training films; change one"
+                f"seed and validation_seed are both {self.seed}: validation would see training films; change one"
             )
         return self
 
@@ -67,9 +66,7 @@ class DataConfig(Section):
     def _consistent(self) -> Self:
         padded = tuple(-(-side // STRIDE) * STRIDE for side in self.input_size)
         if padded != self.input_size:
-            raise ValueError(
-                f"input_size must be divisible by {STRIDE}, got {self.input_size}; pad to {padded}"
-            )
+            raise ValueError(f"input_size must be divisible by {STRIDE}, got {self.input_size}; pad to {padded}")
         if self.source != "phantom":
             if not self.split_file:
                 raise ValueError(f"split_file is needed for source {self.source}")

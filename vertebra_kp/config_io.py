@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from vertebra_kp.config import Config
+from vertebra_kp.errors import UserError
 
 Keys = tuple[str | int, ...]  # of a value in a config: ("train", "phases", 0, "lr")
 PlaceOf = Callable[[int], str]  # how errors call a line: "configs/x.yaml:12", or the override it stands in
@@ -50,7 +51,7 @@ WANTED = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config that cannot be used; its text has one line per problem: place, path, value, remedy."""
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -92,6 +93,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     if draft.problems:
         raise ConfigError(draft.problems)
     return config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in any YAML file, by the same strict rules; raises ConfigError with all problems."""
+    draft = _read_file(Path(path), "")
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return draft.values
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -218,13 +227,9 @@ def _read_chain(path: Path, readers: tuple[Path, ...] = (), asked_at: str = "") 
     base = draft.values.pop(BASE)
     place = draft.place((BASE,))
     if not isinstance(base, str) or not base:
-        raise ConfigError(
-            [*draft.problems, f"{place}: base is {_shown(base)}: wanted the path of one file"]
-        )
+        raise ConfigError([*draft.problems, f"{place}: base is {_shown(base)}: wanted the path of one file"])
     under = _read_chain(path.parent / base, (*readers, path), f"{place}: ")
-    return _Draft(
-        _merge(under.values, draft.values), under.places | draft.places, under.problems + draft.problems
-    )
+    return _Draft(_merge(under.values, draft.values), under.places | draft.places, under.problems + draft.problems)
 
 
 def _read_file(path: Path, asked_at: str) -> _Draft:
@@ -241,9 +246,7 @@ def _read_file(path: Path, asked_at: str) -> _Draft:
 
     values, node = _parse(text, place_of)
     if values is None:
-        raise ConfigError(
-            [f"{asked_at}{path}: is empty: wanted keys and values, such as `name: first_try`"]
-        )
+        raise ConfigError([f"{asked_at}{path}: is empty: wanted keys and values, such as `name: first_try`"])
     if not isinstance(values, dict):
         raise ConfigError([f"{asked_at}{path}: is {_shown(values)}: wanted a mapping of keys to values"])
     draft = _Draft(values, {(): str(path)})

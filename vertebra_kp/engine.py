@@ -74,11 +74,18 @@ def train(config: Config, folder: RunFolder, group: Group, *, resume: bool = Fal
         FilmDataset(films, schema, data.input_size, augmentation=config.augment, seed=config.train.seed),
         validation_films(config),
         KeypointLoss(
-            codec_of(config), config.loss.heatmap, config.loss.coordinate_weight, config.loss.presence_weight
+            codec_of(config),
+            config.loss.heatmap,
+            config.loss.coordinate_weight,
+            config.loss.presence_weight,
         ),
         tracker,
     )
-    with tracker or nullcontext(), signals_caught() as signals, Meter(plan, state.step, visible=group.is_main) as meter:
+    with (
+        tracker or nullcontext(),
+        signals_caught() as signals,
+        Meter(plan, state.step, visible=group.is_main) as meter,
+    ):
         while state.step < plan.total_steps and not _out_of_patience(run, state):
             run_phase(run, state, plan.phase_at(state.step), meter, signals)
         return final_report(run, state) if group.is_main else {}
@@ -95,9 +102,7 @@ def run_phase(run: Run, state: RunState, phase: Phase, meter: Meter, signals: li
 
         epoch, steps_into_epoch = divmod(state.step, plan.steps_per_epoch)
         epoch_done = steps_into_epoch == 0
-        evaluate_now = epoch_done and (
-            epoch % train_config.evaluate_every == 0 or state.step == plan.total_steps
-        )
+        evaluate_now = epoch_done and (epoch % train_config.evaluate_every == 0 or state.step == plan.total_steps)
         stopping = run.group.any(bool(signals))
         save_now = evaluate_now or stopping or state.step % train_config.save_every_steps == 0
         if save_now or epoch_done or state.step % train_config.log_every_steps == 0:

@@ -78,9 +78,7 @@ def scale_of(matrix: np.ndarray) -> float:
     return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
 
 
-def warp_image(
-    image: np.ndarray, matrix: np.ndarray, new_size: tuple[int, int], *, fill: float = 0
-) -> np.ndarray:
+def warp_image(image: np.ndarray, matrix: np.ndarray, new_size: tuple[int, int], *, fill: float = 0) -> np.ndarray:
     """Resample ``image`` ``[H, W]`` or ``[H, W, C]`` into the new frame, by the matrix that moves its points.
 
     Strong shrinking is done by area averaging first, so fine structure does not alias.

@@ -51,9 +51,7 @@ def predict_batch(
     output = network(image, return_attention=with_maps)
     heatmaps = to_heatmaps(output.heatmap_logits, loss)
     decoded = codec.decode(heatmaps)
-    points, scores, covariances = (
-        _numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance)
-    )
+    points, scores, covariances = (_numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance))
     presence = _numpy(output.presence_logits.float().sigmoid())
     maps = _numpy(heatmaps) if with_maps else None
     attention = [_numpy(weights.float()) for weights in output.attention]

@@ -35,9 +35,7 @@ def cobb_aasce(points_xy: np.ndarray, image_height: float) -> np.ndarray:
     if np.isnan(points_xy).any():
         return np.full(3, np.nan)
     angle = _pairwise_angles_deg(_directions(points_xy))
-    upper, lower = np.unravel_index(
-        angle.argmax(), angle.shape
-    )  # first of two equal entries: upper < lower
+    upper, lower = np.unravel_index(angle.argmax(), angle.shape)  # first of two equal entries: upper < lower
     above = angle[upper, : upper + 1]
     if not _is_s_shaped(_endplate_middles(points_xy)):
         others = angle[upper, 0], angle[lower, -1]

@@ -11,10 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vertebra_kp.data.loader import Batch
+from vertebra_kp.errors import UserError
 from vertebra_kp.schedule import Plan
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(UserError):
     """The loss is nan or infinite; the message names the step and the films."""
 
 

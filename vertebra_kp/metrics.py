@@ -227,9 +227,7 @@ class _GroupedSample:
         names, groups = np.unique(self.group_of_film[films], return_inverse=True)
         interval = None
         if self.resamples and len(names) > 1:
-            interval = _percentile_interval(
-                self._resampled_medians(values[order], groups[order], len(names))
-            )
+            interval = _percentile_interval(self._resampled_medians(values[order], groups[order], len(names)))
         return float(np.median(values)), interval
 
     def _resampled_medians(self, ascending: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:

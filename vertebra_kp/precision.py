@@ -4,13 +4,15 @@ from typing import Literal
 
 import torch
 
+from vertebra_kp.errors import UserError
+
 Precision = Literal["auto", "bf16", "fp16", "off"]
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """None means float32. ``auto`` takes bf16 where the hardware has it, fp16 on a GPU without it.
 
-    Raises ValueError for fp16 on a CPU, which has no fast path for it.
+    Raises UserError for fp16 on a CPU, which has no fast path for it.
     """
     on_gpu = device.type == "cuda"
     if precision == "off":
@@ -19,7 +21,7 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
         return torch.bfloat16
     if precision == "fp16":
         if not on_gpu:
-            raise ValueError("train.precision: fp16 needs a GPU, this is a CPU; take auto, bf16 or off")
+            raise UserError("train.precision: fp16 needs a GPU, this is a CPU; take auto, bf16 or off")
         return torch.float16
     if on_gpu:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -53,7 +53,5 @@ def write_predictions(films: list[FilmPrediction], schema: Schema, folder: Path)
                 for corner, (x, y) in content["corners"].items():
                     (xx, xy), (_, yy) = content["covariances"][corner]
                     score = content["scores"][corner]
-                    writer.writerow(
-                        (film.file, level, content["presence"], corner, x, y, score, xx, xy, yy)
-                    )
+                    writer.writerow((film.file, level, content["presence"], corner, x, y, score, xx, xy, yy))
     os.replace(partial, folder / "predictions.csv")

@@ -9,12 +9,13 @@ from typing import Any
 
 from vertebra_kp.config import Config
 from vertebra_kp.config_io import load_config, save_config
+from vertebra_kp.errors import UserError
 
 # Where a run is taken up on another machine, these may differ without changing a single weight.
 MAY_DIFFER = ("data.root", "data.workers", "train.save_every_steps", "train.log_every_steps")
 
 
-class RunFolderError(RuntimeError):
+class RunFolderError(UserError):
     """The folder cannot be used as asked; the message says how it can."""
 
 
@@ -53,9 +54,7 @@ def open_run_folder(path: Path, config: Config, *, resume: bool = False, overwri
     folder = RunFolder(path)
     if resume:
         if not folder.last.is_file():
-            raise RunFolderError(
-                f"--resume: {folder.last} does not exist; leave out --resume to start the run"
-            )
+            raise RunFolderError(f"--resume: {folder.last} does not exist; leave out --resume to start the run")
         if differences := _differences(load_config(folder.config), config):
             listed = "\n  ".join(differences)
             raise RunFolderError(

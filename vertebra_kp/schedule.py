@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from vertebra_kp.config import PhaseConfig, TrainConfig
+from vertebra_kp.errors import UserError
 from vertebra_kp.models.network import VertebraNetwork
 
 
@@ -38,11 +39,11 @@ class Plan:
 
 
 def make_plan(config: TrainConfig, films: int, world_size: int = 1) -> Plan:
-    """Raises ValueError when an epoch has too few films for one step."""
+    """Raises UserError when an epoch has too few films for one step."""
     per_step = config.batch_size * world_size * config.accumulate
     steps_per_epoch = films // per_step
     if steps_per_epoch == 0:
-        raise ValueError(
+        raise UserError(
             f"train: {films} films are fewer than one step takes (batch_size {config.batch_size} x "
             f"{world_size} processes x accumulate {config.accumulate} = {per_step}); lower train.batch_size"
         )

@@ -73,9 +73,7 @@ def views_of(
     dataset = FilmDataset(films, schema, config.data.input_size)
     chosen = order[:VIEWS]
     batch = dataset.batch([(0, index) for index in chosen])
-    predictions = predict_batch(
-        network, batch, schema, codec_of(config), config.loss.heatmap, with_maps=True
-    )
+    predictions = predict_batch(network, batch, schema, codec_of(config), config.loss.heatmap, with_maps=True)
     return [
         _view(batch, i, prediction, schema, errors[index])
         for i, (index, prediction) in enumerate(zip(chosen, predictions, strict=True))

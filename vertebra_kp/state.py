@@ -17,6 +17,7 @@ from vertebra_kp.checkpoint import (
 )
 from vertebra_kp.config import Config
 from vertebra_kp.distributed import Group
+from vertebra_kp.errors import UserError
 from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.precision import autocast_dtype
 from vertebra_kp.schedule import Phase, parameter_groups
@@ -102,9 +103,9 @@ def checkpoint_of(state: RunState, config: Config, group: Group) -> Checkpoint |
 
 
 def restore(state: RunState, checkpoint: Checkpoint, group: Group) -> None:
-    """Take up the state that a checkpoint holds; raises ValueError when the number of processes changed."""
+    """Take up the state that a checkpoint holds; raises UserError when the number of processes changed."""
     if len(checkpoint.random) != group.world_size:
-        raise ValueError(
+        raise UserError(
             f"--resume: the run had {len(checkpoint.random)} processes, now there are {group.world_size}; "
             "start as many, a resumed run sees the same batches"
         )

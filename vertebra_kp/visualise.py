@@ -174,13 +174,12 @@ def attention_panel(view: FilmView, schema: Schema) -> np.ndarray:
             picture = _overlay_attention(film, seen, (row, column))
             cells.append(_with_heading(picture, [[(f"{level}, {name}", TEXT_COLOUR)]]))
     return _with_heading(
-        film_grid(cells, len(maps)), [[(f"{view.title}: attention of layer {len(view.attention)}", TEXT_COLOUR)]]
+        film_grid(cells, len(maps)),
+        [[(f"{view.title}: attention of layer {len(view.attention)}", TEXT_COLOUR)]],
     )
 
 
-def plot_error_per_level(
-    per_level: dict[str, float | None], title: str, unit: str = "px"
-) -> np.ndarray:
+def plot_error_per_level(per_level: dict[str, float | None], title: str, unit: str = "px") -> np.ndarray:
     """Bars of the mean radial error of each level; a level without a figure keeps an empty place."""
     # Imported here: the training loop should not pay for it before the first evaluation.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -289,7 +288,13 @@ def _draw_level_names(
         if x + draw.textlength(name, _font(size)) > width:
             x, anchor = corners[:, 0].min() - gap, "rm"
         draw.text(
-            (x, y), name, colour, _font(size), anchor, stroke_width=max(1, size // 10), stroke_fill=(0, 0, 0)
+            (x, y),
+            name,
+            colour,
+            _font(size),
+            anchor,
+            stroke_width=max(1, size // 10),
+            stroke_fill=(0, 0, 0),
         )
     return np.array(picture)
 

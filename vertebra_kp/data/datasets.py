@@ -36,9 +36,7 @@ def validation_films(config: Config) -> Films:
     return _films_of_splits(config, data.validation_splits)
 
 
-def phantom_films(
-    schema: Schema, preset: str, seed: int, films: int, size: tuple[int, int]
-) -> PhantomFilms:
+def phantom_films(schema: Schema, preset: str, seed: int, films: int, size: tuple[int, int]) -> PhantomFilms:
     """A fixed set of phantom films."""
     return PhantomFilms(schema, preset, seed, films, size, fresh=False)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffTags, UnidentifiedImageError
 
+from vertebra_kp.errors import UserError
+
 FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 WINDOW_PERCENT = (0.5, 99.5)  # of a 16-bit film's pixels; what lies outside is clipped
 UINT16_MAX = 65535
@@ -19,7 +21,7 @@ _MIN_IS_WHITE = 0  # TIFF 6.0, PhotometricInterpretation
 _FIRST_TURNED = 5  # EXIF 2.3: orientations 5..8 swap height and width
 
 
-class FilmError(ValueError):
+class FilmError(UserError):
     """A file that cannot be read as a film; the message names file, fault and remedy."""
 
 
@@ -31,9 +33,7 @@ def read_film(path: Path) -> np.ndarray:
     """
     with _opened(path) as image:
         image.load()
-        min_is_white = (
-            image.format == "TIFF" and _tiff_value(image, "PhotometricInterpretation") == _MIN_IS_WHITE
-        )
+        min_is_white = image.format == "TIFF" and _tiff_value(image, "PhotometricInterpretation") == _MIN_IS_WHITE
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):
             film = np.asarray(image).astype(np.uint16)
@@ -108,7 +108,5 @@ def _orientation(image: Image.Image, path: Path) -> int:
 
 def _as_uint16(film: np.ndarray, path: Path) -> np.ndarray:
     if not np.array_equal(film, film.clip(0, UINT16_MAX).round()):
-        raise FilmError(
-            f"{path}: 32-bit pixels outside 0..{UINT16_MAX} or fractional; save it with 16 bits"
-        )
+        raise FilmError(f"{path}: 32-bit pixels outside 0..{UINT16_MAX} or fractional; save it with 16 bits")
     return film.astype(np.uint16)

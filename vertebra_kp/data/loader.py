@@ -122,7 +122,12 @@ def sequential(films: int) -> list[tuple[int, int]]:
 
 
 def make_loader(
-    dataset: FilmDataset, sampler: Sampler | list, *, batch_size: int, workers: int, pin_memory: bool = False
+    dataset: FilmDataset,
+    sampler: Sampler | list,
+    *,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool = False,
 ) -> DataLoader:
     return DataLoader(
         dataset,

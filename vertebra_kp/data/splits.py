@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vertebra_kp.data.record import Record
+from vertebra_kp.errors import UserError
 
 COMMITTED = Path(__file__).parent / "split_files"
 NAMED = 3  # ids that an error names before it says how many more there are
 
 
-class SplitError(ValueError):
+class SplitError(UserError):
     """A split file that cannot be used; the message names file or split, fault and remedy."""
 
 
@@ -101,9 +102,7 @@ def unite_groups(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) ->
     """Group of every id after the groups of each pair of ids became one, named by all that it unites."""
     pairs = list(pairs)
     if unknown := sorted({id for pair in pairs for id in pair} - groups.keys()):
-        raise SplitError(
-            f"pairs name films that the data set does not hold: {_some(unknown)}; correct them"
-        )
+        raise SplitError(f"pairs name films that the data set does not hold: {_some(unknown)}; correct them")
     parent = {group: group for group in groups.values()}
 
     def root(group: str) -> str:
@@ -119,9 +118,7 @@ def unite_groups(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) ->
     return {id: "+".join(members[root(group)]) for id, group in groups.items()}
 
 
-def deal(
-    groups: Mapping[str, str], strata: Mapping[str, int], sizes: Mapping[str, float]
-) -> dict[str, list]:
+def deal(groups: Mapping[str, str], strata: Mapping[str, int], sizes: Mapping[str, float]) -> dict[str, list]:
     """Ids of each split: whole groups, dealt so that every split gets its share of every stratum.
 
     ``sizes`` are the wanted numbers of films. Groups go, largest first, to the split whose lack of their

@@ -36,9 +36,7 @@ def place(film: Film, input_size: tuple[int, int]) -> Sample:
     return _sample(film, letterbox(film.image.shape[:2], input_size), input_size)
 
 
-def augment(
-    film: Film, input_size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
-) -> Sample:
+def augment(film: Film, input_size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> Sample:
     """A random view of the film; all draws come from ``rng``, in a fixed order."""
     flipped = config.flip and rng.random() < 0.5
     placement = compose(letterbox(film.image.shape[:2], input_size), random_affine(input_size, config, rng))

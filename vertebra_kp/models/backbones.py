@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import EfficientNet_V2_S_Weights, efficientnet_v2_s
 
+from vertebra_kp.errors import UserError
+
 FEATURE_NAMES = ("F1", "F2", "F3", "S16", "F4")
 
 
-class WeightsError(RuntimeError):
+class WeightsError(UserError):
     """Weights that were asked for cannot be had; the message says what to do instead."""
 
 

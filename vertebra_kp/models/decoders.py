@@ -40,9 +40,7 @@ class UNetDecoder(nn.Module):
         super().__init__()
         steps = (32 // output_stride).bit_length() - 1
         widths = [in_channels, *channels[:steps]]
-        self.blocks = nn.ModuleList(
-            UpBlock(widths[i], skip_channels[i], widths[i + 1]) for i in range(steps)
-        )
+        self.blocks = nn.ModuleList(UpBlock(widths[i], skip_channels[i], widths[i + 1]) for i in range(steps))
         self.out_channels = widths[-1]
 
     def forward(self, deepest: Tensor, skips: list[Tensor | None]) -> Tensor:

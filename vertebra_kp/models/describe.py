@@ -61,7 +61,10 @@ def describe(config: Config) -> str:
         network = build_network(free, schema)
     features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
     output = network(torch.zeros(1, 1, *size, device="meta"))
-    lines = [f"{config.name}: {schema.name}, {schema.num_channels} corners, input {size[0]} x {size[1]}", ""]
+    lines = [
+        f"{config.name}: {schema.name}, {schema.num_channels} corners, input {size[0]} x {size[1]}",
+        "",
+    ]
     lines.append(f"{'map':<10}{'channels':>9}{'height x width':>17}{'stride':>8}")
     for name, feature, stride in zip(FEATURE_NAMES, features, network.backbone.strides, strict=True):
         _, C, h, w = feature.shape

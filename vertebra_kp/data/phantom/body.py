@@ -53,15 +53,11 @@ def add_body(
     density: float,
 ) -> None:
     """Adds the attenuation of one body to ``bone`` ``[H, W]`` in place; outline pixels count by area."""
-    window = canvas.body_window(
-        centre_mm, tilt_deg, float(np.hypot(width_mm.max(), height_mm.max())) / 2 + 3
-    )
+    window = canvas.body_window(centre_mm, tilt_deg, float(np.hypot(width_mm.max(), height_mm.max())) / 2 + 3)
     if window is None:
         return
     pixels, x, y = window
-    distance = body_distance(
-        x, y, width_mm, height_mm, concavity_mm, waist_mm=waist_mm, rounding_mm=rounding_mm
-    )
+    distance = body_distance(x, y, width_mm, height_mm, concavity_mm, waist_mm=waist_mm, rounding_mm=rounding_mm)
     coverage = np.clip(distance / canvas.spacing_mm + 0.5, 0, 1)
     rim = np.exp(-np.maximum(distance, 0) / RIM_MM)
     chord = 1 - 0.3 * (2 * x / width_mm.max()) ** 2  # the body is round: its middle is the thickest

@@ -40,10 +40,10 @@ def turned(points: np.ndarray, angle_deg: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Canvas:
-    """Frame of one film: ``size`` (height, width), ``spacing_mm`` per pixel, ``origin_mm`` of its corner.
+    """Frame of one film: ``size`` (height, width) and ``spacing_mm`` of a pixel.
 
-    ``origin_mm`` is the patient-frame point under the film's top left corner; with ``mirrored`` the film's x
-    runs against the patient frame's.
+    ``origin_mm`` is the patient-frame point under the film's top left corner; with ``mirrored`` the film's
+    x runs against the patient frame's.
     """
 
     size: tuple[int, int]
@@ -93,9 +93,7 @@ class Canvas:
         """Open polylines in mm of the given width, as a uint8 map."""
         layer = np.zeros(self.size, np.uint8) if onto is None else onto
         thickness = max(1, round(line_mm / self.spacing_mm))
-        cv2.polylines(
-            layer, [self._fixed(p) for p in polylines], False, value, thickness, cv2.LINE_AA, SHIFT
-        )
+        cv2.polylines(layer, [self._fixed(p) for p in polylines], False, value, thickness, cv2.LINE_AA, SHIFT)
         return layer
 
     def blurred(self, layer: np.ndarray, sigma_mm: float) -> np.ndarray:
@@ -116,7 +114,7 @@ class Canvas:
     def body_window(
         self, centre_mm: np.ndarray, tilt_deg: float, reach_mm: float
     ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray] | None:
-        """The pixels within ``reach_mm`` of a centre, and their x, y (mm) in a frame turned by ``tilt_deg``.
+        """Pixels within ``reach_mm`` of a centre, and their x, y (mm) in a frame turned by ``tilt_deg``.
 
         Returns None when the film shows none of them.
         """

@@ -1,4 +1,4 @@
-"""A picture of what the presets draw: each schema in two rows, plain and with its corners."""
+"""A picture of what the presets draw: films, and the same films with their corners."""
 
 import cv2
 import numpy as np
@@ -14,21 +14,16 @@ GAP_PX = 4
 
 
 def contact_sheet(seed: int, films_per_preset: int, film_size: tuple[int, int]) -> np.ndarray:
-    """``[H, W, 3]`` uint8 BGR: for each schema a row of films and the same row with corners, preset by preset."""
+    """``[H, W, 3]`` uint8 BGR: a row per schema, preset by preset."""
     rows = []
     for schema in SCHEMAS.values():
-        films = [
-            draw_film(schema, preset, seed, index, film_size)
-            for preset in PRESETS
-            for index in range(films_per_preset)
-        ]
-        plain = [cv2.cvtColor(film.image, cv2.COLOR_GRAY2BGR) for film in films]
-        rows += [_row(plain), _row([_with_corners(film) for film in films])]
+        row = []
+        for preset in PRESETS:
+            films = [draw_film(schema, preset, seed, i, film_size) for i in range(films_per_preset)]
+            row += [cv2.cvtColor(film.image, cv2.COLOR_GRAY2BGR) for film in films]
+            row += [_with_corners(film) for film in films]
+        rows.append(np.concatenate([np.pad(p, ((0, GAP_PX), (0, GAP_PX), (0, 0))) for p in row], axis=1))
     return np.concatenate(rows)
-
-
-def _row(pictures: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.pad(p, ((0, GAP_PX), (0, GAP_PX), (0, 0))) for p in pictures], axis=1)
 
 
 def _with_corners(film: PhantomFilm) -> np.ndarray:

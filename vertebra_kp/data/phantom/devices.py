@@ -46,9 +46,7 @@ def add_marker(attenuation: np.ndarray, canvas: Canvas, spine: Spine, rng: np.ra
     first, last = canvas.corners_mm
     fraction = np.array([inset[0] if at_left else 1 - inset[0], 1 - inset[1] if low else inset[1]])
     upright = (canvas.direction, 1.0)
-    strokes = [
-        first + fraction * (last - first) + (s - (0.3, 0.5)) * size * upright for s in LETTERS[letter]
-    ]
+    strokes = [first + fraction * (last - first) + (s - (0.3, 0.5)) * size * upright for s in LETTERS[letter]]
     attenuation += canvas.lines(strokes, value=255, line_mm=size / 6) * np.float32(LEAD / 255)
 
 

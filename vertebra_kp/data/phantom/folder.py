@@ -14,13 +14,12 @@ LABELS, TRUTH = "labels.csv", "truth.json"
 HEADER = ("file", "patient", "spacing_mm", "level", "corner", "x", "y", "state")
 
 
-def write_films(
-    schema: Schema, preset: str, *, seed: int, films: int, size: tuple[int, int], folder: Path
-) -> int:
-    """Writes films 0, 1, ... of a seed into ``folder`` and returns how many have their anterior side at the right.
+def write_films(schema: Schema, preset: str, *, seed: int, films: int, size: tuple[int, int], folder: Path) -> int:
+    """Writes films 0, 1, ... of a seed into ``folder``; returns how many have anterior at the right.
 
-    ``labels.csv`` has one row per corner of the schema and cannot say which side is anterior; ``truth.json`` maps
-    file names to the generator's parameters. Raises FileExistsError where the folder has labels already.
+    ``labels.csv`` has one row per corner of the schema and cannot say which side is anterior;
+    ``truth.json`` maps file names to the generator's parameters. Raises FileExistsError where labels are
+    there already.
     """
     if (folder / LABELS).exists():
         raise FileExistsError(f"{folder / LABELS} exists; choose another folder, or delete this one first")
@@ -31,9 +30,7 @@ def write_films(
         name = f"{schema.name}_{preset}_{seed}_{index:05d}"
         if not cv2.imwrite(str(folder / f"{name}.png"), film.image):
             raise OSError(f"cannot write {folder / name}.png; check that the folder is writable")
-        rows += [
-            (f"{name}.png", name, f"{film.spacing_mm:.9g}", *row) for row in _corner_rows(schema, film)
-        ]
+        rows += [(f"{name}.png", name, f"{film.spacing_mm:.9g}", *row) for row in _corner_rows(schema, film)]
         truth[f"{name}.png"] = film.truth
     with open(folder / LABELS, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows((HEADER, *rows))

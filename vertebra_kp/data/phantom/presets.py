@@ -127,9 +127,9 @@ PRESETS: dict[str, Preset] = {
         scatter_to_primary=(0.5, 2.0),
         scatter_sigma_mm=(20.0, 60.0),
         blur_sigma_mm=(0.2, 0.9),
-        gamma=(0.6, 1.7),
+        gamma=(0.7, 1.5),
         window_percentile=(0.0, 15.0),
         contrast=(0.6, 1.0),
-        compression=(0.25, 0.65),
+        compression=(0.4, 0.7),
     ),
 }

@@ -25,9 +25,7 @@ class Exposure:
     compression: float
 
 
-def expose(
-    attenuation: np.ndarray, spacing_mm: float, exposure: Exposure, rng: np.random.Generator
-) -> np.ndarray:
+def expose(attenuation: np.ndarray, spacing_mm: float, exposure: Exposure, rng: np.random.Generator) -> np.ndarray:
     """Attenuation (line integral, ``[H, W]`` float32) to the log image that the detector reports."""
     primary = np.exp(-attenuation)
     veil = _slow(primary, exposure.scatter_sigma_mm / spacing_mm)

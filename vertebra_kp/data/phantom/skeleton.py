@@ -13,12 +13,8 @@ from vertebra_kp.data.phantom.spine import Spine
 
 # frontal view, half-body units
 PEDICLE = ellipse((0.6, -0.3), (0.15, 0.42))
-TRANSVERSE_PROCESS = np.array(
-    [(0.75, -0.45), (1.3, -0.5), (1.75, -0.55), (1.78, -0.3), (1.3, -0.1), (0.75, 0.0)]
-)
-LAMINA = np.array(
-    [(0.0, 0.0), (0.5, -0.15), (0.68, 0.5), (0.62, 1.5), (0.35, 1.55), (0.3, 0.75), (0.0, 0.85)]
-)
+TRANSVERSE_PROCESS = np.array([(0.75, -0.45), (1.3, -0.5), (1.75, -0.55), (1.78, -0.3), (1.3, -0.1), (0.75, 0.0)])
+LAMINA = np.array([(0.0, 0.0), (0.5, -0.15), (0.68, 0.5), (0.62, 1.5), (0.35, 1.55), (0.3, 0.75), (0.0, 0.85)])
 SPINOUS_PROCESS = np.array([(-0.06, 0.1), (0.06, 0.1), (0.14, 0.95), (0.0, 1.2), (-0.14, 0.95)])
 # lateral view, half-body units
 LATERAL_PEDICLE = np.array([(0.9, -0.75), (1.5, -0.7), (1.5, -0.05), (0.9, 0.0)])
@@ -40,15 +36,11 @@ CLAVICLE = np.array([(16, 34), (60, 16), (130, 0)])
 # rib: half-width of the cage there as a fraction, fall from its head to the side wall in mm
 RIB_REACH = ((1, 3, 8, 10, 11, 12), (0.42, 0.72, 1.0, 1.0, 0.85, 0.5))
 RIB_FALL = ((1, 6, 12), (5.0, 45.0, 45.0))
-RIB_BOW = bow(
-    np.array([0.0, 0.0]), np.array([12.0, 45.0]), np.array([-65.0, 105.0])
-)  # lateral, from its head
+RIB_BOW = bow(np.array([0.0, 0.0]), np.array([12.0, 45.0]), np.array([-65.0, 105.0]))  # lateral, from its head
 LAST_JOINED_RIB = 10  # eleven and twelve end free
 
 
-def add_bones(
-    bone: np.ndarray, canvas: Canvas, spine: Spine, density: float, rng: np.random.Generator
-) -> None:
+def add_bones(bone: np.ndarray, canvas: Canvas, spine: Spine, density: float, rng: np.random.Generator) -> None:
     """Adds attenuation in excess of soft tissue to ``bone`` ``[H, W]`` in place."""
     if spine.view == "LA":
         _lateral_posterior_elements(bone, canvas, spine, density)
@@ -97,9 +89,7 @@ def _frontal_ribs(
         for side in (-1, 1):
             head = spine.on_body(i, np.array([(side * 1.05, -0.7)]))[0]
             end = np.array([axis_x + side * reach, head[1] + fall])
-            shoulder = np.array(
-                [(end[0] + head[0]) / 2 + side * 0.2 * reach, head[1] - (12 if number < 9 else 4)]
-            )
+            shoulder = np.array([(end[0] + head[0]) / 2 + side * 0.2 * reach, head[1] - (12 if number < 9 else 4)])
             back.append(bow(head, shoulder, end))
             if number <= LAST_JOINED_RIB:
                 tip = np.array([axis_x + side * reach * 0.4, end[1] + 42])

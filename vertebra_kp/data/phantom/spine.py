@@ -53,10 +53,11 @@ class Spine:
     """Bodies from head to foot, ``n`` of them, with those beyond the schema that a film may show.
 
     A body is a quadrilateral in its own frame: with superior and inferior width ``ws, wi`` and left and
-    right height ``hl, hr`` its corners are TL ``(-ws, -hl) / 2``, TR ``(ws, -hr) / 2``, BL ``(-wi, hl) / 2``,
-    BR ``(wi, hr) / 2``, turned by ``tilt_deg`` (clockwise on the screen) about ``centre_mm``. The mid-line
-    from mid(TL, BL) to mid(TR, BR) therefore has exactly the slope ``tilt_deg``. Endplates and walls may be
-    hollow and the edges rounded; the corner is where the curves of endplate and wall, unrounded, meet.
+    right height ``hl, hr`` its corners are TL ``(-ws, -hl) / 2``, TR ``(ws, -hr) / 2``, BL
+    ``(-wi, hl) / 2``, BR ``(wi, hr) / 2``, turned by ``tilt_deg`` (clockwise on the screen) about
+    ``centre_mm``. The mid-line from mid(TL, BL) to mid(TR, BR) has exactly the slope ``tilt_deg``.
+    Endplates and walls may be hollow and the edges rounded; the corner is where the curves of endplate and
+    wall, unrounded, meet.
 
     ``width_mm`` ``[n, 2]`` superior, inferior; ``height_mm`` ``[n, 2]`` left, right; ``concavity_mm``
     ``[n, 2]`` depth of the superior and inferior endplate; ``slip_fraction`` ``[n]`` step on the next body
@@ -92,7 +93,7 @@ class Spine:
 
 
 def draw_spine(schema: Schema, preset: Preset, rng: np.random.Generator) -> Spine:
-    """A spine with the schema's levels and three more above them, some level missing where the preset says."""
+    """A spine with the schema's levels, less a missing one, and three more above them."""
     first = LEVELS.index(schema.levels[0])
     levels = [*LEVELS[first - 3 : first], *schema.levels]
     missing = []
@@ -265,9 +266,7 @@ def _stack(
         along = right - left
         normal = np.array([along[1], -along[0]]) / np.hypot(*along)
         opening_deg = tilt_deg[i] + inferior_part[i] - tilt_deg[i + 1] - superior_part[i + 1]
-        reach = width[i, 1] * (
-            (1 + hinge) / 2 if opening_deg < 0 else (1 - hinge) / 2
-        )  # to where they near
+        reach = width[i, 1] * ((1 + hinge) / 2 if opening_deg < 0 else (1 - hinge) / 2)  # to where they near
         gap = max(gap_mm[i], MIN_GAP_MM + reach * np.tan(np.deg2rad(abs(opening_deg))))
         foot = (left + right) / 2 + along * (hinge / 2 - slip[i]) + gap * normal
         centre[i] = foot - (corners[i, 2] * (1 - hinge) + corners[i, 3] * (1 + hinge)) / 2

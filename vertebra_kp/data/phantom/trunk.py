@@ -43,7 +43,7 @@ def _coverage(canvas: Canvas, polygons: list[np.ndarray], blur_mm: float) -> np.
 
 
 def _frontal_trunk(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> np.ndarray:
-    """Relative thickness from the front; shoulders and lungs have their place where the spine stops short."""
+    """Relative thickness from the front; shoulders and lungs also where the spine stops short of them."""
     middle = spine.centre_mm[: spine.last_thoracic + 1, 0].mean()
     t12_y, base_y = spine.centre_mm[spine.last_thoracic, 1], spine.centre_mm[-1, 1]
     half = rng.uniform(125, 165)
@@ -60,7 +60,8 @@ def _frontal_trunk(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> np
         (60, neck_y + 8),
         (46, neck_y - 300),
     ]
-    outline = np.array([*right, *((-x, y) for x, y in reversed(right))]) + np.array([middle, 0])
+    outline = np.array([*right, *((-x, y) for x, y in reversed(right))])
+    outline[:, 0] += np.interp(outline[:, 1], *spine.centre_mm.T[::-1])  # a curved spine bends the trunk
     thickness = _coverage(canvas, [outline], 6.0)
 
     higher = rng.uniform(-14, 14)  # the domes of the diaphragm differ in height
@@ -85,9 +86,7 @@ def _frontal_trunk(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> np
         (rng.uniform(42, 56), rng.uniform(56, 74)),
         -25.0,
     )
-    mediastinum = ellipse(
-        np.array([middle, (dome_y + neck_y) / 2]), (rng.uniform(26, 32), 0.6 * (t12_y - neck_y))
-    )
+    mediastinum = ellipse(np.array([middle, (dome_y + neck_y) / 2]), (rng.uniform(26, 32), 0.6 * (t12_y - neck_y)))
     air = canvas.shapes([rounded(lung) for lung in lungs])
     air = canvas.shapes([heart, mediastinum], value=70, onto=air)
     share = canvas.blurred(air, 3.0).astype(np.float32) / 255

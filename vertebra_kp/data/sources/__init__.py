@@ -26,8 +26,6 @@ def read_records(source: str, root: Path | None, schema: Schema, part: str | Non
     if part is not None:
         raise SourceError(f"source {source} has no parts, got part {part!r}; choose films by a split file")
     if root is None:
-        raise SourceError(
-            f"source {source} needs the folder of the data set: set data.root, or give --root"
-        )
+        raise SourceError(f"source {source} needs the folder of the data set: set data.root, or give --root")
     read = {"buu_lspine": buu_lspine.read_records, "csv": csv.read_records}[source]
     return read(Path(root), schema)

@@ -95,9 +95,7 @@ def find_root(root: Path | None, part: str = PARTS[0]) -> Path:
         raise SourceError(f"part of aasce must be one of {', '.join(PARTS)}, got {part!r}")
     if root is None:
         if not os.environ.get(ROOT_VARIABLE):
-            raise SourceError(
-                f"aasce needs the folder {FOLDER}: set data.root, or the variable {ROOT_VARIABLE}"
-            )
+            raise SourceError(f"aasce needs the folder {FOLDER}: set data.root, or the variable {ROOT_VARIABLE}")
         root = Path(os.environ[ROOT_VARIABLE])
     root = Path(root).expanduser()
     for candidate in (root, root / FOLDER):

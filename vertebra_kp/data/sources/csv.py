@@ -62,9 +62,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             _check_row(row, first, schema)
             corner = row.file, row.level, row.corner
             if seen.setdefault(corner, line) != line:
-                raise ValueError(
-                    f"{row.level} {row.corner} of {row.file} stands in line {seen[corner]} already"
-                )
+                raise ValueError(f"{row.level} {row.corner} of {row.file} stands in line {seen[corner]} already")
         except ValueError as error:
             problems.append(f"line {line}: {error}")
             continue
@@ -130,9 +128,7 @@ def _number(cell: str) -> float:
 
 def _check_file(root: Path, file: str) -> None:
     if PurePosixPath(file).is_absolute() or Path(file).is_absolute() or ".." in Path(file).parts:
-        raise ValueError(
-            f"file must be relative to the folder of {LABELS} and stay inside it, got {file!r}"
-        )
+        raise ValueError(f"file must be relative to the folder of {LABELS} and stay inside it, got {file!r}")
     if not (root / file).is_file():
         raise ValueError(f"film {file} is not in {root}; copy it there, or take its rows out")
 
@@ -147,9 +143,7 @@ def _check_row(row: _Row, first: _Row, schema: Schema) -> None:
     if row.level in schema.levels and row.state in (State.LABELLED, State.OUTSIDE):
         corner = schema.levels.index(row.level), CORNERS.index(row.corner)
         if not schema.exists[corner]:
-            raise ValueError(
-                f"{row.level} has no {row.corner} in {schema.name}; its state must be nonexistent"
-            )
+            raise ValueError(f"{row.level} has no {row.corner} in {schema.name}; its state must be nonexistent")
 
 
 def _record(root: Path, rows: list[_Row], schema: Schema) -> Record:

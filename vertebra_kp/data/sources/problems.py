@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from vertebra_kp.errors import UserError
 
-class SourceError(ValueError):
+
+class SourceError(UserError):
     """A data set that cannot be read; the message names folder or file, problem and remedy."""
 
 
