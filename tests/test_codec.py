@@ -28,7 +28,7 @@ EVERY_CODEC = pytest.mark.parametrize(
 MAP_SIZE = (37, 61)
 
 
-def random_points(codec, map_size, count=400, *, margin_sigmas=3.0, seed=0):
+def random_points(codec, map_size, count=200, *, margin_sigmas=3.0, seed=0):
     """Points ``[2, count / 2, 2]`` in input px, at least so many sigmas from the border, some exactly there."""
     generator = torch.Generator().manual_seed(seed)
     margin = margin_sigmas * codec.sigma * codec.stride
@@ -120,12 +120,13 @@ def test_the_covariance_of_a_perfect_gaussian_is_its_own(method, stride, sigma):
     codec = HeatmapCodec(stride, sigma, method)
     points = random_points(codec, MAP_SIZE, margin_sigmas=4)
     covariance = codec.decode(codec.encode(points, MAP_SIZE)).covariance
-    assert covariance.shape == (2, 200, 2, 2)
+    assert covariance.shape == (2, 100, 2, 2)
     expected = torch.eye(2).expand_as(covariance) * (sigma * stride) ** 2
     assert ((covariance - expected).abs() / (sigma * stride) ** 2).max() < 0.03
 
 
-def test_the_covariance_of_a_slanted_peak_shows_its_slant():
+@pytest.mark.parametrize("method", ["soft_argmax", "dark"])
+def test_a_slanted_peak_is_found_and_its_covariance_shows_its_slant(method):
     """Sigmas 1.6 and 1.1 cells, the long axis 30 degrees from x towards y."""
     turn, stride = np.deg2rad(30), 2
     axes = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -133,7 +134,7 @@ def test_the_covariance_of_a_slanted_peak_shows_its_slant():
     y, x = np.mgrid[:40, :50] + 0.5
     d = np.stack([x - 23.2, y - 18.7], axis=-1)
     exponent = -0.5 * np.einsum("hwi,ij,hwj->hw", d, np.linalg.inv(expected), d)
-    decoded = HeatmapCodec(stride, 1.5).decode(torch.from_numpy(np.exp(exponent))[None, None])
+    decoded = HeatmapCodec(stride, 1.5, method).decode(torch.from_numpy(np.exp(exponent))[None, None])
     np.testing.assert_allclose(decoded.covariance[0, 0], expected * stride**2, rtol=0.03)
     np.testing.assert_allclose(decoded.points_xy[0, 0], [23.2 * stride, 18.7 * stride], atol=EXACT_PX)
 
@@ -142,13 +143,13 @@ def test_the_covariance_of_a_slanted_peak_shows_its_slant():
 @pytest.mark.parametrize("corner", [(0.0, 0.0), (61.0, 37.0), (0.2, 20.3), (30.0, 36.9)])
 def test_a_window_cut_by_the_border_stays_finite_and_near(method, corner):
     """At the border half of the peak is missing; the mean of a half Gaussian of the squared peak is off by
-    sigma / sqrt(2) * sqrt(2 / pi) cells on each axis that is cut."""
+    sigma / sqrt(2) * sqrt(2 / pi) cells on each axis that is cut (3 % more as a sum over cells)."""
     sigma = 2.0
     codec = HeatmapCodec(1, sigma, method)
     point = torch.tensor([[corner]])
     decoded = codec.decode(codec.encode(point, MAP_SIZE))
-    bias = {"soft_argmax": sigma / np.sqrt(np.pi), "dark": 1e-3, "argmax": 0.5}[method]
-    assert (decoded.points_xy - point).abs().max() <= bias + 0.01
+    bias = {"soft_argmax": 1.03 * sigma / np.sqrt(np.pi), "dark": 1e-3, "argmax": 0.5}[method]
+    assert (decoded.points_xy - point).abs().max() <= bias
     assert decoded.covariance.isfinite().all()
     assert 0 < decoded.peak.item() <= 1
 

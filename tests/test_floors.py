@@ -52,6 +52,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "selection",
         "engine",
         "predict",
+        "ablation",
     ),
 )
 ORDER = tuple(pattern for floor in FLOORS for pattern in floor)

@@ -104,9 +104,7 @@ def test_a_warped_blob_lies_where_its_point_goes(matrix, size, point):
 )
 def test_any_similarity_moves_image_and_point_alike(angle, factor, shift, flipped):
     size = (240, 256)
-    matrix = compose(
-        translate(-60, -100), rotate(angle), scale(factor), translate(128 + shift[0], 120 + shift[1])
-    )
+    matrix = compose(translate(-60, -100), rotate(angle), scale(factor), translate(128 + shift[0], 120 + shift[1]))
     if flipped:
         matrix = compose(matrix, flip_horizontal(size[1]))
     point = np.array([62.3, 97.7])

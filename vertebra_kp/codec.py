@@ -62,8 +62,8 @@ class HeatmapCodec:
     def decode(self, heatmaps: Tensor) -> Decoded:
         """Points, peaks and covariances of non-negative maps ``[B, K, H, W]``.
 
-        Maps may be probabilities (sum 1) or Gaussians of peak 1: only ``peak`` sees the difference, and is
-        the share of the map's mass inside the window.
+        Maps may be probabilities (sum 1) or Gaussians of peak 1, the scale does not matter: ``peak`` is the
+        share of the map's mass inside the window. An empty map has peak 0 and no meaningful point.
         """
         maps = heatmaps.float()
         column, row = self._argmax(maps)

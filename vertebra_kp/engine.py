@@ -116,7 +116,8 @@ def run_phase(run: Run, state: RunState, phase: Phase, meter: Meter, signals: li
             _save(run, state, run.folder.last)
         state.progress.seconds += meter.lap()
         if stopping:
-            raise Interrupted(f"signal {signals[0]} after step {state.step}; --resume continues from there")
+            origin = f"signal {signals[0]}" if signals else "a signal to another process"
+            raise Interrupted(f"{origin} after step {state.step}; --resume continues from there")
         if _out_of_patience(run, state):
             log.info("stopped: %d evaluations without a better landmark error", train_config.patience)
             return
@@ -202,7 +203,9 @@ def calibrate_frozen_batch_norm(run: Run, network: VertebraNetwork) -> None:
     sampler = EpochSampler(len(run.dataset), 0, seed=run.config.train.seed, batch_size=1)
     loader = make_loader(run.dataset, sampler.first(batches * size), batch_size=size, workers=0)
     for batch in loader:
-        network.backbone(network.normalise(batch.image.to(run.group.device)))
+        x = network.normalise(batch.image.to(run.group.device))
+        for block in network.backbone.blocks[: network.backbone.num_frozen_blocks]:
+            x = block(x)  # not the others: their statistics would move, and random numbers be drawn
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.train(network.training)  # back to eval mode in the frozen prefix

@@ -111,8 +111,7 @@ def adaptive_wing(prediction: Tensor, target: Tensor) -> Tensor:
     ratio = AWING_THETA / AWING_EPSILON
     slope = AWING_OMEGA * power * ratio ** (power - 1) / (1 + ratio**power) / AWING_EPSILON
     offset = AWING_THETA * slope - AWING_OMEGA * torch.log1p(torch.as_tensor(ratio) ** power)
-    # abs has no gradient at 0 and 0 ** (power - 1) an infinite one for power < 1: keep off zero.
-    error = (prediction - target).abs().clamp_min(1e-6)
+    error = (prediction - target).abs()
     near = AWING_OMEGA * torch.log1p((error / AWING_EPSILON) ** power)
     loss = torch.where(error < AWING_THETA, near, slope * error - offset)
     return loss * (1 + AWING_WEIGHT * (target > 0.2))

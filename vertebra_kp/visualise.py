@@ -17,16 +17,17 @@ Colour = tuple[int, int, int]
 TRUE_COLOUR: Colour = (60, 220, 90)
 PREDICTED_COLOUR: Colour = (255, 150, 40)
 TEXT_COLOUR: Colour = (235, 235, 235)
-MUTED_COLOUR: Colour = (165, 165, 165)
+ERROR_COLOUR: Colour = (90, 200, 255)
 BACKGROUND: Colour = (24, 24, 27)
 
 OUTLINE = ("TL", "TR", "BR", "BL")  # once around the vertebral body
-PRESENT_ABOVE = 0.5
+PRESENT_FROM = 0.5
 PANEL_HEIGHT = 512  # of the films in a panel, px; smaller films are enlarged to it
 ATTENTION_HEIGHT = 320
 ATTENTION_QUERIES = 3
 ATTENTION_HEADS = 3
 HEATMAP_OPACITY = 0.75
+ATTENTION_OPACITY = 0.8
 GAP = 8
 FONT_PX = 15
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
@@ -116,8 +117,8 @@ def film_panel(view: FilmView, schema: Schema) -> np.ndarray:
     if view.true_points_xy is not None:
         # Wide below, thin above: both stay visible where they agree.
         points = apply_affine(scale(factor), view.true_points_xy)
-        right = draw_vertebrae(right, points, schema.levels, TRUE_COLOUR, names=False, thickness=3)
-    present = view.presence > PRESENT_ABOVE
+        right = draw_vertebrae(right, points, schema.levels, TRUE_COLOUR, names=False, thickness=2)
+    present = view.presence >= PRESENT_FROM
     points = apply_affine(scale(factor), view.points_xy)
     right = draw_vertebrae(right, points, schema.levels, PREDICTED_COLOUR, present=present, thickness=1)
 
@@ -164,9 +165,8 @@ def attention_panel(view: FilmView, schema: Schema) -> np.ndarray:
             f"{H} x {W}, got {list(heads.shape)}"
         )
     film = _to_rgb(_enlarge(view.film, ATTENTION_HEIGHT / H))
-    shown = np.unique(np.linspace(0, len(heads) - 1, min(ATTENTION_HEADS, len(heads))).round().astype(int))
     maps = [(f"mean of {len(heads)}", heads.mean(axis=0))]
-    maps += [(f"head {head + 1}", heads[head]) for head in shown]
+    maps += [(f"head {head + 1}", heads[head]) for head in _spread(np.arange(len(heads)), ATTENTION_HEADS)]
     cells = []
     for level, row, column in _query_cells(view, schema, rows, columns):
         for name, attention in maps:
@@ -189,7 +189,7 @@ def plot_error_per_level(per_level: dict[str, float | None], title: str, unit: s
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     values = [np.nan if value is None else value for value in per_level.values()]
-    bars = axes.bar(list(per_level), values, color=np.array(PREDICTED_COLOUR) / 255, width=0.7)
+    bars = axes.bar(list(per_level), np.nan_to_num(values), color=np.array(PREDICTED_COLOUR) / 255, width=0.7)
     texts = ["–" if np.isnan(value) else f"{value:.3g}" for value in values]
     axes.bar_label(bars, texts, padding=2, fontsize=8)
     axes.set_title(title, fontsize=10)
@@ -210,14 +210,14 @@ def overlay_original(
 ) -> np.ndarray:
     """The predicted vertebrae over the original film ``[H, W]`` or ``[H, W, 3]``, in its own pixels.
 
-    ``points_xy`` ``[levels, 4, 2]``; levels whose ``presence`` ``[levels]`` is at most 0.5 are not drawn.
+    ``points_xy`` ``[levels, 4, 2]``; levels whose ``presence`` ``[levels]`` is below 0.5 are not drawn.
     ``covariances`` ``[levels, 4, 2, 2]`` in px^2 adds the region that holds the corner with 90 % probability.
     """
-    present = presence > PRESENT_ABOVE
+    present = presence >= PRESENT_FROM
     image = draw_vertebrae(image_uint8, points_xy, schema.levels, PREDICTED_COLOUR, present=present)
     if covariances is None:
         return image
-    thickness = max(1, round(image.shape[0] / 800))
+    thickness = max(1, round(image.shape[0] / 1000))
     for i, j in schema.channels:
         if present[i] and np.isfinite(covariances[i, j]).all() and np.isfinite(points_xy[i, j]).all():
             _error_ellipse(image, points_xy[i, j], covariances[i, j], thickness)
@@ -235,7 +235,7 @@ def _error_ellipse(image: np.ndarray, centre_xy: np.ndarray, covariance: np.ndar
         angle,
         0,
         360,
-        TRUE_COLOUR,
+        ERROR_COLOUR,
         thickness,
         cv2.LINE_AA,
         SUBPIXEL_BITS,
@@ -244,24 +244,29 @@ def _error_ellipse(image: np.ndarray, centre_xy: np.ndarray, covariance: np.ndar
 
 def _query_cells(view: FilmView, schema: Schema, rows: int, columns: int) -> list[tuple[str, int, int]]:
     """Names and (row, column) of the F4 cells under the first, a middle and the last vertebra."""
-    centres = [np.nanmean(corners, axis=0) for corners in view.points_xy]
-    levels = np.unique(np.linspace(0, len(centres) - 1, ATTENTION_QUERIES).round().astype(int))
+    located = np.flatnonzero(np.isfinite(view.points_xy).all(axis=-1).any(axis=-1))
     height, width = view.film.shape
     cells = []
-    for i in levels:
-        x, y = centres[i]
+    for i in _spread(located, ATTENTION_QUERIES):
+        x, y = np.nanmean(view.points_xy[i], axis=0)
         row, column = int(y / height * rows), int(x / width * columns)
         cells.append((schema.levels[i], min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)))
     return cells
 
 
+def _spread(values: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count`` of the values, evenly from the first to the last."""
+    return values[np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int)]
+
+
 def _overlay_attention(film: np.ndarray, attention: np.ndarray, query: tuple[int, int]) -> np.ndarray:
     height, width = film.shape[:2]
     rows, columns = attention.shape
-    share = _resize((attention / max(attention.max(), 1e-12)).astype(np.float32), (height, width))
-    share = share.clip(0, 1)[..., None]
+    share = (attention / max(attention.max(), 1e-12)).astype(np.float32)
+    share = cv2.resize(share, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
     bgr = cv2.applyColorMap(_to_uint8(255 * share), cv2.COLORMAP_INFERNO)
-    picture = _to_uint8(film * (1 - 0.8 * share**0.5) + 0.8 * share**0.5 * bgr[..., ::-1])
+    alpha = ATTENTION_OPACITY * np.sqrt(share)[..., None]  # the root keeps weak attention visible
+    picture = _to_uint8(film * (1 - alpha) + alpha * bgr[..., ::-1])
     top, left = query[0] * height / rows, query[1] * width / columns
     bottom, right = top + height / rows, left + width / columns
     frame = [(left, top), (right, top), (right, bottom), (left, bottom)]
@@ -279,23 +284,17 @@ def _draw_level_names(
     height, width = image.shape[:2]
     bodies = [np.ptp(corners[:, 1]) for _, corners in labels if len(corners) > 2]
     body = float(np.median(bodies)) if bodies else height
-    size = round(min(max(height / 32, 11), max(0.75 * body, 11)))
+    size = round(max(12, min(height / 36, 0.75 * body)))
+    font = _font(size, "DejaVuSans-Bold")
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     for name, corners in labels:
         gap = 3 * thickness + size / 3
         x, y, anchor = corners[:, 0].max() + gap, corners[:, 1].mean(), "lm"
-        if x + draw.textlength(name, _font(size)) > width:
+        if x + draw.textlength(name, font) > width:
             x, anchor = corners[:, 0].min() - gap, "rm"
-        draw.text(
-            (x, y),
-            name,
-            colour,
-            _font(size),
-            anchor,
-            stroke_width=max(1, size // 10),
-            stroke_fill=(0, 0, 0),
-        )
+        stroke = max(1, size // 12)
+        draw.text((x, y), name, colour, font, anchor, stroke_width=stroke, stroke_fill=(0, 0, 0))
     return np.array(picture)
 
 
@@ -324,10 +323,10 @@ def _shorten(text: str, width: float, draw: ImageDraw.ImageDraw, font: ImageFont
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int, face: str = "DejaVuSans") -> ImageFont.FreeTypeFont:
     import matplotlib  # brings DejaVu, which has the letters that film names may hold
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / f"fonts/ttf/{face}.ttf", size)
 
 
 def _level_colour(level: int) -> np.ndarray:

@@ -91,7 +91,7 @@ class EfficientNetV2S(nn.Module):
                 ) from error
         else:
             try:
-                state = torch.load(weights, map_location="cpu", weights_only=True)
+                state = dict(torch.load(weights, map_location="cpu", weights_only=True))
             except Exception as error:
                 raise WeightsError(
                     f"network.backbone.weights: cannot read {weights}: {error}; "

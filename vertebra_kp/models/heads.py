@@ -13,7 +13,8 @@ class HeatmapHead(nn.Module):
 
     def forward(self, decoded: Tensor) -> Tensor:
         # In float32 under mixed precision too: bf16 logits are coarse enough to move a sub-pixel peak.
-        with torch.autocast(decoded.device.type, enabled=False):
+        device_type = "cpu" if decoded.is_meta else decoded.device.type  # autocast knows no meta device
+        with torch.autocast(device_type, enabled=False):
             return self.conv(decoded.float())
 
 

@@ -85,7 +85,9 @@ class VertebraNetwork(nn.Module):
 
 def build_network(config: NetworkConfig, schema: Schema) -> VertebraNetwork:
     """The network that a config describes, with the backbone's weights loaded when it names some."""
-    skips = frozenset(config.decoder.skips)
+    stride_of = dict(zip(FEATURE_NAMES, EfficientNetV2S.strides, strict=True))
+    # A map finer than the output joins nowhere: projecting it would leave parameters without a gradient.
+    skips = frozenset(n for n in config.decoder.skips if stride_of[n] >= config.decoder.output_stride)
     projection = {}
     if config.backbone.projection:
         widths = zip(FEATURE_NAMES, config.backbone.projection, strict=True)

@@ -1,0 +1,284 @@
+"""Seed, epoch and step fix which film comes when; what the network finds maps back to the original film."""
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from vertebra_kp.anatomy import SCHEMAS, State, presence_target
+from vertebra_kp.codec import HeatmapCodec
+from vertebra_kp.config import AugmentConfig
+from vertebra_kp.data.films import FilmList, PhantomFilms
+from vertebra_kp.data.images import FilmError
+from vertebra_kp.data.loader import EpochSampler, FilmDataset, make_loader, sequential
+from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.geometry import apply_affine, invert
+from vertebra_kp.inference import predict_batch
+
+LATERAL, FRONTAL = SCHEMAS["la_lumbar"], SCHEMAS["ap_lumbar"]
+BACK_PX = 0.05  # of the original image: the claim
+
+sizes = {
+    "films": st.integers(0, 120),
+    "batch_size": st.integers(1, 7),
+    "world_size": st.integers(1, 4),
+    "seed": st.integers(0, 10_000),
+    "epoch": st.integers(0, 50),
+}
+
+
+def ranks(films, epoch, *, seed, batch_size, world_size, start=0):
+    """The samplers of all processes."""
+    return [
+        EpochSampler(films, epoch, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size, start=start)
+        for rank in range(world_size)
+    ]
+
+
+@given(**sizes)
+def test_each_step_sees_the_same_films_on_one_process_as_on_several(films, epoch, seed, batch_size, world_size):
+    one = EpochSampler(films, epoch, seed=seed, batch_size=batch_size * world_size).indices
+    several = [s.indices for s in ranks(films, epoch, seed=seed, batch_size=batch_size, world_size=world_size)]
+    steps = films // (batch_size * world_size)
+    assert [len(indices) for indices in several] == [steps * batch_size] * world_size
+    assert len(one) == steps * batch_size * world_size
+    for step in range(steps):
+        mine = slice(step * batch_size, (step + 1) * batch_size)
+        whole = slice(step * batch_size * world_size, (step + 1) * batch_size * world_size)
+        assert sorted(index for indices in several for index in indices[mine]) == sorted(one[whole])
+
+
+@given(**sizes)
+def test_no_film_comes_twice_in_an_epoch(films, epoch, seed, batch_size, world_size):
+    samplers = ranks(films, epoch, seed=seed, batch_size=batch_size, world_size=world_size)
+    seen = [index for sampler in samplers for _, index in sampler]
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= set(range(films))
+    assert films - len(seen) < batch_size * world_size
+
+
+@given(**sizes, share=st.floats(0, 1))
+def test_a_later_start_gives_exactly_the_rest(films, epoch, seed, batch_size, world_size, share):
+    arguments = {"seed": seed, "batch_size": batch_size, "world_size": world_size}
+    for whole, late in zip(
+        ranks(films, epoch, **arguments),
+        ranks(films, epoch, **arguments, start=int(share * films / world_size)),
+        strict=True,
+    ):
+        start = int(share * films / world_size)
+        assert list(late) == list(whole)[start:]
+        assert len(late) == len(list(late))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own_and_leave_the_global_state_alone():
+    state = torch.get_rng_state()
+    orders = {tuple(EpochSampler(40, e, seed=s, batch_size=4).indices) for e in range(5) for s in range(5)}
+    assert len(orders) == 25
+    assert EpochSampler(40, 3, seed=2, batch_size=4).indices == EpochSampler(40, 3, seed=2, batch_size=4).indices
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_films_left_out_differ_from_epoch_to_epoch():
+    left_out = [set(range(10)) - set(EpochSampler(10, e, seed=0, batch_size=4).indices) for e in range(20)]
+    assert {len(films) for films in left_out} == {2}
+    assert set.union(*left_out) == set(range(10))
+
+
+def test_items_carry_their_epoch():
+    sampler = EpochSampler(10, 6, seed=0, batch_size=2)
+    assert {epoch for epoch, _ in sampler} == {6}
+    assert sampler.first(3) == list(sampler)[:3]
+    assert sequential(3) == [(0, 0), (0, 1), (0, 2)]
+
+
+def phantoms(films=5, *, augmentation=None, seed=0, fresh=True):
+    size = (64, 32)
+    drawn = PhantomFilms(LATERAL, "standard", 11, films, size, fresh=fresh)
+    return FilmDataset(drawn, LATERAL, size, augmentation=augmentation, seed=seed)
+
+
+AUGMENTATION = AugmentConfig(rotate_deg=15, shift=0.3, noise=0.1)
+
+
+def test_an_item_is_a_function_of_seed_epoch_and_index():
+    first = phantoms(augmentation=AUGMENTATION, fresh=False)
+    again = phantoms(augmentation=AUGMENTATION, fresh=False)
+    again[(0, 3)], again[(1, 2)]  # other items in between change nothing
+    other_seed = phantoms(augmentation=AUGMENTATION, fresh=False, seed=1)
+    item = first[(2, 1)]
+    assert torch.equal(item.image, again[(2, 1)].image)
+    assert torch.equal(item.matrix, again[(2, 1)].matrix)
+    for other in (first[(3, 1)], first[(2, 0)], other_seed[(2, 1)]):
+        assert not torch.equal(item.matrix, other.matrix)
+
+
+def test_fresh_films_are_new_in_every_epoch_and_never_repeat():
+    dataset = phantoms(3)
+    ids = [dataset[(epoch, index)].labels[0].id for epoch in range(2) for index in range(3)]
+    assert len(set(ids)) == 6
+    fixed = phantoms(3, fresh=False)
+    assert torch.equal(fixed[(0, 1)].image, fixed[(1, 1)].image)
+
+
+def test_a_batch_stacks_its_items():
+    dataset = phantoms(5, augmentation=AUGMENTATION)
+    sampler = EpochSampler(5, 1, seed=0, batch_size=3)
+    (batch,) = make_loader(dataset, sampler, batch_size=3, workers=0)
+    assert batch.image.shape == (3, 1, 64, 32)
+    assert batch.points_xy.shape == (3, 22, 2)
+    assert batch.states.shape == (3, 22)
+    assert batch.presence.shape == (3, 6)
+    assert batch.matrix.shape == (3, 3, 3)
+    assert batch.matrix.dtype == torch.float64  # the way back is as exact as float64
+    assert batch.image.dtype == batch.points_xy.dtype == batch.presence.dtype == torch.float32
+    for i, item in enumerate(sampler):
+        alone = dataset[item]
+        assert torch.equal(batch.image[i], alone.image)
+        assert batch.labels[i].id == alone.labels[0].id
+    assert torch.equal(dataset.batch(list(sampler)).image, batch.image)
+
+
+def test_channels_states_and_presence_agree():
+    """Points in the batch are the film's own, moved by the batch's matrix; lost ones are OUTSIDE."""
+    dataset = phantoms(4, augmentation=AUGMENTATION)
+    batch = dataset.batch(sequential(4))
+    assert (batch.states == State.OUTSIDE).any()  # a shift of 30 % does that
+    for i, labels in enumerate(batch.labels):
+        expected = LATERAL.gather(apply_affine(batch.matrix[i].numpy(), labels.points_xy_image))
+        seen = (batch.states[i] == State.LABELLED).numpy()
+        np.testing.assert_allclose(batch.points_xy[i].numpy()[seen], expected[seen], atol=1e-3)
+        assert batch.points_xy[i].isfinite().all(dim=-1).numpy().tolist() == seen.tolist()
+        fixed = LATERAL.scatter(batch.states[i].numpy(), fill=State.NONEXISTENT)
+        np.testing.assert_array_equal(batch.presence[i].numpy(), presence_target(fixed))
+
+
+def test_workers_change_neither_films_nor_the_global_random_state():
+    dataset = phantoms(6, augmentation=AUGMENTATION)
+    sampler = EpochSampler(6, 0, seed=0, batch_size=2)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    alone = list(make_loader(dataset, sampler, batch_size=2, workers=0))
+    helped = list(make_loader(dataset, sampler, batch_size=2, workers=2))
+    assert torch.equal(torch.get_rng_state(), state)
+    for a, b in zip(alone, helped, strict=True):
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.matrix, b.matrix)
+        assert [label.id for label in a.labels] == [label.id for label in b.labels]
+
+
+class BlobFinder(nn.Module):
+    """Stands in for a perfect network: the map is the film itself, shrunk to the stride by averaging."""
+
+    def __init__(self, channels, levels, stride):
+        super().__init__()
+        self.stride, self.channels, self.levels = stride, channels, levels
+        self.device_marker = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image, *, return_attention=False):
+        cells = F.avg_pool2d(image, self.stride)
+        return SimpleNamespace(
+            heatmap_logits=cells.clamp_min(1e-9).log().expand(-1, self.channels, -1, -1),
+            presence_logits=torch.zeros(len(image), self.levels),
+            attention=[],
+        )
+
+
+class Oracle(BlobFinder):
+    """Stands in for a perfect network: the exponent of the true Gaussian in every channel."""
+
+    def __init__(self, points_xy, stride, sigma):
+        super().__init__(points_xy.shape[1], FRONTAL.num_levels, stride)
+        self.points_xy, self.sigma = points_xy, sigma
+
+    def forward(self, image, *, return_attention=False):
+        cells = self.points_xy / self.stride
+        x = torch.arange(image.shape[-1] // self.stride) + 0.5 - cells[..., 0, None]
+        y = torch.arange(image.shape[-2] // self.stride) + 0.5 - cells[..., 1, None]
+        output = super().forward(image)
+        output.heatmap_logits = -(x[..., None, :] ** 2 + y[..., :, None] ** 2) / (2 * self.sigma**2)
+        return output
+
+
+def record_with_blob(path, size, point, sigma) -> Record:
+    """A film with one bright spot; every corner is labelled there."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    image = 250 * np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * sigma**2))
+    cv2.imwrite(str(path), np.round(image).astype(np.uint8))
+    points, states = label_arrays(FRONTAL)
+    points[:], states[:] = point, State.LABELLED
+    return Record(path.stem, path, path.stem, points, states)
+
+
+# Height and width of the originals, with the network's: shrunk by much and by little, wide, enlarged, odd.
+AWKWARD = [
+    ((2013, 701), (256, 128)),
+    ((1999, 1427), (256, 160)),
+    ((641, 913), (160, 256)),
+    ((331, 173), (256, 128)),
+    ((97, 61), (128, 96)),
+]
+
+
+@pytest.mark.parametrize(("size", "input_size"), AWKWARD)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_spot_on_the_film_is_found_again_in_its_original_pixels(tmp_path, size, input_size, stride):
+    """Image, shrinking, letterbox, decoding and the way back, in one: nothing here knows the spot's place."""
+    scale = min(input_size[0] / size[0], input_size[1] / size[1])
+    point = np.array([0.413 * size[1] + 0.137, 0.577 * size[0] + 0.411])
+    record = record_with_blob(tmp_path / "spot.png", size, point, sigma=5 / scale)  # 5 px for the network
+    films = FilmList([record], FRONTAL, input_size)
+    batch = FilmDataset(films, FRONTAL, input_size).batch(sequential(1))
+    network = BlobFinder(FRONTAL.num_channels, FRONTAL.num_levels, stride).eval()
+    codec = HeatmapCodec(stride, 5 / stride)
+    (prediction,) = predict_batch(network, batch, FRONTAL, codec, "cross_entropy")
+    error = np.linalg.norm(prediction.points_xy_image - point, axis=-1)
+    assert error.shape == (5, 4)
+    assert error.max() < BACK_PX
+    np.testing.assert_allclose(batch.labels[0].points_xy_image[0, 0], point, atol=1e-3)
+    # The spot's own covariance, in px of the original; resampling widens it a little.
+    np.testing.assert_allclose(prediction.covariances[0, 0] * scale**2, 25 * np.eye(2), atol=1.5)
+
+
+@pytest.mark.parametrize(("size", "input_size"), AWKWARD)
+@pytest.mark.parametrize(("stride", "sigma"), [(1, 2.7), (2, 1.5), (4, 1.0), (4, 2.0)])
+def test_perfect_heatmaps_come_back_in_original_pixels(tmp_path, size, input_size, stride, sigma):
+    points, states = label_arrays(FRONTAL)
+    place = np.random.default_rng(3).uniform(0.2, 0.8, points.shape)
+    points[:], states[:] = place * (size[1], size[0]), State.LABELLED
+    cv2.imwrite(str(tmp_path / "film.png"), np.zeros(size, np.uint8))
+    films = FilmList([Record("film", tmp_path / "film.png", "film", points, states)], FRONTAL, input_size)
+    batch = FilmDataset(films, FRONTAL, input_size).batch(sequential(1))
+    network = Oracle(batch.points_xy, stride, sigma).eval()
+    codec = HeatmapCodec(stride, sigma)
+    (prediction,) = predict_batch(network, batch, FRONTAL, codec, "cross_entropy")
+    assert np.linalg.norm(prediction.points_xy_image - points, axis=-1).max() < BACK_PX
+    scale = min(input_size[0] / size[0], input_size[1] / size[1])
+    expected = np.eye(2) * (sigma * stride / scale) ** 2
+    # Films are shrunk to whole pixels, which stretches one side by up to half a pixel in a hundred.
+    np.testing.assert_allclose(prediction.covariances[2, 3] / expected[0, 0], np.eye(2), atol=0.02)
+
+
+def test_the_matrix_of_an_augmented_batch_leads_back_too():
+    dataset = phantoms(4, augmentation=AUGMENTATION)
+    batch = dataset.batch(sequential(4))
+    for i, labels in enumerate(batch.labels):
+        back = apply_affine(invert(batch.matrix[i].numpy()), batch.points_xy[i].numpy())
+        seen = (batch.states[i] == State.LABELLED).numpy()
+        assert np.abs(back - LATERAL.gather(labels.points_xy_image))[seen].max() < 1e-3
+
+
+def test_every_unreadable_film_is_named_at_once(tmp_path):
+    good = record_with_blob(tmp_path / "good.png", (40, 30), (15.0, 20.0), 4)
+    (tmp_path / "empty.png").write_bytes(b"")
+    broken = [Record(n, tmp_path / n, n) for n in ("empty.png", "missing.png")]
+    with pytest.raises(FilmError) as error:
+        FilmList([broken[0], good, broken[1]], FRONTAL, (64, 32))
+    assert "empty.png" in str(error.value)
+    assert "missing.png" in str(error.value)
+    assert "good.png" not in str(error.value)
