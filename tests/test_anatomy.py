@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -107,6 +107,7 @@ def test_presence_is_one_zero_or_unknown(corners, presence):
     np.testing.assert_array_equal(target, np.float32([presence]))
 
 
+@settings(deadline=None)
 @given(arrays(np.int8, (6, 4), elements=st.integers(0, 3)))
 def test_presence_does_not_depend_on_the_order_of_corners(states):
     np.testing.assert_array_equal(presence_target(states), presence_target(states[:, ::-1]))

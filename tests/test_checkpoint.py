@@ -34,7 +34,10 @@ def test_what_is_saved_is_loaded_bit_equal(tmp_path):
     saved = small_checkpoint()
     save_checkpoint(saved, tmp_path / "new" / "last.pt")
     loaded = load_checkpoint(tmp_path / "new" / "last.pt")
-    torch.testing.assert_close(dataclasses.asdict(loaded), dataclasses.asdict(saved), rtol=0, atol=0)
+    for part in ("network", "moments", "random"):
+        torch.testing.assert_close(getattr(loaded, part), getattr(saved, part), rtol=0, atol=0)
+    for part in ("config", "step", "average", "scaler", "progress", "format"):
+        assert getattr(loaded, part) == getattr(saved, part)
 
 
 def test_the_moving_average_predicts_where_there_is_one():
@@ -93,7 +96,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, kind):
     elif kind == "truncated":
         save_checkpoint(small_checkpoint(), path)
         path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="last.pt"):
+    with pytest.raises(CheckpointError, match=r"last\.pt: "):
         load_checkpoint(path)
 
 

@@ -1,6 +1,7 @@
 """A frozen part stands still: weights, statistics, outputs, and no cost on the way back."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -211,7 +212,7 @@ def test_a_frozen_backbone_saves_no_activation_and_every_stage_that_is_freed_add
         network.freeze(stages)
         saved.append(saved_bytes(network, lambda: network.backbone(x)))
     assert saved[0] == 0
-    assert all(fewer < more for fewer, more in zip(saved[:-1], saved[1:], strict=True))
+    assert all(fewer < more for fewer, more in pairwise(saved))
 
 
 def graph_leaves(output: Tensor) -> set[int]:

@@ -171,6 +171,7 @@ def test_compose_applies_from_first_to_last():
     np.testing.assert_array_equal(compose(), np.eye(3))
 
 
+@settings(deadline=None)
 @given(
     st.floats(-180, 180),
     st.floats(0.05, 20),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -41,6 +41,7 @@ def ranks(films, epoch, *, seed, batch_size, world_size, start=0):
     ]
 
 
+@settings(deadline=None)
 @given(**sizes)
 def test_each_step_sees_the_same_films_on_one_process_as_on_several(films, epoch, seed, batch_size, world_size):
     one = EpochSampler(films, epoch, seed=seed, batch_size=batch_size * world_size).indices
@@ -54,6 +55,7 @@ def test_each_step_sees_the_same_films_on_one_process_as_on_several(films, epoch
         assert sorted(index for indices in several for index in indices[mine]) == sorted(one[whole])
 
 
+@settings(deadline=None)
 @given(**sizes)
 def test_no_film_comes_twice_in_an_epoch(films, epoch, seed, batch_size, world_size):
     samplers = ranks(films, epoch, seed=seed, batch_size=batch_size, world_size=world_size)
@@ -63,6 +65,7 @@ def test_no_film_comes_twice_in_an_epoch(films, epoch, seed, batch_size, world_s
     assert films - len(seen) < batch_size * world_size
 
 
+@settings(deadline=None)
 @given(**sizes, share=st.floats(0, 1))
 def test_a_later_start_gives_exactly_the_rest(films, epoch, seed, batch_size, world_size, share):
     arguments = {"seed": seed, "batch_size": batch_size, "world_size": world_size}

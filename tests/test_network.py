@@ -332,9 +332,7 @@ def broken_file(path, kind):
         torch.save(state, path)
 
 
-@pytest.mark.parametrize(
-    "kind", ["missing", "text", "empty", "list", "tensor", "other network", "other width"]
-)
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "list", "tensor", "other network", "other width"])
 def test_a_wrong_weights_file_is_named_with_the_remedy(tmp_path, kind):
     path = tmp_path / "weights.pth"
     broken_file(path, kind)

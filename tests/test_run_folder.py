@@ -36,9 +36,7 @@ def test_a_folder_with_other_things_in_it_is_used_and_they_stay(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    "name", ["config.yaml", "checkpoints", "metrics.json", "metrics.csv", "tensorboard"]
-)
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoints", "metrics.json", "metrics.csv", "tensorboard"])
 def test_a_folder_that_holds_any_part_of_a_run_is_refused_with_the_three_ways_out(tmp_path, name):
     item = tmp_path / name
     item.touch() if "." in name else item.mkdir()

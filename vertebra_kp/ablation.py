@@ -113,7 +113,9 @@ def read_study(folder: Path) -> Study:
     }
     for name, config in configs.items():
         if name != file.baseline and config == configs[file.baseline]:
-            raise UserError(f"{path}: variant {name} equals the baseline {file.baseline}; it would compare nothing")
+            raise UserError(
+                f"{path}: variant {name} equals the baseline {file.baseline}; it would compare nothing"
+            )
     return study
 
 
@@ -134,7 +136,9 @@ def table(study: Study) -> str:
             continue
         errors = [float(row["mre_px"]) for row in runs.values()]
         differences = [
-            float(row["mre_px"]) - float(baseline[seed]["mre_px"]) for seed, row in runs.items() if seed in baseline
+            float(row["mre_px"]) - float(baseline[seed]["mre_px"])
+            for seed, row in runs.items()
+            if seed in baseline
         ]
         difference = "baseline" if variant == study.file.baseline else _interval(differences)
         shifts = statistics.mean(float(row["level_shift_rate"]) for row in runs.values())

@@ -66,6 +66,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of vertebra_kp in format {FORMAT}")
+    if missing := {field.name for field in fields(Checkpoint)} - content.keys():
+        raise CheckpointError(f"{path}: lacks {', '.join(sorted(missing))}; the file is no whole checkpoint")
     return Checkpoint(**content)
 
 

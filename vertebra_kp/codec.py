@@ -83,6 +83,9 @@ class HeatmapCodec:
             cells = self._dark(maps, column, row)
         else:
             cells = torch.stack([column, row], dim=-1) + 0.5
+        # An empty map knows nothing: no covariance of 0, but one as wide as the window.
+        nothing = torch.eye(2, device=maps.device) * self.window_radius**2
+        covariance = torch.where((mass == 0)[..., None, None], nothing, covariance)
         # Squaring divided the covariance of a Gaussian peak by SHARPEN: give it back.
         return Decoded(cells * self.stride, mass, covariance * SHARPEN * self.stride**2)
 

@@ -101,9 +101,11 @@ class AugmentConfig(Section):
 
 
 class CodecConfig(Section):
-    sigma: Annotated[float, Field(ge=0.7, le=16)] = 1.5
-    """Of the Gaussian target, in heatmap cells."""
+    sigma: Annotated[float, Field(ge=0.9, le=16)] = 1.5
+    """Of the Gaussian target, in heatmap cells; below 0.9 the grid is too coarse to decode to 0.01 px."""
     decode: Literal["soft_argmax", "dark", "argmax"] = "soft_argmax"
+    dark_blur: bool = False
+    """DARK: blur the map by sigma first; averages noise, costs a convolution."""
 
 
 class BackboneConfig(Section):
@@ -161,7 +163,17 @@ class NetworkConfig(Section):
 class LossConfig(Section):
     heatmap: Literal["cross_entropy", "mse", "adaptive_wing"] = "cross_entropy"
     coordinate_weight: NonNegative = 0.0
+    """Smooth L1 of the local soft-argmax; needs the probabilities of ``cross_entropy``."""
     presence_weight: NonNegative = 0.1
+
+    @model_validator(mode="after")
+    def _coordinates_need_probabilities(self) -> Self:
+        if self.coordinate_weight and self.heatmap != "cross_entropy":
+            raise ValueError(
+                f"coordinate_weight is {self.coordinate_weight} with heatmap {self.heatmap}, whose empty maps "
+                "have no mean; set heatmap to cross_entropy or coordinate_weight to 0"
+            )
+        return self
 
 
 class PhaseConfig(Section):

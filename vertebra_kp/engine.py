@@ -150,6 +150,8 @@ def train_step(
     state.scaler.unscale_(state.optimiser)
     trained = [p for parameters in state.optimiser.param_groups for p in parameters["params"]]
     norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or float("inf"))
+    if state.scaler.is_enabled():
+        norm = norm.nan_to_num(0.0, 0.0)  # the scaler skips a step that overflows: no fault of the run
     state.scaler.step(state.optimiser)
     state.scaler.update()
     state.optimiser.zero_grad(set_to_none=True)  # None, not zero: AdamW moves weights with zero gradients

@@ -32,7 +32,8 @@ class Prediction:
 
 
 def codec_of(config: Config) -> HeatmapCodec:
-    return HeatmapCodec(config.network.decoder.output_stride, config.codec.sigma, config.codec.decode)
+    stride, codec = config.network.decoder.output_stride, config.codec
+    return HeatmapCodec(stride, codec.sigma, codec.decode, codec.dark_blur)
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from vertebra_kp.schedule import Plan
 
 
 class NonFiniteLossError(UserError):
-    """The loss is nan or infinite; the message names the step and the films."""
+    """The loss or its gradient is nan or infinite; the message names the step and the films."""
 
 
 class Meter:
@@ -59,11 +59,13 @@ class Meter:
         names = list(self._steps[0][1])
         table = torch.stack([torch.stack([v[n].float() for n in names]) for _, v, _ in self._steps]).cpu()
         for (step, _, ids), row in zip(self._steps, table, strict=True):
-            if not math.isfinite(row[names.index("total")]):
-                raise NonFiniteLossError(
-                    f"the loss is {float(row[names.index('total')])} at step {step}, films {', '.join(ids)}; "
-                    "look at these films and labels, lower train.phases.*.lr, or set train.precision to off"
-                )
+            # The gradient too: a bad one spoils the weights before the next loss shows it.
+            for name, what in (("total", "loss"), ("gradient_norm", "gradient")):
+                if not math.isfinite(row[names.index(name)]):
+                    raise NonFiniteLossError(
+                        f"the {what} is {float(row[names.index(name)])} at step {step}, films {', '.join(ids)}; "
+                        "look at these films and labels, lower train.phases.*.lr, or set train.precision to off"
+                    )
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         means = {f"train/{name}": float(value) for name, value in zip(names, table.mean(0), strict=True)}
         means["train/images_per_second"] = self._films * world_size / elapsed

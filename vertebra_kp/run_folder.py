@@ -54,7 +54,10 @@ def open_run_folder(path: Path, config: Config, *, resume: bool = False, overwri
     folder = RunFolder(path)
     if resume:
         if not folder.last.is_file():
-            raise RunFolderError(f"--resume: {folder.last} does not exist; leave out --resume to start the run")
+            remedy = (
+                "--overwrite starts the run anew" if folder.contents() else "leave out --resume to start the run"
+            )
+            raise RunFolderError(f"--resume: {folder.last} does not exist; {remedy}")
         if differences := _differences(load_config(folder.config), config):
             listed = "\n  ".join(differences)
             raise RunFolderError(

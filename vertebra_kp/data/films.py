@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.anatomy import Schema, State
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import Record, label_arrays, mark_outside
@@ -50,6 +50,8 @@ def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int] |
     size = (image.shape[0], image.shape[1])
     points, states = label_arrays(schema)
     if record.points_xy_image is not None and record.states is not None:
+        if np.isnan(record.points_xy_image[record.states == State.LABELLED]).any():
+            raise FilmError(f"{record.image_path}: a labelled corner has no position (NaN); mark it unlabelled")
         points, states, outside = mark_outside(record.points_xy_image, record.states, size)
         if outside:
             log.warning("%s: %d corners lie outside the film and are masked", record.image_path, outside)

@@ -17,7 +17,7 @@ from vertebra_kp.data.transforms import augment, place
 @dataclass(frozen=True)
 class Batch:
     """``image`` [B, 1, H, W] 0..1; ``points_xy`` [B, K, 2] and ``states`` [B, K] in its frame;
-    ``presence`` [B, L]; ``matrix`` [B, 3, 3] original film -> image; ``labels`` of each film in its original pixels.
+    ``presence`` [B, L]; ``matrix`` [B, 3, 3] original film -> image; ``labels`` in original pixels.
     """
 
     image: Tensor

@@ -1,0 +1,207 @@
+"""The scripts as a user types them: every shipped config trains, evaluates and predicts; mistakes are told."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from vertebra_kp.anatomy import SCHEMAS, State
+from vertebra_kp.data.phantom import draw_film
+
+REPOSITORY = Path(__file__).parents[1]
+TINY = [
+    "data.input_size=[64,64]",
+    "data.workers=0",
+    "train.batch_size=2",
+    "train.batch_norm_calibration=1",
+    "train.phases.0.epochs=1",
+    "train.phases.1.epochs=1",
+    "train.evaluate_films=2",
+]
+TINY_PHANTOM = ["data.phantom.films=4", "data.phantom.validation_films=2"]
+
+
+def run(script, *arguments, environment=None):
+    command = [sys.executable, str(REPOSITORY / "scripts" / f"{script}.py"), *map(str, arguments)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=REPOSITORY, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The run folder of a tiny quickstart."""
+    folder = tmp_path_factory.mktemp("runs") / "quickstart"
+    config = REPOSITORY / "configs" / "quickstart.yaml"
+    done = run("train", "--config", config, "--run-dir", folder, "--set", *TINY, *TINY_PHANTOM)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def film(path, index=0, schema="la_lumbar", size=(120, 80)):
+    drawn = draw_film(SCHEMAS[schema], "standard", 7, index, size)
+    cv2.imwrite(str(path), drawn.image)
+    return drawn
+
+
+def test_training_leaves_everything_that_other_tools_look_for(trained):
+    for name in ("config.yaml", "checkpoints/last.pt", "checkpoints/best.pt", "metrics.json", "metrics.csv"):
+        assert (trained / name).stat().st_size > 0
+    assert list((trained / "tensorboard").iterdir())
+    figures = json.loads((trained / "metrics.json").read_text())["validation"]
+    assert figures["mre_px"] > 0
+    assert len(figures["mre_px_ci95"]) == 2
+
+
+def test_an_existing_run_is_refused_and_stays_as_it_is(trained):
+    before = (trained / "checkpoints" / "last.pt").read_bytes()
+    config = REPOSITORY / "configs" / "quickstart.yaml"
+    refused = run("train", "--config", config, "--run-dir", trained, "--set", *TINY, *TINY_PHANTOM)
+    assert refused.returncode == 1
+    assert "--resume" in refused.stderr
+    assert "--overwrite" in refused.stderr
+    assert (trained / "checkpoints" / "last.pt").read_bytes() == before
+
+
+def test_evaluate_writes_the_figures_by_the_names_that_other_tools_read(trained, tmp_path):
+    best = trained / "checkpoints" / "best.pt"
+    done = run(
+        "evaluate", "--checkpoint", best, "--source", "phantom", "--preset", "hard",
+        "--seed", 5, "--films", 4, "--out", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    assert figures["films"] == 4
+    for name in (
+        "mre_px", "median_px", "mre_percent_diagonal", "median_percent_diagonal", "level_shift_rate",
+        "presence_precision", "presence_recall", "cobb_mae_deg", "smape_published", "smape_per_angle",
+    ):  # fmt: skip
+        assert name in figures
+        assert f"{name}_ci95" in figures
+    assert len(json.loads((tmp_path / "predictions.json").read_text())["films"]) == 4
+    assert cv2.imread(str(tmp_path / "worst_films.png")) is not None
+
+
+def test_predict_gives_every_level_and_skips_a_broken_film(trained, tmp_path):
+    films = tmp_path / "films with spaces"
+    films.mkdir()
+    film(films / "Wirbelsäule 1.png")
+    (films / "broken.png").write_bytes(b"")
+    out = tmp_path / "out"
+    done = run("predict", "--checkpoint", trained / "checkpoints" / "best.pt", films, "--out", out)
+    assert done.returncode == 2
+    assert "broken.png" in done.stderr
+    (predicted,) = json.loads((out / "predictions.json").read_text())["films"]
+    assert predicted["file"].endswith("Wirbelsäule 1.png")
+    assert predicted["size"] == [120, 80]
+    assert predicted["view"] == "LA"
+    assert list(predicted["levels"]) == ["L1", "L2", "L3", "L4", "L5", "S1"]
+    assert list(predicted["levels"]["L3"]["corners"]) == ["TL", "TR", "BL", "BR"]
+    assert list(predicted["levels"]["S1"]["corners"]) == ["TL", "TR"]
+    rows = (out / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + 22
+    assert len(list((out / "overlays").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--set", "train.sede=1"], "did you mean train.seed"),
+        (["--set", "data.source=aasce", "data.anatomy=ap_whole_spine"], "split_file"),
+        (
+            ["--set", "data.source=csv", "data.root=no/such", "data.split_file=aasce",
+             "data.train_splits=[fold1]", "data.validation_splits=[fold0]"],
+            "no/such",
+        ),
+        (["--set", "network.backbone.weights=no_such.pt"], "no_such.pt"),
+        (["--resume"], "last.pt"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gives_one_line_and_no_traceback(tmp_path, arguments, told):
+    config = REPOSITORY / "configs" / "quickstart.yaml"
+    done = run("train", "--config", config, "--run-dir", tmp_path / "run", *arguments)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_that_is_none_is_told(tmp_path):
+    (tmp_path / "no.pt").write_text("no checkpoint")
+    done = run("predict", "--checkpoint", tmp_path / "no.pt", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def write_buu(root, folder, schema, films):
+    """BUU-LSPINE's layout from phantom films: endplate rows ``x1,y1,x2,y2`` in pixel indices."""
+    (root / folder).mkdir(parents=True)
+    for i in range(films):
+        name = f"{i:04d}-F-0{30 + i}Y{int(folder == 'LA')}"
+        drawn = film(root / folder / f"{name}.jpg", i, schema, (300, 250))
+        rows = []
+        for level, states in zip(drawn.points_xy_image, drawn.states, strict=True):
+            for left, right in ((0, 1), (2, 3)):
+                if states[left] == State.LABELLED:
+                    rows.append(",".join(f"{v:.2f}" for v in np.r_[level[left], level[right]] - 0.5))
+        (root / folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("folder", "schema", "config"),
+    [("AP", "ap_lumbar", "buu_lspine_ap"), ("LA", "la_lumbar", "buu_lspine_la")],
+)
+def test_the_buu_lspine_configs_train_and_evaluate_from_the_readme_commands(tmp_path, folder, schema, config):
+    root, split = tmp_path / "data", tmp_path / "split.json"
+    write_buu(root, folder, schema, 12)
+    made = run(
+        "split_data", "--source", "buu_lspine", "--anatomy", schema, "--root", root,
+        "--calibration", 2, "--out", split,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    path = REPOSITORY / "configs" / f"{config}.yaml"
+    overrides = [*TINY, f"data.root={root}", f"data.split_file={split}"]
+    done = run("train", "--config", path, "--run-dir", tmp_path / "run", "--set", *overrides)
+    assert done.returncode == 0, done.stderr
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    measured = run(
+        "evaluate", "--checkpoint", best, "--source", "buu_lspine", "--root", root,
+        "--split", "fold0", "--split-file", split, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["films"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["aasce", "aasce_cpu"])
+def test_the_aasce_configs_train_on_the_real_films(tmp_path, config):
+    default = REPOSITORY.parent / "shared" / "data" / "aasce" / "boostnet_labeldata"
+    root = Path(os.environ.get("VERTEBRA_KP_AASCE", default))
+    if not root.is_dir():
+        pytest.skip(f"AASCE is not at {root}; name its folder in VERTEBRA_KP_AASCE")
+    path = REPOSITORY / "configs" / f"{config}.yaml"
+    small = [*TINY, f"data.root={root}", "train.batch_size=64"]
+    done = run("train", "--config", path, "--run-dir", tmp_path / "run", "--set", *small)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]
+    assert figures["films"] == 85
+    assert figures["cobb_mae_deg"] is not None
+
+
+def test_a_phantom_folder_is_read_back_as_csv_source(trained, tmp_path):
+    folder = tmp_path / "films"
+    made = run(
+        "make_phantom", "--anatomy", "la_lumbar", "--preset", "standard", "--seed", 3, "--films", 3,
+        "--size", 128, 64, "--out", folder,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    measured = run(
+        "evaluate", "--checkpoint", trained / "checkpoints" / "best.pt", "--source", "csv",
+        "--root", folder, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["mre_mm"] is not None

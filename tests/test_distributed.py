@@ -1,0 +1,127 @@
+"""Two processes under torchrun train as one does; this file is also the program that they run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_job import FROZEN, ONE_PROCESS, ROOT, UNFROZEN, make_run, thin_efficientnet, tiny_config, train_all
+from torch import Tensor, nn
+
+from vertebra_kp.config import Config
+from vertebra_kp.distributed import Group, process_group
+from vertebra_kp.models import backbones
+
+PROCESSES = 2
+FILMS_PER_STEP = 4
+LR = 1e-3
+# A constant added to a whole heatmap, or to all the scores that a query gives its keys, leaves the softmax as
+# it is. So these gradients are 0 but for rounding, and AdamW makes steps of full size out of rounding.
+WITHOUT_EFFECT = ("heatmap_head.conv.bias", "attention.qkv.bias")
+
+
+def job(processes: int) -> Config:
+    """Three steps frozen, then six unfrozen, on the same films in the same order for any number of processes."""
+    phases = (FROZEN | {"lr": LR}, UNFROZEN | {"lr": LR, "epochs": 2})
+    return tiny_config(
+        films=3 * FILMS_PER_STEP,
+        dropout=0.0,
+        stochastic_depth=0.0,
+        phases=phases,
+        batch_size=FILMS_PER_STEP // processes,
+        batch_norm_calibration=0,
+    )
+
+
+def stay_in_eval_mode(norm: nn.BatchNorm2d, mode: bool = True) -> nn.BatchNorm2d:
+    """In place of ``BatchNorm2d.train``: batch statistics are all that halves of a batch see otherwise."""
+    return nn.Module.train(norm, False)
+
+
+def trained(group: Group, processes: int) -> dict[str, dict[str, Tensor]]:
+    run, state = make_run(job(processes), group)
+    losses = train_all(run, state)
+    logged = {f"{step} {name}": value for step, row in enumerate(losses) for name, value in row.items()}
+    return {"weights": dict(state.network.named_parameters()), "losses": logged}
+
+
+def worker(out: Path) -> None:
+    backbones.efficientnet_v2_s = thin_efficientnet
+    torch.set_num_threads(1)
+    live_train = nn.BatchNorm2d.train
+    with process_group("cpu") as group:
+        results = {"live": trained(group, PROCESSES)}
+        nn.BatchNorm2d.train = stay_in_eval_mode
+        results["still"] = trained(group, PROCESSES)
+        nn.BatchNorm2d.train = live_train
+        first = torch.tensor([1.0 + group.rank])
+        results["group"] = {
+            "sum": group.sum(first),
+            "own": first,
+            "any": [group.any(group.rank == 1), group.any(False)],
+            "gather": group.gather(f"rank {group.rank}"),
+            "broadcast": group.broadcast(f"rank {group.rank}"),
+        }
+        torch.save(results, out / f"{group.rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict]:
+    """What each of two processes ended with."""
+    out = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={PROCESSES}", __file__, str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(out / f"{rank}.pt") for rank in range(PROCESSES)]
+
+
+@pytest.mark.parametrize("norms", ["live", "still"])
+def test_weights_are_bit_equal_on_every_rank_after_an_unfreeze(ranks, norms):
+    first, second = (rank[norms]["weights"] for rank in ranks)
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert different == []
+
+
+def test_two_processes_equal_one_with_the_same_global_batch(ranks, monkeypatch):
+    monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+    monkeypatch.setattr(nn.BatchNorm2d, "train", stay_in_eval_mode)
+    _, untrained = make_run(job(1))
+    start = dict(untrained.network.named_parameters())
+    one, two = trained(ONE_PROCESS, 1), ranks[0]["still"]
+    compared = [name for name in one["weights"] if not name.endswith(WITHOUT_EFFECT)]
+    distance = {name: float((one["weights"][name] - two["weights"][name]).abs().max()) for name in compared}
+    assert max(distance.values()) < 1e-5, sorted(distance.items(), key=lambda item: -item[1])[:5]
+    # Each of nine steps moves a weight by up to LR: without a gradient of its own a weight would be far off.
+    moved = [float((one["weights"][name] - start[name]).abs().max()) for name in compared]
+    assert min(moved) > LR
+    losses = [name for name in one["losses"] if not name.endswith("gradient_norm")]
+    assert len(losses) == 9 * 3
+    for name in losses:
+        torch.testing.assert_close(two["losses"][name], one["losses"][name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_the_group_sums_gathers_and_broadcasts(ranks):
+    for rank, results in enumerate(ranks):
+        found = results["group"]
+        assert float(found["sum"]) == 3
+        assert float(found["own"]) == 1 + rank  # the sum is a new tensor
+        assert found["any"] == [True, False]
+        assert found["gather"] == ["rank 0", "rank 1"]
+        assert found["broadcast"] == "rank 0"
+
+
+def test_one_process_is_a_group_of_one():
+    value = torch.tensor([2.5])
+    assert ONE_PROCESS.is_main
+    assert torch.equal(ONE_PROCESS.sum(value), value)
+    assert (ONE_PROCESS.any(True), ONE_PROCESS.any(False)) == (True, False)
+    assert ONE_PROCESS.gather("x") == ["x"]
+    assert ONE_PROCESS.broadcast("x") == "x"
+
+
+if __name__ == "__main__":
+    worker(Path(sys.argv[1]))
