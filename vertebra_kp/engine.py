@@ -177,7 +177,8 @@ def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
     if first_step and config.network.backbone.weights == "none":
         calibrate_frozen_batch_norm(run, network)
     if run.tracker:
-        run.tracker.phase(state.step, phase.config.name, phase.config.model_dump_json(indent=1))
+        text, index = phase.config.model_dump_json(indent=1), run.plan.phases.index(phase)
+        run.tracker.phase(state.step, phase.config.name, text, index=index)
     step_network: nn.Module = network
     if run.group.world_size > 1:
         # Anew in every phase: a wrapper made before an unfreeze would not synchronise what it unfroze.
