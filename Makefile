@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+QUICKSTART := runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart evaluate-quickstart tensorboard test test-slow test-all lint format clean
+.PHONY: help setup quickstart tensorboard test test-slow test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -19,15 +20,18 @@ $(READY): setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-quickstart: $(READY)  ## train on the built-in phantom (about 10 minutes on 2 cores), then measure on unseen films
-	@echo "== training on phantom films; watch it with: make tensorboard"
-	$(BIN)/python scripts/train.py --config configs/quickstart.yaml --overwrite
-	@$(MAKE) --no-print-directory evaluate-quickstart
-
-evaluate-quickstart: $(READY)  ## the quickstart's network on 200 films of another seed
+quickstart: $(QUICKSTART)/metrics.json  ## train on drawn films (about 10 minutes on 2 cores), measure on unseen ones
 	@echo "== measuring on 200 films of another seed"
-	$(BIN)/python scripts/evaluate.py --checkpoint runs/quickstart/checkpoints/best.pt \
-	    --source phantom --preset standard --seed 2000003 --films 200 --out runs/quickstart/evaluation
+	$(BIN)/python scripts/evaluate.py --checkpoint $(QUICKSTART)/checkpoints/best.pt \
+	    --source phantom --preset standard --seed 2000003 --films 200 --out $(QUICKSTART)/evaluation
+	@echo "== watch it: make tensorboard; train again: rm -r $(QUICKSTART) && make quickstart"
+
+# An interrupted quickstart goes on where it stopped; a changed config starts anew.
+$(QUICKSTART)/metrics.json: configs/quickstart.yaml configs/base.yaml | $(READY)
+	@echo "== training on drawn films; watch it from another terminal: make tensorboard"
+	@how=--overwrite; \
+	if [ ! -f $@ ] && [ $(QUICKSTART)/checkpoints/last.pt -nt configs/quickstart.yaml ]; then how=--resume; fi; \
+	set -x; $(BIN)/python scripts/train.py --config configs/quickstart.yaml $$how
 
 tensorboard: $(READY)  ## show all runs in a browser
 	$(BIN)/tensorboard --logdir runs

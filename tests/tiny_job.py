@@ -23,6 +23,7 @@ from vertebra_kp.run_folder import RunFolder
 from vertebra_kp.schedule import make_plan
 from vertebra_kp.state import RunState, start_state
 
+ROOT = Path(__file__).resolve().parents[1]
 ONE_PROCESS = Group(0, 1, torch.device("cpu"))
 FROZEN = {"name": "frozen", "epochs": 1, "freeze_stages": 4, "lr": 1e-3, "final_lr": 1.0}
 UNFROZEN = {"name": "unfrozen", "epochs": 1, "lr": 1e-3, "layer_decay": 0.9, "warmup_steps": 1}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -297,7 +298,7 @@ def final_report(run: Run, state: RunState) -> dict[str, Any]:
     return report
 
 
-def _save(run: Run, state: RunState, path) -> None:  # type: ignore[no-untyped-def]
+def _save(run: Run, state: RunState, path: Path) -> None:
     checkpoint = checkpoint_of(state, run.config, run.group)
     if checkpoint is not None:
         save_checkpoint(checkpoint, path)
