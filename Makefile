@@ -30,7 +30,8 @@ quickstart: $(QUICKSTART)/metrics.json  ## train on drawn films (about 10 minute
 $(QUICKSTART)/metrics.json: configs/quickstart.yaml configs/base.yaml | $(READY)
 	@echo "== training on drawn films; watch it from another terminal: make tensorboard"
 	@how=--overwrite; \
-	if [ ! -f $@ ] && [ $(QUICKSTART)/checkpoints/last.pt -nt configs/quickstart.yaml ]; then how=--resume; fi; \
+	if [ ! -f $@ ] && [ $(QUICKSTART)/checkpoints/last.pt -nt configs/quickstart.yaml ] \
+	    && [ $(QUICKSTART)/checkpoints/last.pt -nt configs/base.yaml ]; then how=--resume; fi; \
 	set -x; $(BIN)/python scripts/train.py --config configs/quickstart.yaml $$how
 
 tensorboard: $(READY)  ## show all runs in a browser

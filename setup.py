@@ -7,10 +7,10 @@ from setuptools import find_packages, setup
 REQUIRED = [
     "torch>=2.6",
     "torchvision>=0.21",  # from the same index as torch: a CPU wheel of one breaks the other
-    "segmentation-models-pytorch>=0.6,<0.7",
+    "segmentation-models-pytorch>=0.6,<0.7",  # decoders for ablations
     "numpy>=1.26",
     "scipy>=1.11",  # .mat labels, BCa bootstrap
-    "opencv-python>=4.9",
+    "opencv-python-headless>=4.9",  # opencv-python without windows: no libGL is needed on servers
     "scikit-image>=0.22",
     "pillow>=10",  # EXIF orientation
     "tensorboard>=2.16",

@@ -1,6 +1,7 @@
 """Run what is missing of a study, one run after another, and print its table; start it again to go on."""
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,17 @@ def run_one(study: Study, run: Planned) -> int:
     started = (run.run_dir / "checkpoints" / "last.pt").exists()
     command = [sys.executable, str(TRAIN), "--config", str(study.base), "--run-dir", str(run.run_dir)]
     command += ["--set", *run.overrides, "--resume" if started else "--overwrite"]
-    return subprocess.run(command, check=False).returncode
+    process = subprocess.Popen(command)
+    # Ctrl-C reaches the run itself too; a SIGTERM is handed on. Either way it writes a checkpoint first.
+    old = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 def main() -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import cv2
 
-from vertebra_kp.checkpoint import load_checkpoint
 from vertebra_kp.data.datasets import films_of_source, phantom_films
+from vertebra_kp.data.phantom import PRESETS
 from vertebra_kp.data.sources import SOURCES
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import Evaluated
@@ -30,12 +30,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, help="folder of the data set")
     parser.add_argument("--split", nargs="+", help="splits to take; AASCE also: test, the data set's own part")
     parser.add_argument("--split-file", default=None, help="default for aasce: the committed one")
-    parser.add_argument("--preset", default="standard", help="phantom: standard or hard")
+    parser.add_argument("--preset", default="standard", choices=sorted(PRESETS), help="phantom")
     parser.add_argument("--seed", type=int, default=2_000_003, help="phantom: seed of the films")
     parser.add_argument("--films", type=int, default=200, help="phantom: how many films")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.films < 1 or arguments.seed < 0:
+        parser.error(
+            f"--films {arguments.films} --seed {arguments.seed}: films must be 1 or more, the seed 0 or more"
+        )
+    return arguments
 
 
 def films_of(arguments: argparse.Namespace, predictor: Predictor):  # type: ignore[no-untyped-def]
@@ -46,6 +51,9 @@ def films_of(arguments: argparse.Namespace, predictor: Predictor):  # type: igno
     part, splits = None, arguments.split
     if arguments.source == "aasce" and splits == [AASCE_TEST]:
         part, splits = "test", None
+    if arguments.source == "aasce" and not splits:
+        trained = ", ".join(data.train_splits)
+        print(f"note: all films of the training part, also those that may have trained the network ({trained})")
     split_file = arguments.split_file or ("aasce" if arguments.source == "aasce" else None)
     if splits and split_file is None:
         raise UserError(f"--split {' '.join(splits)} needs --split-file FILE for source {arguments.source}")
@@ -109,7 +117,8 @@ def main() -> int:
     summary = summary_of(evaluated, schema, bootstrap=1000)
     about = {
         "checkpoint": str(arguments.checkpoint),
-        "step": load_checkpoint(arguments.checkpoint).step,
+        "step": predictor.step,
+        "films_identity": films.identity,
         "source": arguments.source,
         "split": arguments.split,
         "hardware": hardware(next(network.parameters()).device),

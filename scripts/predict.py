@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.data.images import FilmError, read_film, to_uint8
+from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.errors import UserError
-from vertebra_kp.predict import load
+from vertebra_kp.predict import Predictor, load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
 from vertebra_kp.visualise import overlay_original
 
@@ -42,6 +43,24 @@ def overlay_paths(films: list[Path], folder: Path) -> list[Path]:
     return paths
 
 
+def predict_film(predictor: Predictor, path: Path, overlay_path: Path) -> FilmPrediction:
+    """The prediction of one film, with its overlay written."""
+    image = to_uint8(read_film(path))
+    prediction = predictor.predict(image)
+    if not np.isfinite(prediction.points_xy_image[predictor.schema.exists]).all():
+        raise UserError(f"{path}: the network gave no finite corners; look at the film and the checkpoint")
+    picture = overlay_original(
+        image,
+        prediction.points_xy_image,
+        prediction.presence,
+        predictor.schema,
+        covariances=prediction.covariances,
+    )
+    if not cv2.imwrite(str(overlay_path), picture[..., ::-1]):
+        raise UserError(f"{overlay_path}: the overlay cannot be written; check the folder and the space")
+    return FilmPrediction(str(path), (image.shape[0], image.shape[1]), prediction)
+
+
 def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -55,24 +74,16 @@ def main() -> int:
     overlays.mkdir(parents=True, exist_ok=True)
     done, skipped = [], 0
     named = zip(films, overlay_paths(films, overlays), strict=True)
-    for path, overlay_path in tqdm(named, "predicting", len(films), unit="film"):
-        try:
-            image = to_uint8(read_film(path))
-        except FilmError as error:
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-            skipped += 1
-            continue
-        prediction = predictor.predict(image)
-        done.append(FilmPrediction(str(path), (image.shape[0], image.shape[1]), prediction))
-        picture = overlay_original(
-            image,
-            prediction.points_xy_image,
-            prediction.presence,
-            predictor.schema,
-            covariances=prediction.covariances,
-        )
-        cv2.imwrite(str(overlay_path), picture[..., ::-1])
-    write_predictions(done, predictor.schema, arguments.out)
+    try:
+        for path, overlay_path in tqdm(named, "predicting", len(films), unit="film"):
+            try:
+                done.append(predict_film(predictor, path, overlay_path))
+            except Exception as error:  # whatever is wrong with one film, the others are predicted
+                told = str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
+                tqdm.write(f"skipped: {told}", file=sys.stderr)
+                skipped += 1
+    finally:
+        write_predictions(done, predictor.schema, arguments.out)
     print(f"{len(done)} films predicted, {skipped} skipped; written to {arguments.out}")
     return 2 if skipped else 0
 

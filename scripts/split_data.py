@@ -45,7 +45,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=Path, help="CSV, columns 1 and 2: ids that show the same patient")
     parser.add_argument("--leave-out", type=Path, help="text file of ids that stand in no split, one a line")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--calibration", type=int, default=40, help="films of the calibration part")
+    parser.add_argument(
+        "--calibration", type=int, help="films of the calibration part (default: 40, at most 10 %)"
+    )
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
@@ -59,8 +61,17 @@ def make_splits(arguments: argparse.Namespace) -> dict:
     if arguments.source == "aasce":
         angles = aasce.read_main_angles(arguments.root)
         strata = {id: bisect(SEVERITY_DEG, angles[id]) for id in used}
-    fold_size = (len(used) - arguments.calibration) / arguments.folds
-    sizes = {f"fold{i}": fold_size for i in range(arguments.folds)} | {"calibration": arguments.calibration}
+    calibration = arguments.calibration
+    if calibration is None:
+        calibration = min(40, len(used) // 10)
+    fold_size = (len(used) - calibration) / arguments.folds
+    if fold_size < 1:
+        raise UserError(
+            f"{len(used)} films: too few for {arguments.folds} folds and --calibration {calibration}; lower them"
+        )
+    sizes = {f"fold{i}": fold_size for i in range(arguments.folds)}
+    if calibration:
+        sizes["calibration"] = calibration
     content = {
         "source": arguments.source,
         "splits": deal(used, strata, sizes),

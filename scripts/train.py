@@ -10,7 +10,6 @@ from vertebra_kp.distributed import process_group
 from vertebra_kp.engine import EXIT_INTERRUPTED, Interrupted, train
 from vertebra_kp.errors import UserError
 from vertebra_kp.models.describe import describe
-from vertebra_kp.run_folder import RunFolder, RunFolderError, open_run_folder
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,21 +41,12 @@ def main() -> int:
             return 0
         path = arguments.run_dir or Path("runs") / config.name
         with process_group(arguments.device) as group:
-            problem = None
-            if group.is_main:
-                try:
-                    open_run_folder(path, config, resume=arguments.resume, overwrite=arguments.overwrite)
-                except RunFolderError as error:
-                    problem = str(error)
-            if problem := group.broadcast(problem):  # every process stops, or none
-                raise RunFolderError(problem)
-            report = train(config, RunFolder(path), group, resume=arguments.resume)
+            report = train(config, path, group, resume=arguments.resume, overwrite=arguments.overwrite)
             if group.is_main:
                 figures = report["validation"]
                 print(
-                    f"{path}: mean radial error {figures['mre_px']:.3f} px, median {figures['median_px']:.3f} px, "
-                    f"level-shift rate {figures['level_shift_rate']:.3f} on {figures['films']} validation films, "
-                    f"{report['training_seconds'] / 60:.1f} minutes"
+                    f"{path}: mean radial error {figures['mre_px']:.3f} px, median {figures['median_px']:.3f} px "
+                    f"on {figures['films']} validation films, {report['training_seconds'] / 60:.1f} minutes"
                 )
     except Interrupted as stop:
         print(stop, file=sys.stderr)

@@ -10,12 +10,14 @@ from torch import nn
 from vertebra_kp import engine
 from vertebra_kp.checkpoint import load_checkpoint
 from vertebra_kp.config import Config
+from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.distributed import Group
 from vertebra_kp.engine import Interrupted, train
+from vertebra_kp.errors import UserError
 from vertebra_kp.meter import NonFiniteLossError
 from vertebra_kp.models import backbones
 from vertebra_kp.precision import autocast_dtype
-from vertebra_kp.run_folder import RunFolder, open_run_folder
+from vertebra_kp.run_folder import RunFolder
 from vertebra_kp.state import moving_average
 
 CPU = torch.device("cpu")
@@ -55,7 +57,7 @@ def tracker(monkeypatch) -> SilentTracker:
 
 
 def start(path, config: Config, group: Group = ONE_PROCESS) -> dict:
-    return train(config, open_run_folder(path, config), group)
+    return train(config, path, group)
 
 
 def errors_are(monkeypatch, errors: list[float]) -> None:
@@ -235,14 +237,15 @@ def test_the_moving_average_starts_as_a_plain_mean_and_becomes_exponential():
     update, average = moving_average(0.75), torch.tensor([8.0])  # the first value is copied
     found = []
     for updates, value in enumerate((4.0, 6.0, 10.0, 2.0, 2.0), start=1):
-        average = update(average, torch.tensor([value]), torch.tensor(updates))
+        update([average], [torch.tensor([value])], torch.tensor(updates))
         found.append(float(average))
     # (8 + 4) / 2, (8 + 4 + 6) / 3, (8 + 4 + 6 + 10) / 4, then a quarter of the way each time.
     assert found == pytest.approx([6, 6, 7, 7 - 5 / 4, 5.75 - 3.75 / 4])
 
 
 def test_the_moving_average_takes_counters_as_they_are():
-    counter = moving_average(0.9)(torch.tensor(3), torch.tensor(8), torch.tensor(2))
+    counter = torch.tensor(3)
+    moving_average(0.9)([counter], [torch.tensor(8)], torch.tensor(2))
     assert counter.dtype == torch.int64
     assert int(counter) == 8
 
@@ -271,3 +274,33 @@ def test_precision_off_is_float32_and_bf16_is_taken_at_its_word():
     assert autocast_dtype("off", CPU) is None
     assert autocast_dtype("bf16", CPU) == torch.bfloat16
     assert autocast_dtype("auto", CPU) in (None, torch.bfloat16)
+
+
+# --- what must not be lost ------------------------------------------------------------------------------
+
+
+def test_a_mistake_in_the_input_costs_no_earlier_run(tmp_path):
+    start(tmp_path / "run", tiny_config(films=4, phases=(UNFROZEN,)))
+    before = (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes()
+    csv_folder = tmp_path / "films"
+    csv_folder.mkdir()
+    wrong = tiny_config(films=4, phases=(UNFROZEN,)).model_dump()
+    wrong["data"] |= {"source": "csv", "root": csv_folder, "split_file": "aasce"}
+    wrong["data"] |= {"train_splits": ["fold1"], "validation_splits": ["fold0"]}
+    with pytest.raises(UserError):
+        train(Config.model_validate(wrong), tmp_path / "run", ONE_PROCESS, overwrite=True)
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes() == before
+
+
+def test_a_run_is_not_resumed_on_other_films(tmp_path, monkeypatch):
+    config = tiny_config(films=4, phases=(UNFROZEN,))
+    start(tmp_path, config)
+    monkeypatch.setattr(
+        engine,
+        "training_films",
+        lambda config: PhantomFilms(
+            config.data.keypoint_schema, "standard", 99, 4, config.data.input_size, fresh=True
+        ),
+    )
+    with pytest.raises(UserError, match="other films"):
+        train(config, tmp_path, ONE_PROCESS, resume=True)

@@ -18,7 +18,7 @@ from vertebra_kp.checkpoint import load_checkpoint
 from vertebra_kp.config import Config
 from vertebra_kp.config_io import save_config
 from vertebra_kp.models import backbones
-from vertebra_kp.run_folder import RunFolder, open_run_folder
+from vertebra_kp.run_folder import RunFolder
 
 STEPS = 8  # four frozen, four unfrozen; an evaluation after step 4 and after step 8
 CONFIG = tiny_config(save_every_steps=3)
@@ -41,9 +41,8 @@ def undisturbed(tmp_path_factory) -> RunFolder:
 
 
 def start(path: Path, *, resume: bool = False) -> RunFolder:
-    folder = open_run_folder(path, CONFIG, resume=resume)
-    engine.train(CONFIG, folder, ONE_PROCESS, resume=resume)
-    return folder
+    engine.train(CONFIG, path, ONE_PROCESS, resume=resume)
+    return RunFolder(path)
 
 
 def rows(folder: RunFolder) -> list[dict[str, str]]:

@@ -46,7 +46,7 @@ def test_a_plan_counts_whole_steps_and_phases_follow_each_other():
     plan = make_plan(train_config(2, 1, 3, batch_size=3, accumulate=2), films=53, world_size=2)
     assert plan.steps_per_epoch == 4
     assert [(phase.start, phase.end) for phase in plan.phases] == [(0, 8), (8, 12), (12, 24)]
-    assert (plan.total_steps, plan.epochs) == (24, 6)
+    assert (plan.total_steps, plan.steps_per_epoch) == (24, 4)
 
 
 def test_the_step_at_a_boundary_belongs_to_the_next_phase():

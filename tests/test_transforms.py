@@ -255,13 +255,19 @@ def test_a_shrunk_film_is_a_little_larger_than_the_network_sees_it(record_of):
     np.testing.assert_allclose(film.labels().points_xy_image, points, atol=1e-3)
 
 
-def test_a_small_film_and_one_read_for_itself_are_not_resized(record_of):
+def test_a_small_film_is_not_resized(record_of):
     image = np.random.default_rng(0).integers(0, 255, (150, 99), dtype=np.uint8)
-    for size in (None, INPUT_SIZE):
-        film = film_of_record(record_of(image), SCHEMA, size)
-        np.testing.assert_array_equal(film.image, image)
-        np.testing.assert_array_equal(film.to_image, np.eye(3))
-        assert (film.states == State.UNLABELLED).all()
+    film = film_of_record(record_of(image), SCHEMA, INPUT_SIZE)
+    np.testing.assert_array_equal(film.image, image)
+    np.testing.assert_array_equal(film.to_image, np.eye(3))
+    assert (film.states == State.UNLABELLED).all()
+
+
+def test_the_geometry_of_a_phase_scales_geometry_and_nothing_else():
+    full = AugmentConfig(rotate_deg=8.0, scale=0.2, shift=0.1, gamma=0.3, noise=0.05)
+    weak = full.with_geometry(0.25)
+    assert (weak.rotate_deg, weak.scale, weak.shift) == (2.0, 0.05, 0.025)
+    assert weak == full.model_copy(update={"rotate_deg": 2.0, "scale": 0.05, "shift": 0.025})
 
 
 def test_corners_beyond_the_film_are_masked_and_reported_with_the_file(record_of, caplog):

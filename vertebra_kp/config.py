@@ -99,6 +99,11 @@ class AugmentConfig(Section):
     cutout: Fraction = 0.0
     """Probability of a blank rectangle."""
 
+    def with_geometry(self, strength: float) -> "AugmentConfig":
+        """The same with rotation, scale and shift times ``strength``."""
+        names = ("rotate_deg", "scale", "shift")
+        return self.model_copy(update={name: getattr(self, name) * strength for name in names})
+
 
 class CodecConfig(Section):
     sigma: Annotated[float, Field(ge=0.9, le=16)] = 1.5
@@ -192,6 +197,15 @@ class PhaseConfig(Section):
     warmup_steps: Count = 0
     final_lr: Fraction = 0.0
     """Learning rate at the end of the cosine, as a fraction of the start; 1 keeps it constant."""
+    geometry: Fraction = 1.0
+    """Strength of the geometric augmentation in this phase, as a fraction of ``augment``'s. A weak one at the
+    end lets the network learn where films usually show which level."""
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> Self:
+        if self.freeze_stages == 6 and len(set(self.freeze)) == 4:
+            raise ValueError("freeze names all parts and freeze_stages is 6: nothing would learn; free something")
+        return self
 
 
 class TrainConfig(Section):

@@ -4,11 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from vertebra_kp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,25 @@ class Group:
         return box[0]
 
 
+def choose_device(device: str | None) -> str:
+    """``cpu`` or ``cuda`` as asked; None takes a GPU where there is one. Raises UserError where there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; leave it out to use the CPU")
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @contextmanager
 def process_group(device: str | None = None) -> Iterator[Group]:
     """The group of this process, from torchrun's environment; ``device`` None takes a GPU where there is one."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device)
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         torch.cuda.set_device(device)
     if world_size > 1:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        # The others wait while the main process evaluates: the default of 10 minutes can be too short.
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(hours=2))
     try:
         yield Group(rank, world_size, torch.device(device))
     finally:

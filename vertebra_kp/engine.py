@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from vertebra_kp.losses import KeypointLoss, Targets
 from vertebra_kp.meter import Meter
 from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.precision import autocast
-from vertebra_kp.run_folder import RunFolder, flat_config, write_json
+from vertebra_kp.run_folder import RunFolder, RunFolderError, flat_config, open_run_folder, write_json
 from vertebra_kp.schedule import Phase, Plan, enter, frozen_batch_norms, lr_factor, make_plan
 from vertebra_kp.selection import evaluate_run, hardware, row_of, summary_of, views_of
 from vertebra_kp.state import RunState, change_optimiser, checkpoint_of, restore, start_state
@@ -53,17 +53,25 @@ class Run:
     tracker: Tracker | None  # None on all processes but the main one
 
 
-def train(config: Config, folder: RunFolder, group: Group, *, resume: bool = False) -> dict[str, Any]:
+def train(
+    config: Config, path: Path, group: Group, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """Train, select the best checkpoint by landmark error, and return what ``metrics.json`` holds.
 
+    The run folder ``path`` is touched last, when films, labels and weights are known to be good: a mistake in
+    the config costs no earlier run. The report comes back on the main process, an empty one on others.
+
     Raises:
+        UserError: a config, film, label or folder that cannot be used.
         Interrupted: a signal came; ``last.pt`` is written.
         NonFiniteLossError: the loss is nan or infinite; ``last.pt`` is the state before.
     """
     data, schema = config.data, config.data.keypoint_schema
-    films = training_films(config)
+    films, validation = training_films(config), validation_films(config)
     plan = make_plan(config.train, len(films), group.world_size)
     state = start_state(config, schema, group, plan.phases[0])
+    state.progress.films = f"{films.identity} {validation.identity}"
+    folder = _open_folder(path, config, group, resume=resume, overwrite=overwrite)
     if resume:
         restore(state, load_checkpoint(folder.last), group)
     tracker = Tracker(folder.path, resume_step=state.step if resume else None) if group.is_main else None
@@ -73,7 +81,7 @@ def train(config: Config, folder: RunFolder, group: Group, *, resume: bool = Fal
         group,
         plan,
         FilmDataset(films, schema, data.input_size, augmentation=config.augment, seed=config.train.seed),
-        validation_films(config),
+        validation,
         KeypointLoss(
             codec_of(config),
             config.loss.heatmap,
@@ -92,6 +100,19 @@ def train(config: Config, folder: RunFolder, group: Group, *, resume: bool = Fal
         return final_report(run, state) if group.is_main else {}
 
 
+def _open_folder(path: Path, config: Config, group: Group, *, resume: bool, overwrite: bool) -> RunFolder:
+    """On the main process; where it fails, it fails on all of them."""
+    problem = None
+    if group.is_main:
+        try:
+            open_run_folder(path, config, resume=resume, overwrite=overwrite)
+        except RunFolderError as error:
+            problem = str(error)
+    if problem := group.broadcast(problem):
+        raise RunFolderError(problem)
+    return RunFolder(path)
+
+
 def run_phase(run: Run, state: RunState, phase: Phase, meter: Meter, signals: list[int]) -> None:
     """Train until the phase ends, patience is out, or a signal comes."""
     train_config, plan = run.config.train, run.plan
@@ -104,9 +125,11 @@ def run_phase(run: Run, state: RunState, phase: Phase, meter: Meter, signals: li
         epoch, steps_into_epoch = divmod(state.step, plan.steps_per_epoch)
         epoch_done = steps_into_epoch == 0
         evaluate_now = epoch_done and (epoch % train_config.evaluate_every == 0 or state.step == plan.total_steps)
-        stopping = run.group.any(bool(signals))
+        log_now = epoch_done or state.step % train_config.log_every_steps == 0
+        # Several processes must stop at the same step; asking them every time would hold up a GPU.
+        stopping = (log_now or run.group.world_size == 1) and run.group.any(bool(signals))
         save_now = evaluate_now or stopping or state.step % train_config.save_every_steps == 0
-        if save_now or epoch_done or state.step % train_config.log_every_steps == 0:
+        if save_now or log_now:
             means = meter.read(run.group.world_size)  # stops the run before a bad state is saved
             if run.tracker:
                 run.tracker.scalars(state.step, means | _learning_rates(state))
@@ -174,17 +197,18 @@ def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
     config, network = run.config, state.network
     enter(network, phase.config)
     change_optimiser(state, config, phase)
-    first_step = state.step == 0
-    if first_step and config.network.backbone.weights == "none":
+    if state.step == 0:
         calibrate_frozen_batch_norm(run, network)
     if run.tracker:
         text, index = phase.config.model_dump_json(indent=1), run.plan.phases.index(phase)
         run.tracker.phase(state.step, phase.config.name, text, index=index)
     step_network: nn.Module = network
+    if config.train.compile:
+        step_network = torch.compile(network)
     if run.group.world_size > 1:
         # Anew in every phase: a wrapper made before an unfreeze would not synchronise what it unfroze.
-        step_network = DistributedDataParallel(network)
-    return torch.compile(step_network) if config.train.compile else step_network
+        step_network = DistributedDataParallel(step_network)
+    return step_network
 
 
 @torch.no_grad()
@@ -193,26 +217,25 @@ def calibrate_frozen_batch_norm(run: Run, network: VertebraNetwork) -> None:
 
     Layers that a later phase freezes have been trained by then, or were frozen and calibrated here.
     """
-    norms = frozen_batch_norms(network)
-    batches = run.config.train.batch_norm_calibration
+    norms = frozen_batch_norms(network, backbone_is_random=run.config.network.backbone.weights == "none")
+    batches, size = run.config.train.batch_norm_calibration, run.config.train.batch_size
     if not norms or not batches:
         return
+    # Everything else in eval mode: other statistics must not move, nor random numbers be drawn.
+    network.eval()
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
         norm.train()
-    size = run.config.train.batch_size
     # The same films on every process, so that every process gets the same statistics.
     sampler = EpochSampler(len(run.dataset), 0, seed=run.config.train.seed, batch_size=1)
     loader = make_loader(run.dataset, sampler.first(batches * size), batch_size=size, workers=0)
     for batch in loader:
-        x = network.normalise(batch.image.to(run.group.device))
-        for block in network.backbone.blocks[: network.backbone.num_frozen_blocks]:
-            x = block(x)  # not the others: their statistics would move, and random numbers be drawn
+        network(batch.image.to(run.group.device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    network.train(network.training)  # back to eval mode in the frozen prefix
+    network.train()
 
 
 def batches_from(run: Run, step: int, end: int, meter: Meter) -> Iterator[list[Batch]]:
@@ -220,8 +243,10 @@ def batches_from(run: Run, step: int, end: int, meter: Meter) -> Iterator[list[B
     config, group, plan = run.config.train, run.group, run.plan
     while step < end:
         epoch, done = divmod(step, plan.steps_per_epoch)
+        augmentation = run.config.augment.with_geometry(plan.phase_at(step).config.geometry)
+        dataset = replace(run.dataset, augmentation=augmentation)
         sampler = EpochSampler(
-            len(run.dataset),
+            len(dataset),
             epoch,
             seed=config.seed,
             batch_size=config.batch_size * config.accumulate,
@@ -231,7 +256,7 @@ def batches_from(run: Run, step: int, end: int, meter: Meter) -> Iterator[list[B
         )
         loader = iter(
             make_loader(
-                run.dataset,
+                dataset,
                 sampler,
                 batch_size=config.batch_size,
                 workers=run.config.data.workers,
@@ -267,7 +292,7 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
             views_of(network, config, run.validation, evaluated, worst=True),
             config.data.keypoint_schema,
         )
-        log.info("epoch %d: mean radial error %.2f px", epoch, error)
+        log.info("epoch %d: mean radial error %.2f px on %d films", epoch, error, len(evaluated))
     error = run.group.broadcast(error)
     if error is not None and error < progress.best_error:
         progress.best_error, progress.best_step, progress.evaluations_since_best = error, state.step, 0
@@ -289,6 +314,7 @@ def final_report(run: Run, state: RunState) -> dict[str, Any]:
         "steps": state.step,
         "training_seconds": round(state.progress.seconds, 1),
         "hardware": hardware(run.group.device),
+        "films": state.progress.films,
         "validation": summary,
     }
     write_json(report, run.folder.metrics)

@@ -8,19 +8,20 @@ import torch
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.checkpoint import CheckpointError, load_checkpoint
 from vertebra_kp.config import Config
-from vertebra_kp.data.films import Film
+from vertebra_kp.data.films import Film, shrink
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.data.record import label_arrays
+from vertebra_kp.distributed import choose_device
 from vertebra_kp.inference import Prediction, codec_of, predict_batch
 from vertebra_kp.models.network import VertebraNetwork, build_network
 
 
 class Predictor:
-    """Predicts films of any size; ``schema`` says which levels and corners it knows."""
+    """Predicts films of any size; ``schema`` says which levels and corners it knows, ``step`` its training."""
 
-    def __init__(self, network: VertebraNetwork, config: Config) -> None:
-        self.network, self.config = network.eval(), config
+    def __init__(self, network: VertebraNetwork, config: Config, step: int) -> None:
+        self.network, self.config, self.step = network.eval(), config, step
 
     @property
     def schema(self) -> Schema:
@@ -38,9 +39,9 @@ class Predictor:
                 f"film must be [H, W] of uint8 or uint16, got {film.shape} of {film.dtype}; "
                 "take one channel, and scale floats to 0..255 first"
             )
-        image = to_uint8(film)
-        size = (image.shape[0], image.shape[1])
-        unlabelled = Film("film", "film", image, *label_arrays(self.schema), np.eye(3), size)
+        size = (film.shape[0], film.shape[1])
+        image, to_image = shrink(to_uint8(film), self.config.data.input_size)
+        unlabelled = Film("film", "film", image, *label_arrays(self.schema), to_image, size)
         dataset = FilmDataset(_OneFilm(unlabelled), self.schema, self.config.data.input_size)
         batch = dataset.batch([(0, 0)])
         (prediction,) = predict_batch(
@@ -57,6 +58,8 @@ class Predictor:
 class _OneFilm:
     def __init__(self, film: Film) -> None:
         self.film = film
+
+    identity = "one film"
 
     def __len__(self) -> int:
         return 1
@@ -79,5 +82,5 @@ def load(path: str | Path, device: str | None = None) -> Predictor:
     network_config = config.network.model_copy(update={"backbone": backbone})
     network = build_network(network_config, config.data.keypoint_schema)
     network.load_state_dict(checkpoint.weights)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(network.to(device, memory_format=torch.channels_last), config)
+    device = choose_device(device)
+    return Predictor(network.to(device, memory_format=torch.channels_last), config, checkpoint.step)

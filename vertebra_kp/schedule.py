@@ -30,10 +30,6 @@ class Plan:
     def total_steps(self) -> int:
         return self.phases[-1].end
 
-    @property
-    def epochs(self) -> int:
-        return self.total_steps // self.steps_per_epoch
-
     def phase_at(self, step: int) -> Phase:
         return next(phase for phase in self.phases if step < phase.end)
 
@@ -104,7 +100,12 @@ def enter(network: VertebraNetwork, phase: PhaseConfig) -> None:
     network.freeze(phase.freeze_stages, frozenset(phase.freeze))
 
 
-def frozen_batch_norms(network: VertebraNetwork) -> list[nn.BatchNorm2d]:
-    """BatchNorm layers of the backbone's frozen prefix."""
-    frozen = network.backbone.blocks[: network.backbone.num_frozen_blocks]
-    return [module for module in frozen.modules() if isinstance(module, nn.BatchNorm2d)]
+def frozen_batch_norms(network: VertebraNetwork, *, backbone_is_random: bool) -> list[nn.BatchNorm2d]:
+    """Frozen BatchNorm layers whose weights are random: the backbone's only where it was not loaded."""
+    return [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        and not module.weight.requires_grad
+        and (backbone_is_random or not name.startswith("backbone."))
+    ]

@@ -1,6 +1,7 @@
 """All that changes while training, as one object that a checkpoint holds completely."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -25,12 +26,13 @@ from vertebra_kp.schedule import Phase, parameter_groups
 
 @dataclass
 class Progress:
-    """Figures of the selection of the best checkpoint, and the time spent."""
+    """Figures of the selection of the best checkpoint, the time spent, and which films it all rests on."""
 
     best_error: float = math.inf
     best_step: int = 0
     evaluations_since_best: int = 0
     seconds: float = 0.0
+    films: str = ""
 
 
 @dataclass
@@ -55,7 +57,8 @@ def start_state(config: Config, schema: Schema, group: Group, phase: Phase) -> R
     network = network.to(group.device, memory_format=torch.channels_last)
     average = None
     if config.train.ema_decay:
-        average = AveragedModel(network, avg_fn=moving_average(config.train.ema_decay), use_buffers=True)
+        update = moving_average(config.train.ema_decay)
+        average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
         average.requires_grad_(False)
     torch.manual_seed(config.train.seed + group.rank)
     scale_gradients = autocast_dtype(config.train.precision, group.device) == torch.float16
@@ -67,13 +70,18 @@ def new_optimiser(network: VertebraNetwork, config: Config, phase: Phase) -> tor
     return torch.optim.AdamW(parameter_groups(network, phase.config, config.train.weight_decay))
 
 
-def moving_average(decay: float):  # type: ignore[no-untyped-def]
-    """Exponential moving average that starts as a plain mean, so the random first weights are soon gone."""
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """Exponential moving average that starts as a plain mean, so the random first weights are soon gone.
 
-    def update(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-        if not average.is_floating_point():
-            return current
-        return average + (current - average) * max(1 - decay, 1 / (int(updates) + 1))
+    The returned function updates all tensors of one kind at once, in place: one by one would hold up a GPU.
+    """
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], currents: list[Tensor], updates: Tensor) -> None:
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, max(1 - decay, 1 / (int(updates) + 1)))
+        else:  # counters
+            torch._foreach_copy_(averages, currents)
 
     return update
 
@@ -103,18 +111,28 @@ def checkpoint_of(state: RunState, config: Config, group: Group) -> Checkpoint |
 
 
 def restore(state: RunState, checkpoint: Checkpoint, group: Group) -> None:
-    """Take up the state that a checkpoint holds; raises UserError when the number of processes changed."""
+    """Take up the state that a checkpoint holds.
+
+    Raises UserError when the number of processes or the films changed: the batches would be others.
+    """
     if len(checkpoint.random) != group.world_size:
         raise UserError(
             f"--resume: the run had {len(checkpoint.random)} processes, now there are {group.world_size}; "
             "start as many, a resumed run sees the same batches"
+        )
+    films = checkpoint.progress["films"]
+    if films != state.progress.films:
+        raise UserError(
+            f"--resume: the run was started on other films ({films}, now {state.progress.films}): the data folder "
+            "or the split file has changed; restore them, or start a new run"
         )
     state.network.load_state_dict(checkpoint.network)
     if state.average is not None and checkpoint.average is not None:
         state.average.module.load_state_dict(checkpoint.average)
         state.average.n_averaged.fill_(checkpoint.step)  # one update a step
     restore_moments(state.optimiser, state.network, checkpoint.moments)
-    state.scaler.load_state_dict(checkpoint.scaler)
+    if checkpoint.scaler:  # empty where the run was in bf16: a GPU without it starts a new one
+        state.scaler.load_state_dict(checkpoint.scaler)
     state.step = checkpoint.step
     state.progress = Progress(**checkpoint.progress)
     restore_random_state(checkpoint.random[group.rank])

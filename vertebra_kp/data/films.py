@@ -1,5 +1,6 @@
 """A film in memory with its labels, whether read from disk or drawn: what transforms work on."""
 
+import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,8 +42,22 @@ class Film:
         return FilmLabels(self.id, self.group, self.size, self.spacing_mm, points, self.states)
 
 
-def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int] | None = None) -> Film:
-    """Read a record's film; with ``input_size`` shrink it to what a network of that size needs.
+def shrink(image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The film in the pixels that a network of ``input_size`` needs, and the matrix into that frame.
+
+    Training, evaluation and prediction all start from this, so that they see the same pixels.
+    """
+    height, width = image.shape
+    factor = KEPT_RESOLUTION * min(input_size[0] / height, input_size[1] / width)
+    if factor >= 1:
+        return image, np.eye(3)
+    small = max(1, round(height * factor)), max(1, round(width * factor))
+    matrix = scale(small[1] / width, small[0] / height)
+    return warp_image(image, matrix, small), matrix
+
+
+def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int]) -> Film:
+    """Read a record's film and shrink it to what a network of that size needs.
 
     Corners beyond the film's edge are reported once and masked (state OUTSIDE).
     """
@@ -55,14 +70,8 @@ def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int] |
         points, states, outside = mark_outside(record.points_xy_image, record.states, size)
         if outside:
             log.warning("%s: %d corners lie outside the film and are masked", record.image_path, outside)
-    to_image = np.eye(3)
-    if input_size is not None:
-        factor = KEPT_RESOLUTION * min(input_size[0] / size[0], input_size[1] / size[1])
-        if factor < 1:
-            small = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-            to_image = scale(small[1] / size[1], small[0] / size[0])
-            image = warp_image(image, to_image, small)
-            points = apply_affine(to_image, points).astype(np.float32)
+    image, to_image = shrink(image, input_size)
+    points = apply_affine(to_image, points).astype(np.float32)
     return Film(record.id, record.group, image, points, states, to_image, size, record.spacing_mm)
 
 
@@ -83,6 +92,11 @@ class Films(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def identity(self) -> str:
+        """Which films these are: the same text, the same films."""
+        ...
+
     def at(self, epoch: int, index: int) -> Film: ...
 
 
@@ -90,7 +104,7 @@ class FilmList:
     """Films of records, decoded and shrunk once, then held in memory; the same in every epoch."""
 
     def __init__(self, records: list[Record], schema: Schema, input_size: tuple[int, int]) -> None:
-        """Raises FilmError naming every film that cannot be read."""
+        """Raises FilmError naming every film that cannot be read, or when no film has a labelled corner."""
         failures: list[str] = []
 
         def read(record: Record) -> Film | None:
@@ -106,9 +120,22 @@ class FilmList:
         if failures:
             raise FilmError("\n".join(sorted(failures)))
         self._films = [film for film in films if film is not None]
+        without = [film.id for film in self._films if not (film.states == State.LABELLED).any()]
+        if len(without) == len(self._films):
+            raise FilmError(
+                f"none of {len(without)} films has a labelled corner of {schema.name}: "
+                f"{', '.join(without[:3])} ...; check data.anatomy and the labels"
+            )
+        if without:
+            log.warning("%d films have no labelled corner: %s ...", len(without), ", ".join(without[:3]))
 
     def __len__(self) -> int:
         return len(self._films)
+
+    @property
+    def identity(self) -> str:
+        ids = "\n".join(film.id for film in self._films)
+        return f"{len(self._films)}:{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
 
     def at(self, epoch: int, index: int) -> Film:
         """The same film in every epoch."""
@@ -126,6 +153,10 @@ class PhantomFilms:
 
     def __len__(self) -> int:
         return self.films
+
+    @property
+    def identity(self) -> str:
+        return f"{self.films}:{self.schema.name}-{self.preset}-{self.seed}"
 
     def at(self, epoch: int, index: int) -> Film:
         if self.fresh:

@@ -1,8 +1,10 @@
 """Batches: which film comes when is a pure function of (seed, epoch, step), so a run can be taken up anywhere."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,20 +34,15 @@ class Batch:
         return Batch(*(tensor.pin_memory() for tensor in tensors), self.labels)
 
 
+@dataclass(frozen=True)
 class FilmDataset(Dataset):
     """Item (epoch, index) is film ``index``, changed by ``augmentation`` or, without one, letterboxed."""
 
-    def __init__(
-        self,
-        films: Films,
-        schema: Schema,
-        input_size: tuple[int, int],
-        *,
-        augmentation: AugmentConfig | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.films, self.schema, self.input_size = films, schema, input_size
-        self.augmentation, self.seed = augmentation, seed
+    films: Films
+    schema: Schema
+    input_size: tuple[int, int]
+    augmentation: AugmentConfig | None = None
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.films)
@@ -121,6 +118,13 @@ def sequential(films: int) -> list[tuple[int, int]]:
     return [(0, index) for index in range(films)]
 
 
+def start_worker(worker: int) -> None:
+    """Workers leave signals to the main process, which writes a checkpoint, and one core to each other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+
+
 def make_loader(
     dataset: FilmDataset,
     sampler: Sampler | list,
@@ -136,6 +140,7 @@ def make_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
+        worker_init_fn=start_worker,
         # A generator of its own: starting workers must not draw from the run's random state.
         generator=torch.Generator().manual_seed(0),
     )
