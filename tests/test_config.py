@@ -186,7 +186,7 @@ def test_a_problem_names_the_file_that_has_it(write):
     write(MINIMAL + "codec:\n  sigma: 0\n", "under.yaml")
     path = write("base: under.yaml\nloss:\n  heatmap: cross_entropi\n")
     assert problems(path) == [
-        "under.yaml:7: codec.sigma is 0: wanted at least 0.7",
+        "under.yaml:7: codec.sigma is 0: wanted at least 0.9",
         "job.yaml:3: loss.heatmap is \"cross_entropi\": wanted 'cross_entropy', 'mse' or 'adaptive_wing'; "
         "did you mean cross_entropy?",
     ]
@@ -239,7 +239,7 @@ OVERRIDES = {
     "data.root": st.none() | st.text("abe19._-", min_size=1, max_size=6),
     "data.train_splits": st.lists(st.sampled_from(["on", "1e5", "fold 1", "~", "a: b", "#", "é"]), max_size=3),
     "data.input_size": st.tuples(st.integers(1, 9), st.integers(1, 9)).map(lambda s: [32 * i for i in s]),
-    "codec": st.fixed_dictionaries({"sigma": st.floats(0.7, 16)}),
+    "codec": st.fixed_dictionaries({"sigma": st.floats(0.9, 16)}),
     "network.decoder.skips": st.lists(st.sampled_from(["F1", "F2", "F3", "S16"])),
 }
 

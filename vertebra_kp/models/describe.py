@@ -12,8 +12,12 @@ from vertebra_kp.models.backbones import FEATURE_NAMES
 from vertebra_kp.models.network import PARTS, VertebraNetwork, build_network
 
 COLAB_GPU_GIB = 15.0
-BATCHES = (4, 8, 16, 32, 64)
+BATCHES = (4, 8, 16, 32)
+SIZES = ((256, 128), (512, 192), (512, 512), (1024, 384))
+PROBE_BATCH = 2  # with a batch of 1 some layers keep less
 GIB = 2**30
+FLOAT32_BYTES = 4
+RESERVED_GIB = 1.0  # CUDA context and convolution workspace
 # Weights, gradients, AdamW's two moments and the moving average, all float32.
 COPIES_OF_WEIGHTS = 5
 
@@ -29,8 +33,11 @@ def count_macs(network: VertebraNetwork, input_size: tuple[int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def activation_bytes(network: VertebraNetwork, input_size: tuple[int, int], batch_size: int) -> int:
-    """Bytes that autograd keeps of one training forward pass in float32, heatmap loss included."""
+def activation_bytes(network: VertebraNetwork, input_size: tuple[int, int], batch_size: int) -> tuple[int, int]:
+    """Bytes that autograd keeps of one training forward pass in float32: of the network, and of the loss.
+
+    The loss (logits, their softmax, the targets) stays float32 under mixed precision.
+    """
     kept: dict[int, int] = {}
     parameters = {id(parameter) for parameter in network.parameters()}
     held = []  # tensors must outlive the count, or their ids would be used again
@@ -45,10 +52,8 @@ def activation_bytes(network: VertebraNetwork, input_size: tuple[int, int], batc
     network.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = network(torch.zeros(batch_size, 1, *input_size, device="meta"))
-        logits = output.heatmap_logits.float()
-        loss = (logits.flatten(-2).log_softmax(dim=-1) * torch.zeros_like(logits).flatten(-2)).sum()
-    del loss
-    return sum(kept.values())
+    logits = output.heatmap_logits
+    return sum(kept.values()), 3 * FLOAT32_BYTES * logits.numel()
 
 
 def describe(config: Config) -> str:
@@ -80,12 +85,21 @@ def describe(config: Config) -> str:
         lines.append(f"  {part:<18}{count_parameters(getattr(network, part)) / 1e6:>8.2f} M parameters")
     lines.append(f"  {'all':<18}{count_parameters(network) / 1e6:>8.2f} M parameters")
     lines.append(f"  {count_macs(network, size) / 1e9:.2f} G multiply-accumulates a film")
-    lines += ["", "training memory, GiB (weights, gradients, moments, average, activations; estimate)"]
-    lines.append(f"{'batch':>7}{'float32':>10}{'bf16':>8}  in {COLAB_GPU_GIB:.0f} GB")
-    fixed = COPIES_OF_WEIGHTS * 4 * count_parameters(network)
-    one = activation_bytes(network, size, 2) / 2
-    for batch in BATCHES:
-        full, half = (fixed + batch * one) / GIB, (fixed + batch * one / 2) / GIB
-        fits = "both" if full < COLAB_GPU_GIB else "bf16" if half < COLAB_GPU_GIB else "neither"
-        lines.append(f"{batch:>7}{full:>10.1f}{half:>8.1f}  {fits}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_memory_table(network, size)])
+
+
+def _memory_table(network: VertebraNetwork, own_size: tuple[int, int]) -> list[str]:
+    """Estimated GiB of a training step by input size and batch size, bf16 first; * does not fit."""
+    lines = [
+        f"training memory in GiB, bf16 / float32 (estimate; * is more than a {COLAB_GPU_GIB:.0f} GB GPU has)",
+        f"{'input':<13}" + "".join(f"{f'batch {batch}':>15}" for batch in BATCHES),
+    ]
+    fixed = COPIES_OF_WEIGHTS * FLOAT32_BYTES * count_parameters(network) + RESERVED_GIB * GIB
+    for size in dict.fromkeys((own_size, *SIZES)):
+        body, loss = (part / PROBE_BATCH for part in activation_bytes(network, size, PROBE_BATCH))
+        cells = ""
+        for batch in BATCHES:
+            amounts = [(fixed + batch * (loss + share * body)) / GIB for share in (0.5, 1.0)]
+            cells += f"{' / '.join(f'{a:.1f}' + '*' * (a > COLAB_GPU_GIB) for a in amounts):>15}"
+        lines.append(f"{f'{size[0]} x {size[1]}':<13}{cells}")
+    return lines
