@@ -39,11 +39,11 @@ tensorboard: $(READY)  ## show all runs in a browser
 
 test: $(READY)  ## the fast tests
 	@echo "== tests"
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(READY)  ## the long matrix, the notebook included
 	@echo "== slow tests"
-	$(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 test-all: test test-slow  ## both
 

@@ -30,6 +30,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, help="folder of the data set")
     parser.add_argument("--split", nargs="+", help="splits to take; AASCE also: test, the data set's own part")
     parser.add_argument("--split-file", default=None, help="default for aasce: the committed one")
+    parser.add_argument(
+        "--stored-order", action="store_true", help="aasce: labels as stored, T1 after L5 in 18 films"
+    )
     parser.add_argument("--preset", default="standard", choices=sorted(PRESETS), help="phantom")
     parser.add_argument("--seed", type=int, default=2_000_003, help="phantom: seed of the films")
     parser.add_argument("--films", type=int, default=200, help="phantom: how many films")
@@ -65,6 +68,7 @@ def films_of(arguments: argparse.Namespace, predictor: Predictor):  # type: igno
         part=part,
         split_file=split_file,
         splits=splits,
+        stored_order=arguments.stored_order,
     )
 
 
@@ -121,6 +125,7 @@ def main() -> int:
         "films_identity": films.identity,
         "source": arguments.source,
         "split": arguments.split,
+        "stored_order": arguments.stored_order,
         "hardware": hardware(next(network.parameters()).device),
     }
     write_json(about | summary, out / "metrics.json")

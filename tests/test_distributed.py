@@ -1,6 +1,7 @@
 """Two processes under torchrun train as one does; this file is also the program that they run."""
 
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -95,9 +96,9 @@ def test_two_processes_equal_one_with_the_same_global_batch(ranks, monkeypatch):
     compared = [name for name in one["weights"] if not name.endswith(WITHOUT_EFFECT)]
     distance = {n: float((one["weights"][n] - two["weights"][n]).detach().abs().max()) for n in compared}
     assert max(distance.values()) < 1e-5, sorted(distance.items(), key=lambda item: -item[1])[:5]
-    # Nine steps moved nearly every weight by more than LR: without its gradient a weight would be far off.
+    # Nine steps moved most weights a hundred times as far: without its gradient a weight would be far off.
     moved = [float((one["weights"][name] - start[name]).detach().abs().max()) for name in compared]
-    assert sum(distance > LR for distance in moved) > 0.9 * len(moved)
+    assert statistics.median(moved) > 1e-3
     assert len(one["losses"]) == 9 * 4
     for name, value in one["losses"].items():
         # The norm, because AdamW hardly feels a gradient that is twice too large.

@@ -49,6 +49,8 @@ class DataConfig(Section):
     """Folder of the data set; for AASCE the environment variable VERTEBRA_KP_AASCE also counts."""
     anatomy: Literal["ap_lumbar", "la_lumbar", "ap_whole_spine"] = "la_lumbar"
     """Keypoint schema: which levels and corners are predicted."""
+    stored_order: bool = False
+    """AASCE: leave T1 after L5 in the 18 films that store it there, as published figures do."""
     split_file: str | None = None
     """File of ids, or the name of a committed one (``aasce``); not used by the phantom."""
     train_splits: list[str] = []

@@ -44,7 +44,7 @@ def phantom_films(schema: Schema, preset: str, seed: int, films: int, size: tupl
 def _films_of_splits(config: Config, names: list[str]) -> Films:
     data = config.data
     assert data.split_file is not None  # DataConfig checks it
-    records = read_records(data.source, data.root, data.keypoint_schema)
+    records = read_records(data.source, data.root, data.keypoint_schema, stored_order=data.stored_order)
     chosen = select(records, load_split_file(data.split_file), names)
     return FilmList(chosen, data.keypoint_schema, data.input_size)
 
@@ -58,9 +58,10 @@ def films_of_source(
     part: str | None = None,
     split_file: str | None = None,
     splits: list[str] | None = None,
+    stored_order: bool = False,
 ) -> FilmList:
     """Films for evaluation: a whole source, one of its own parts, or named splits of it."""
-    records = read_records(source, root, schema, part=part)
+    records = read_records(source, root, schema, part, stored_order=stored_order)
     if splits:
         assert split_file is not None
         records = select(records, load_split_file(split_file), splits)

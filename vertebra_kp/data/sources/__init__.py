@@ -13,14 +13,17 @@ __all__ = ["SOURCES", "SourceError", "find_films", "read_records"]
 SOURCES = ("aasce", "buu_lspine", "csv")
 
 
-def read_records(source: str, root: Path | None, schema: Schema, part: str | None = None) -> list[Record]:
+def read_records(
+    source: str, root: Path | None, schema: Schema, part: str | None = None, *, stored_order: bool = False
+) -> list[Record]:
     """Every labelled film of a data set, sorted by id; pixels are not read.
 
-    ``part`` ("training" or "test", default "training") is known to AASCE only. Raises SourceError, which
+    ``part`` ("training" or "test", default "training") and ``stored_order`` (vertebrae as the files have them,
+    T1 last in some) are known to AASCE only. Raises SourceError, which
     lists every problem found, when the layout or a label is not as the format says.
     """
     if source == "aasce":
-        return aasce.read_records(root, schema, part or aasce.PARTS[0])
+        return aasce.read_records(root, schema, part or aasce.PARTS[0], stored_order=stored_order)
     if source not in SOURCES:
         raise SourceError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
     if part is not None:

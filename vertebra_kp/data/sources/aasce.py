@@ -10,7 +10,8 @@ Images", MICCAI 2017. Layout::
 ``p2`` holds whole numbers written by Matlab. ``landmarks.csv`` is the same numbers divided by width and
 height, so the files do not tell whether counting starts at 0 or 1; as Matlab counts from 1, so does this
 reader: the first pixel is (1, 1). Were it 0, every corner would be one pixel off in x and y, and no angle
-or distance would change. Corners stay in the order in which they are stored, errors included.
+or distance would change. In 18 training films T1 is stored
+after L5; it is put first unless the stored order is asked for. Other errors of the labels stay as they are.
 """
 
 import csv
@@ -35,11 +36,13 @@ MATLAB_FIRST_INDEX = 1
 _CASE = re.compile(r"^sunhl-1th-\d{2}-[A-Z][a-z]{2}-\d{4}-(\d+) ")
 
 
-def read_records(root: Path | None, schema: Schema, part: str = PARTS[0]) -> list[Record]:
+def read_records(
+    root: Path | None, schema: Schema, part: str = PARTS[0], *, stored_order: bool = False
+) -> list[Record]:
     """Films of one part, ids are file names, groups are case numbers.
 
     ``root`` is ``boostnet_labeldata`` or the folder that holds it; None asks the environment variable
-    VERTEBRA_KP_AASCE. Raises SourceError for a missing layout, and one that lists every film whose labels
+    VERTEBRA_KP_AASCE. ``stored_order`` leaves T1 last in the films that store it so. Raises SourceError for a missing layout, and one that lists every film whose labels
     are missing, unreadable, not 68 points or not finite.
     """
     if schema.view != "AP" or not set(schema.levels) <= set(LEVELS):
@@ -55,6 +58,8 @@ def read_records(root: Path | None, schema: Schema, part: str = PARTS[0]) -> lis
             continue
         try:
             corners = _read_corners(label_folder / f"{film.name}.mat")
+            if not stored_order:
+                corners = top_vertebra_first(corners)
         except ValueError as error:
             problems.append(f"{film.name}: {error}")
             continue
@@ -66,6 +71,15 @@ def read_records(root: Path | None, schema: Schema, part: str = PARTS[0]) -> lis
     if not records:
         raise SourceError(f"{root / 'data' / part} holds no .jpg film; unpack the data set there")
     return records
+
+
+def top_vertebra_first(corners: np.ndarray) -> np.ndarray:
+    """Corners ``[17, 4, 2]`` from head to foot where T1 is stored after L5, as in 18 training films.
+
+    There every level would be off by one and L5 stand at the neck. Nothing else is changed.
+    """
+    height = corners[..., 1].mean(axis=1)
+    return np.roll(corners, 1, axis=0) if height[-1] < height[0] else corners
 
 
 def case_group(name: str) -> str:
