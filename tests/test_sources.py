@@ -63,6 +63,15 @@ def test_aasce_lumbar_schema_takes_the_last_five_levels(tmp_path):
     np.testing.assert_array_equal(lumbar.points_xy_image, whole.points_xy_image[12:])
 
 
+def test_aasce_top_vertebra_that_is_stored_last_comes_first(tmp_path):
+    down = np.sort(aasce_labels().reshape(17, 4, 2), axis=0)  # x and y grow from level to level
+    root = write_aasce(tmp_path, {FILM: np.roll(down, -1, axis=0).reshape(68, 2)})
+    (record,) = read_records("aasce", root, WHOLE)
+    np.testing.assert_array_equal(record.points_xy_image, down - 0.5)
+    (stored,) = read_records("aasce", root, WHOLE, stored_order=True)
+    np.testing.assert_array_equal(stored.points_xy_image, np.roll(down, -1, axis=0) - 0.5)
+
+
 def test_aasce_root_may_be_the_parent_or_come_from_the_environment(tmp_path, monkeypatch):
     root = write_aasce(tmp_path, {FILM: aasce_labels()})
     monkeypatch.setenv("VERTEBRA_KP_AASCE", str(root))

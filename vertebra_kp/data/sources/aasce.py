@@ -42,8 +42,9 @@ def read_records(
     """Films of one part, ids are file names, groups are case numbers.
 
     ``root`` is ``boostnet_labeldata`` or the folder that holds it; None asks the environment variable
-    VERTEBRA_KP_AASCE. ``stored_order`` leaves T1 last in the films that store it so. Raises SourceError for a missing layout, and one that lists every film whose labels
-    are missing, unreadable, not 68 points or not finite.
+    VERTEBRA_KP_AASCE. ``stored_order`` leaves T1 last in the films that store it so. Raises SourceError for
+    a missing layout, and one that lists every film whose labels are missing, unreadable, not 68 points or
+    not finite.
     """
     if schema.view != "AP" or not set(schema.levels) <= set(LEVELS):
         raise SourceError(
