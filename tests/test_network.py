@@ -352,3 +352,10 @@ def test_imagenet_weights_that_cannot_be_fetched_name_both_ways_out(monkeypatch)
         network_of(backbone={"weights": "imagenet"})
     assert "network.backbone.weights=FILE" in str(caught.value)
     assert "network.backbone.weights=none" in str(caught.value)
+
+
+def test_a_network_whose_checkpoint_follows_does_not_ask_for_the_backbone_weights():
+    config = NetworkConfig.model_validate({"backbone": {"weights": "no_such_file.pt"}})
+    with pytest.raises(WeightsError):
+        build_network(config, SCHEMAS["ap_lumbar"])
+    assert build_network(config, SCHEMAS["ap_lumbar"], load_weights=False).output_stride == 2

@@ -19,6 +19,7 @@ from vertebra_kp.data.datasets import training_films, validation_films
 from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, make_loader
 from vertebra_kp.distributed import Group
+from vertebra_kp.errors import UserError
 from vertebra_kp.inference import codec_of
 from vertebra_kp.losses import KeypointLoss, Targets
 from vertebra_kp.meter import Meter
@@ -69,7 +70,7 @@ def train(
     data, schema = config.data, config.data.keypoint_schema
     films, validation = training_films(config), validation_films(config)
     plan = make_plan(config.train, len(films), group.world_size)
-    state = start_state(config, schema, group, plan.phases[0])
+    state = start_state(config, schema, group, plan.phases[0], load_weights=not resume)
     state.progress.films = f"{films.identity} {validation.identity}"
     folder = _open_folder(path, config, group, resume=resume, overwrite=overwrite)
     if resume:
@@ -280,6 +281,11 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
         evaluated = evaluate_run(network, config, run.validation, limit=config.train.evaluate_films)
         summary = summary_of(evaluated, config.data.keypoint_schema)
         error = summary["mre_px"]
+        if error is None:
+            raise UserError(
+                f"none of the {len(evaluated)} films validated has a labelled corner: nothing can select the best "
+                "checkpoint; raise train.evaluate_films or name other data.validation_splits"
+            )
         epoch = state.step // run.plan.steps_per_epoch
         row = {"step": state.step, "epoch": epoch, "phase": phase.config.name}
         row |= {"train_loss": means["train/total"]} | row_of(summary)

@@ -78,9 +78,7 @@ def load(path: str | Path, device: str | None = None) -> Predictor:
         config = Config.model_validate(checkpoint.config, strict=False)
     except ValueError as error:
         raise CheckpointError(f"{path}: its config is of another version of vertebra_kp: {error}") from error
-    backbone = config.network.backbone.model_copy(update={"weights": "none"})  # they are in the checkpoint
-    network_config = config.network.model_copy(update={"backbone": backbone})
-    network = build_network(network_config, config.data.keypoint_schema)
+    network = build_network(config.network, config.data.keypoint_schema, load_weights=False)
     network.load_state_dict(checkpoint.weights)
     device = choose_device(device)
     return Predictor(network.to(device, memory_format=torch.channels_last), config, checkpoint.step)

@@ -50,10 +50,12 @@ class RunState:
         return self.network if self.average is None else self.average.module
 
 
-def start_state(config: Config, schema: Schema, group: Group, phase: Phase) -> RunState:
+def start_state(
+    config: Config, schema: Schema, group: Group, phase: Phase, *, load_weights: bool = True
+) -> RunState:
     """The state before the first step: the same weights on every rank, other random numbers."""
     torch.manual_seed(config.train.seed)
-    network = build_network(config.network, schema)
+    network = build_network(config.network, schema, load_weights=load_weights)
     network = network.to(group.device, memory_format=torch.channels_last)
     average = None
     if config.train.ema_decay:

@@ -59,11 +59,8 @@ def activation_bytes(network: VertebraNetwork, input_size: tuple[int, int], batc
 def describe(config: Config) -> str:
     """A page of text: every map with its shape, every part with its parameters, cost by batch size."""
     schema, size = config.data.keypoint_schema, config.data.input_size
-    free = config.network.model_copy(
-        update={"backbone": config.network.backbone.model_copy(update={"weights": "none"})}
-    )
     with torch.device("meta"):
-        network = build_network(free, schema)
+        network = build_network(config.network, schema, load_weights=False)
     features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
     output = network(torch.zeros(1, 1, *size, device="meta"))
     lines = [

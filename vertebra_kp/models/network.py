@@ -83,8 +83,11 @@ class VertebraNetwork(nn.Module):
         return self
 
 
-def build_network(config: NetworkConfig, schema: Schema) -> VertebraNetwork:
-    """The network that a config describes, with the backbone's weights loaded when it names some."""
+def build_network(config: NetworkConfig, schema: Schema, *, load_weights: bool = True) -> VertebraNetwork:
+    """The network that a config describes, with the backbone's weights loaded when it names some.
+
+    Without ``load_weights`` all are random: a checkpoint that follows brings its own.
+    """
     stride_of = dict(zip(FEATURE_NAMES, EfficientNetV2S.strides, strict=True))
     # A map finer than the output joins nowhere: projecting it would leave parameters without a gradient.
     skips = frozenset(n for n in config.decoder.skips if stride_of[n] >= config.decoder.output_stride)
@@ -93,7 +96,7 @@ def build_network(config: NetworkConfig, schema: Schema) -> VertebraNetwork:
         widths = zip(FEATURE_NAMES, config.backbone.projection, strict=True)
         projection = {name: width for name, width in widths if name in skips or name == "F4"}
     backbone = EfficientNetV2S(config.backbone.stochastic_depth, projection)
-    if config.backbone.weights != "none":
+    if load_weights and config.backbone.weights != "none":
         backbone.load_weights(config.backbone.weights)
     neck_config = config.neck
     neck = TransformerNeck(
