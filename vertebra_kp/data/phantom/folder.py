@@ -9,9 +9,9 @@ import cv2
 
 from vertebra_kp.anatomy import CORNERS, Schema, State
 from vertebra_kp.data.phantom.film import PhantomFilm, draw_film
+from vertebra_kp.data.sources.csv import HEADER, LABELS
 
-LABELS, TRUTH = "labels.csv", "truth.json"
-HEADER = ("file", "patient", "spacing_mm", "level", "corner", "x", "y", "state")
+TRUTH = "truth.json"
 
 
 def write_films(schema: Schema, preset: str, *, seed: int, films: int, size: tuple[int, int], folder: Path) -> int:
