@@ -12,12 +12,12 @@ from vertebra_kp.data.datasets import films_of_source, phantom_films
 from vertebra_kp.data.phantom import PRESETS
 from vertebra_kp.data.sources import SOURCES
 from vertebra_kp.errors import UserError
-from vertebra_kp.evaluate import Evaluated
+from vertebra_kp.evaluate import Evaluated, evaluate_films
 from vertebra_kp.metrics import film_errors
 from vertebra_kp.predict import Predictor, load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
 from vertebra_kp.run_folder import write_json
-from vertebra_kp.selection import evaluate_run, hardware, summary_of, views_of
+from vertebra_kp.selection import hardware, summary_of, views_of
 from vertebra_kp.visualise import film_grid, film_panel
 
 AASCE_TEST = "test"  # the data set's own part, not a split of the training part
@@ -117,7 +117,7 @@ def main() -> int:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     config, schema, network = predictor.config, predictor.schema, predictor.network
-    evaluated = evaluate_run(network, config, films, progress=True)
+    evaluated = evaluate_films(network, config, films, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     about = {
         "checkpoint": str(arguments.checkpoint),

@@ -20,6 +20,7 @@ from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, make_loader
 from vertebra_kp.distributed import Group
 from vertebra_kp.errors import UserError
+from vertebra_kp.evaluate import evaluate_films
 from vertebra_kp.inference import codec_of
 from vertebra_kp.losses import KeypointLoss, Targets
 from vertebra_kp.meter import Meter
@@ -27,7 +28,7 @@ from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.precision import autocast
 from vertebra_kp.run_folder import RunFolder, RunFolderError, flat_config, open_run_folder, write_json
 from vertebra_kp.schedule import Phase, Plan, enter, frozen_batch_norms, lr_factor, make_plan
-from vertebra_kp.selection import evaluate_run, hardware, row_of, summary_of, views_of
+from vertebra_kp.selection import hardware, row_of, summary_of, views_of
 from vertebra_kp.state import RunState, change_optimiser, checkpoint_of, restore, start_state
 from vertebra_kp.tracking import Tracker
 
@@ -278,7 +279,7 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
     error = None
     if run.group.is_main:
         network = state.evaluated_network
-        evaluated = evaluate_run(network, config, run.validation, limit=config.train.evaluate_films)
+        evaluated = evaluate_films(network, config, run.validation, limit=config.train.evaluate_films)
         summary = summary_of(evaluated, config.data.keypoint_schema)
         error = summary["mre_px"]
         if error is None:
@@ -312,7 +313,7 @@ def final_report(run: Run, state: RunState) -> dict[str, Any]:
     config, schema = run.config, run.config.data.keypoint_schema
     best: Checkpoint = load_checkpoint(run.folder.best)
     state.network.load_state_dict(best.weights)
-    evaluated = evaluate_run(state.network, config, run.validation)
+    evaluated = evaluate_films(state.network, config, run.validation)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     report = {
         "name": config.name,

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import Schema
-from vertebra_kp.codec import HeatmapCodec
+from vertebra_kp.config import Config
 from vertebra_kp.data.films import FilmLabels, Films
 from vertebra_kp.data.loader import FilmDataset, make_loader, sequential
-from vertebra_kp.inference import Prediction, predict_batch
-from vertebra_kp.losses import HeatmapLoss
+from vertebra_kp.inference import Prediction, codec_of, predict_batch
 from vertebra_kp.metrics import FilmResult
 from vertebra_kp.models.network import VertebraNetwork
 
@@ -27,26 +25,22 @@ class Evaluated:
 
 def evaluate_films(
     network: VertebraNetwork,
+    config: Config,
     films: Films,
-    schema: Schema,
-    input_size: tuple[int, int],
-    codec: HeatmapCodec,
-    loss: HeatmapLoss,
     *,
-    batch_size: int = 8,
-    workers: int = 0,
     limit: int | None = None,
     progress: bool = False,
 ) -> list[Evaluated]:
-    """Predict every film (the first ``limit`` of them); the network is left in eval mode."""
+    """Predict every film (the first ``limit`` of them) in float32; the network is left in eval mode."""
     network.eval()
-    dataset = FilmDataset(films, schema, input_size)
+    schema, codec = config.data.keypoint_schema, codec_of(config)
+    dataset = FilmDataset(films, schema, config.data.input_size)
     order = sequential(len(films))[:limit]
-    loader = make_loader(dataset, order, batch_size=batch_size, workers=workers)
+    loader = make_loader(dataset, order, batch_size=config.train.batch_size, workers=config.data.workers)
     evaluated = []
     bar = tqdm(total=len(order), desc="evaluating", unit="film", leave=False, disable=not progress)
     for batch in loader:
-        predictions = predict_batch(network, batch, schema, codec, loss)
+        predictions = predict_batch(network, batch, schema, codec, config.loss.heatmap)
         for labels, prediction in zip(batch.labels, predictions, strict=True):
             evaluated.append(Evaluated(_result(labels, prediction), prediction))
         bar.update(len(predictions))

@@ -10,35 +10,13 @@ from vertebra_kp.anatomy import Schema
 from vertebra_kp.config import Config
 from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, FilmDataset
-from vertebra_kp.evaluate import Evaluated, collapsed_share, evaluate_films
+from vertebra_kp.evaluate import Evaluated, collapsed_share
 from vertebra_kp.inference import codec_of, predict_batch
 from vertebra_kp.metrics import film_errors, summarise
 from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.visualise import FilmView
 
 VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of the worst
-
-
-def evaluate_run(
-    network: VertebraNetwork,
-    config: Config,
-    films: Films,
-    *,
-    limit: int | None = None,
-    progress: bool = False,
-) -> list[Evaluated]:
-    return evaluate_films(
-        network,
-        films,
-        config.data.keypoint_schema,
-        config.data.input_size,
-        codec_of(config),
-        config.loss.heatmap,
-        batch_size=config.train.batch_size,
-        workers=config.data.workers,
-        limit=limit,
-        progress=progress,
-    )
 
 
 def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0) -> dict[str, Any]:
