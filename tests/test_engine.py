@@ -12,9 +12,9 @@ from vertebra_kp.checkpoint import load_checkpoint
 from vertebra_kp.config import Config
 from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.distributed import Group
-from vertebra_kp.engine import Interrupted, train
+from vertebra_kp.engine import Interrupted, batches_from, train
 from vertebra_kp.errors import UserError
-from vertebra_kp.meter import NonFiniteLossError
+from vertebra_kp.meter import Meter, NonFiniteLossError
 from vertebra_kp.models import backbones
 from vertebra_kp.precision import autocast_dtype
 from vertebra_kp.run_folder import RunFolder
@@ -107,6 +107,18 @@ def test_phases_come_in_order_and_the_report_tells_the_best_step(tmp_path, track
     assert tracker.rows == [(4, 5.0), (8, 4.0)]
     assert (report["steps"], report["best_step"]) == (8, 8)
     assert RunFolder(tmp_path).metrics.is_file()
+
+
+def test_a_phase_of_phantoms_sees_new_films_in_every_epoch_and_the_next_one_those_of_the_data():
+    phases = ({"name": "drawn", "films": "phantom", "epochs": 2}, {"name": "labelled", "epochs": 2})
+    run, _ = make_run(tiny_config(films=8, fresh=False, phases=phases))
+    seen = {}
+    with Meter(run.plan, 0, visible=False) as meter:
+        for phase in run.plan.phases:
+            steps = batches_from(run, phase.start, phase.end, meter)
+            seen[phase.config.name] = [film.id for step in steps for batch in step for film in batch.labels]
+    assert len(seen["drawn"]) == len(set(seen["drawn"])) == 16
+    assert sorted(seen["labelled"]) == sorted([run.dataset.films.at(0, i).id for i in range(8)] * 2)
 
 
 def test_accumulating_two_batches_of_two_equals_one_of_four(monkeypatch):

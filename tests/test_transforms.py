@@ -59,7 +59,7 @@ def rng(*seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_image_moves_with_its_corners(seed):
-    config = STILL.model_copy(update={"rotate_deg": 25.0, "scale": 0.25, "shift": 0.05, "flip": True})
+    config = STILL.model_copy(update={"rotate_deg": 25.0, "scale": 0.25, "stretch": 0.3, "shift": 0.05, "flip": True})
     sample = augment(blob_film((91.3, 140.8)), INPUT_SIZE, config, rng(seed))
     (point,) = sample.points_xy[sample.states == State.LABELLED]
     assert np.linalg.norm(centroid(sample.image) - point) < 0.02
@@ -233,6 +233,16 @@ def test_the_random_affine_stays_within_its_ranges_about_the_centre():
         assert (np.abs(moved) <= 0.05 * np.array([128, 192])).all()
 
 
+def test_a_stretch_changes_height_against_width_and_keeps_the_area():
+    config = AugmentConfig(rotate_deg=0, scale=0, stretch=0.2, shift=0)
+    matrices = [random_affine(INPUT_SIZE, config, rng(seed)) for seed in range(50)]
+    ratios = np.array([matrix[1, 1] / matrix[0, 0] for matrix in matrices])
+    assert [np.linalg.det(matrix) for matrix in matrices] == pytest.approx([1] * 50)
+    # 50 uniform draws miss the outer tenth of the range at either end with a chance of 2 x 0.95^50 = 15 %; its
+    # outer half with 2 x 0.75^50, one in a million.
+    assert 0.8 <= ratios.min() < 0.9 and 1.1 < ratios.max() <= 1.2
+
+
 @pytest.fixture
 def record_of(tmp_path):
     """Write an image and return its record with the given labels."""
@@ -264,10 +274,10 @@ def test_a_small_film_is_not_resized(record_of):
 
 
 def test_the_geometry_of_a_phase_scales_geometry_and_nothing_else():
-    full = AugmentConfig(rotate_deg=8.0, scale=0.2, shift=0.1, gamma=0.3, noise=0.05)
+    full = AugmentConfig(rotate_deg=8.0, scale=0.2, stretch=0.4, shift=0.1, gamma=0.3, noise=0.05)
     weak = full.with_geometry(0.25)
-    assert (weak.rotate_deg, weak.scale, weak.shift) == (2.0, 0.05, 0.025)
-    assert weak == full.model_copy(update={"rotate_deg": 2.0, "scale": 0.05, "shift": 0.025})
+    quarter = {"rotate_deg": 2.0, "scale": 0.05, "stretch": 0.1, "shift": 0.025}
+    assert weak == full.model_copy(update=quarter)
 
 
 def test_corners_beyond_the_film_are_masked_and_reported_with_the_file(record_of, caplog):

@@ -86,6 +86,8 @@ class AugmentConfig(Section):
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 5.0
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Relative: 0.1 draws factors from 0.9 to 1.1."""
+    stretch: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Height against width, the area kept: 0.1 draws ratios from 0.9 to 1.1."""
     shift: Fraction = 0.04
     """Fraction of the input size."""
     flip: bool = False
@@ -102,8 +104,8 @@ class AugmentConfig(Section):
     """Probability of a blank rectangle."""
 
     def with_geometry(self, strength: float) -> "AugmentConfig":
-        """The same with rotation, scale and shift times ``strength``."""
-        names = ("rotate_deg", "scale", "shift")
+        """The same with rotation, scale, stretch and shift times ``strength``."""
+        names = ("rotate_deg", "scale", "stretch", "shift")
         return self.model_copy(update={name: getattr(self, name) * strength for name in names})
 
 
@@ -188,6 +190,9 @@ class PhaseConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     epochs: Annotated[int, Field(ge=1)]
+    films: Literal["data", "phantom"] = "data"
+    """``phantom`` trains this phase on drawn films of ``data.phantom``'s preset and seed, new ones in every epoch
+    and as many as the data set has; validation stays on the data set."""
     freeze_stages: Annotated[int, Field(ge=0, le=6)] = 0
     """0 freezes nothing, n the backbone's stem and first n stages."""
     freeze: list[Literal["neck", "decoder", "heatmap_head", "presence_head"]] = []

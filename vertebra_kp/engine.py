@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vertebra_kp.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vertebra_kp.config import Config
-from vertebra_kp.data.datasets import training_films, validation_films
+from vertebra_kp.config import Config, PhaseConfig
+from vertebra_kp.data.datasets import films_of_phase, training_films, validation_films
 from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, make_loader
 from vertebra_kp.distributed import Group
@@ -200,7 +200,7 @@ def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
     enter(network, phase.config)
     change_optimiser(state, config, phase)
     if state.step == 0:
-        calibrate_frozen_batch_norm(run, network)
+        calibrate_frozen_batch_norm(run, network, dataset_of_phase(run, phase.config))
     if run.tracker:
         text, index = phase.config.model_dump_json(indent=1), run.plan.phases.index(phase)
         run.tracker.phase(state.step, phase.config.name, text, index=index)
@@ -214,7 +214,7 @@ def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
 
 
 @torch.no_grad()
-def calibrate_frozen_batch_norm(run: Run, network: VertebraNetwork) -> None:
+def calibrate_frozen_batch_norm(run: Run, network: VertebraNetwork, dataset: FilmDataset) -> None:
     """Statistics of frozen layers with random weights, from a few batches: (0, 1) would be wrong for them.
 
     Layers that a later phase freezes have been trained by then, or were frozen and calibrated here.
@@ -231,8 +231,8 @@ def calibrate_frozen_batch_norm(run: Run, network: VertebraNetwork) -> None:
         norm.momentum = None  # the plain mean over all batches
         norm.train()
     # The same films on every process, so that every process gets the same statistics.
-    sampler = EpochSampler(len(run.dataset), 0, seed=run.config.train.seed, batch_size=1)
-    loader = make_loader(run.dataset, sampler.first(batches * size), batch_size=size, workers=0)
+    sampler = EpochSampler(len(dataset), 0, seed=run.config.train.seed, batch_size=1)
+    loader = make_loader(dataset, sampler.first(batches * size), batch_size=size, workers=0)
     for batch in loader:
         network(batch.image.to(run.group.device))
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -245,8 +245,7 @@ def batches_from(run: Run, step: int, end: int, meter: Meter) -> Iterator[list[B
     config, group, plan = run.config.train, run.group, run.plan
     while step < end:
         epoch, done = divmod(step, plan.steps_per_epoch)
-        augmentation = run.config.augment.with_geometry(plan.phase_at(step).config.geometry)
-        dataset = replace(run.dataset, augmentation=augmentation)
+        dataset = dataset_of_phase(run, plan.phase_at(step).config)
         sampler = EpochSampler(
             len(dataset),
             epoch,
@@ -271,6 +270,14 @@ def batches_from(run: Run, step: int, end: int, meter: Meter) -> Iterator[list[B
             meter.waited(time.perf_counter() - started)
             yield batches
             step += 1
+
+
+def dataset_of_phase(run: Run, phase: PhaseConfig) -> FilmDataset:
+    return replace(
+        run.dataset,
+        films=films_of_phase(run.config, phase, run.dataset.films),
+        augmentation=run.config.augment.with_geometry(phase.geometry),
+    )
 
 
 def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str, float]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vertebra_kp.anatomy import Schema
-from vertebra_kp.config import Config
+from vertebra_kp.config import Config, PhaseConfig
 from vertebra_kp.data.films import FilmList, Films, PhantomFilms
 from vertebra_kp.data.sources import read_records
 from vertebra_kp.data.splits import load_split_file, select
@@ -21,6 +21,16 @@ def training_films(config: Config) -> Films:
             fresh=phantom.fresh,
         )
     return _films_of_splits(config, data.train_splits)
+
+
+def films_of_phase(config: Config, phase: PhaseConfig, films: Films) -> Films:
+    """What a phase trains on: the training ``films``, or as many phantoms."""
+    if phase.films == "data":
+        return films
+    data, phantom = config.data, config.data.phantom
+    return PhantomFilms(
+        data.keypoint_schema, phantom.preset, phantom.seed, len(films), data.input_size, fresh=True
+    )
 
 
 def validation_films(config: Config) -> Films:

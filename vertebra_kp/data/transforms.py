@@ -57,14 +57,15 @@ def _sample(film: Film, placement: np.ndarray, input_size: tuple[int, int]) -> S
 
 
 def random_affine(size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Rotation and scaling about the centre, then a shift, drawn uniformly from the config's ranges."""
+    """Rotation, scaling and stretching about the centre, then a shift, drawn uniformly from the config's ranges."""
     height, width = size
     angle = rng.uniform(-config.rotate_deg, config.rotate_deg)
     factor = 1 + rng.uniform(-config.scale, config.scale)
+    stretch = np.sqrt(1 + rng.uniform(-config.stretch, config.stretch))
     dx, dy = rng.uniform(-config.shift, config.shift, 2) * (width, height)
     to_centre = translate(-width / 2, -height / 2)
     back = translate(width / 2 + dx, height / 2 + dy)
-    return compose(to_centre, rotate(angle), scale(factor), back)
+    return compose(to_centre, rotate(angle), scale(factor / stretch, factor * stretch), back)
 
 
 def change_intensity(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
