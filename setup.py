@@ -26,6 +26,7 @@ DEVELOPMENT = [
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",
+    "tifffile",
     "nbclient>=0.10",
     "nbformat>=5.10",
     "ipykernel>=6.29",

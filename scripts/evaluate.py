@@ -8,9 +8,12 @@ from pathlib import Path
 
 import cv2
 
+from vertebra_kp.config import DataConfig
 from vertebra_kp.data.datasets import films_of_source, phantom_films
+from vertebra_kp.data.films import Films
 from vertebra_kp.data.phantom import PRESETS
 from vertebra_kp.data.sources import SOURCES
+from vertebra_kp.data.splits import split_hash
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import Evaluated, evaluate_films
 from vertebra_kp.metrics import film_errors
@@ -27,11 +30,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
     parser.add_argument("--source", choices=(*SOURCES, "phantom"), required=True)
-    parser.add_argument("--root", type=Path, help="folder of the data set")
+    parser.add_argument("--root", type=Path, help="folder of the data set; default: where the network trained")
     parser.add_argument("--split", nargs="+", help="splits to take; AASCE also: test, the data set's own part")
-    parser.add_argument("--split-file", default=None, help="default for aasce: the committed one")
+    parser.add_argument("--split-file", help="default: the one the network trained with; for aasce the committed")
     parser.add_argument(
-        "--stored-order", action="store_true", help="aasce: labels as stored, T1 after L5 in 18 films"
+        "--stored-order",
+        action=argparse.BooleanOptionalAction,
+        help="aasce: labels as stored, T1 after L5 in 18 films; default: as the network was trained",
     )
     parser.add_argument("--preset", default="standard", choices=sorted(PRESETS), help="phantom")
     parser.add_argument("--seed", type=int, default=2_000_003, help="phantom: seed of the films")
@@ -46,19 +51,29 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def films_of(arguments: argparse.Namespace, predictor: Predictor):  # type: ignore[no-untyped-def]
-    data = predictor.config.data
-    schema = predictor.schema
+def take_from_training(arguments: argparse.Namespace, data: DataConfig) -> None:
+    """What was not said, as the network was trained, where it was trained on this source."""
+    same_source = arguments.source == data.source
+    if arguments.root is None and same_source:
+        arguments.root = data.root
+    if arguments.split_file is None:
+        committed = "aasce" if arguments.source == "aasce" else None
+        arguments.split_file = data.split_file if same_source else committed
+    if arguments.stored_order is None:
+        arguments.stored_order = data.stored_order and same_source
+
+
+def films_of(arguments: argparse.Namespace, predictor: Predictor) -> Films:
+    data, schema = predictor.config.data, predictor.schema
     if arguments.source == "phantom":
         return phantom_films(schema, arguments.preset, arguments.seed, arguments.films, data.input_size)
     part, splits = None, arguments.split
     if arguments.source == "aasce" and splits == [AASCE_TEST]:
-        part, splits = "test", None
-    if arguments.source == "aasce" and not splits:
+        part, splits = AASCE_TEST, None
+    elif not splits and arguments.source == data.source:
         trained = ", ".join(data.train_splits)
-        print(f"note: all films of the training part, also those that may have trained the network ({trained})")
-    split_file = arguments.split_file or ("aasce" if arguments.source == "aasce" else None)
-    if splits and split_file is None:
+        print(f"note: all labelled films, also those that may have trained the network ({trained}); see --split")
+    if splits and arguments.split_file is None:
         raise UserError(f"--split {' '.join(splits)} needs --split-file FILE for source {arguments.source}")
     return films_of_source(
         arguments.source,
@@ -66,7 +81,7 @@ def films_of(arguments: argparse.Namespace, predictor: Predictor):  # type: igno
         schema,
         data.input_size,
         part=part,
-        split_file=split_file,
+        split_file=arguments.split_file,
         splits=splits,
         stored_order=arguments.stored_order,
     )
@@ -109,13 +124,19 @@ def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        predictor = load(arguments.checkpoint, arguments.device)
-        films = films_of(arguments, predictor)
-    except UserError as error:
+        measure(arguments)
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def measure(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    predictor = load(arguments.checkpoint, arguments.device)
+    take_from_training(arguments, predictor.config.data)
+    films = films_of(arguments, predictor)
     config, schema, network = predictor.config, predictor.schema, predictor.network
     evaluated = evaluate_films(network, config, films, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
@@ -125,19 +146,19 @@ def main() -> int:
         "films_identity": films.identity,
         "source": arguments.source,
         "split": arguments.split,
+        "split_file_sha256": split_hash(arguments.split_file) if arguments.split else None,
         "stored_order": arguments.stored_order,
         "hardware": hardware(next(network.parameters()).device),
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")
-    predictions = [FilmPrediction(item.result.id, item.result.size, item.prediction) for item in evaluated]
+    predictions = [FilmPrediction(item.file, item.result.size, item.prediction) for item in evaluated]
     write_predictions(predictions, schema, out)
     worst = views_of(network, config, films, evaluated, worst=True)
     picture = film_grid([film_panel(view, schema) for view in worst], columns=2)
     cv2.imwrite(str(out / "worst_films.png"), picture[..., ::-1])
     print_summary(summary)
     print(f"written to {out}: metrics.json, films.csv, predictions.json, predictions.csv, worst_films.png")
-    return 0
 
 
 if __name__ == "__main__":

@@ -66,12 +66,12 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         films = find_films(arguments.inputs)
+        overlays: Path = arguments.out / "overlays"
+        overlays.mkdir(parents=True, exist_ok=True)
         predictor = load(arguments.checkpoint, arguments.device)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    overlays: Path = arguments.out / "overlays"
-    overlays.mkdir(parents=True, exist_ok=True)
     done, skipped = [], 0
     named = zip(films, overlay_paths(films, overlays), strict=True)
     try:

@@ -27,10 +27,11 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         content = make_splits(arguments)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    arguments.out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return 1
     for name, ids in content["splits"].items():
         print(f"{name}: {len(ids)} films of {len({content['groups'][id] for id in ids})} groups")
     print(f"left out: {sum(map(len, content['left_out'].values()))} films; written to {arguments.out}")
@@ -46,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--leave-out", type=Path, help="text file of ids that stand in no split, one a line")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument(
-        "--calibration", type=int, help="films of the calibration part (default: 40, at most 10 %)"
+        "--calibration", type=int, help="films of the calibration part (default: 40, at most 10 %%)"
     )
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()

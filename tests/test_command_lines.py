@@ -9,8 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scipy.io import savemat
 
+import vertebra_kp
 from vertebra_kp.anatomy import SCHEMAS, State
+from vertebra_kp.config_io import load_config
 from vertebra_kp.data.phantom import draw_film
 
 REPOSITORY = Path(__file__).parents[1]
@@ -19,15 +22,19 @@ TINY = [
     "data.workers=0",
     "train.batch_size=2",
     "train.batch_norm_calibration=1",
-    "train.phases.0.epochs=1",
-    "train.phases.1.epochs=1",
     "train.evaluate_films=2",
 ]
 TINY_PHANTOM = ["data.phantom.films=4", "data.phantom.validation_films=2"]
 
 
-def run(script, *arguments, environment=None):
-    command = [sys.executable, str(REPOSITORY / "scripts" / f"{script}.py"), *map(str, arguments)]
+def tiny(config):
+    """Overrides that make one epoch of every phase of a shipped config, at a tiny size."""
+    phases = load_config(REPOSITORY / "configs" / f"{config}.yaml").train.phases
+    return [*TINY, *(f"train.phases.{i}.epochs=1" for i in range(len(phases)))]
+
+
+def run(script, *arguments, environment=None, launcher=()):
+    command = [sys.executable, *launcher, str(REPOSITORY / "scripts" / f"{script}.py"), *map(str, arguments)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=REPOSITORY, check=False)
 
@@ -37,7 +44,7 @@ def trained(tmp_path_factory):
     """The run folder of a tiny quickstart."""
     folder = tmp_path_factory.mktemp("runs") / "quickstart"
     config = REPOSITORY / "configs" / "quickstart.yaml"
-    done = run("train", "--config", config, "--run-dir", folder, "--set", *TINY, *TINY_PHANTOM)
+    done = run("train", "--config", config, "--run-dir", folder, "--set", *tiny("quickstart"), *TINY_PHANTOM)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -60,7 +67,7 @@ def test_training_leaves_everything_that_other_tools_look_for(trained):
 def test_an_existing_run_is_refused_and_stays_as_it_is(trained):
     before = (trained / "checkpoints" / "last.pt").read_bytes()
     config = REPOSITORY / "configs" / "quickstart.yaml"
-    refused = run("train", "--config", config, "--run-dir", trained, "--set", *TINY, *TINY_PHANTOM)
+    refused = run("train", "--config", config, "--run-dir", trained, "--set", *tiny("quickstart"), *TINY_PHANTOM)
     assert refused.returncode == 1
     assert "--resume" in refused.stderr
     assert "--overwrite" in refused.stderr
@@ -102,9 +109,53 @@ def test_predict_gives_every_level_and_skips_a_broken_film(trained, tmp_path):
     assert list(predicted["levels"]) == ["L1", "L2", "L3", "L4", "L5", "S1"]
     assert list(predicted["levels"]["L3"]["corners"]) == ["TL", "TR", "BL", "BR"]
     assert list(predicted["levels"]["S1"]["corners"]) == ["TL", "TR"]
-    rows = (out / "predictions.csv").read_text().splitlines()
-    assert len(rows) == 1 + 22
+    for level in predicted["levels"].values():
+        assert level.keys() == {"presence", "corners", "scores", "covariances"}
+        assert 0 <= level["presence"] <= 1
+        assert level["corners"].keys() == level["scores"].keys() == level["covariances"].keys()
+        assert np.array(list(level["corners"].values())).shape[1:] == (2,)
+        assert np.array(list(level["covariances"].values())).shape[1:] == (2, 2)
+    header, *rows = (out / "predictions.csv").read_text().splitlines()
+    assert header == "file,level,presence,corner,x,y,score,var_x,cov_xy,var_y"
+    assert len(rows) == 22
     assert len(list((out / "overlays").iterdir())) == 1
+
+
+def test_a_film_is_predicted_from_python_as_by_the_script(trained, tmp_path):
+    drawn = film(tmp_path / "film.png")
+    best = trained / "checkpoints" / "best.pt"
+    out = tmp_path / "out"
+    done = run("predict", "--checkpoint", best, tmp_path / "film.png", "--out", out, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    (by_script,) = json.loads((out / "predictions.json").read_text())["films"]
+    first_corner = by_script["levels"]["L1"]["corners"]["TL"]
+    predictor = vertebra_kp.load(best, "cpu")
+    from_path, from_array = predictor.predict(tmp_path / "film.png"), predictor.predict(drawn.image)
+    np.testing.assert_array_equal(from_path.points_xy_image, from_array.points_xy_image)
+    np.testing.assert_allclose(from_path.points_xy_image[0, 0], first_corner, atol=0.01)
+    with pytest.raises(ValueError, match="uint8 or uint16"):
+        predictor.predict(drawn.image / 255)
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py")))
+def test_every_script_explains_itself(script):
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(trained, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    film(tmp_path / "film.png")
+    checkpoint = ["--checkpoint", trained / "checkpoints" / "best.pt"]
+    for done in (
+        run("predict", *checkpoint, tmp_path / "film.png", "--out", tmp_path / "file"),
+        run("evaluate", *checkpoint, "--source", "phantom", "--out", tmp_path / "file"),
+        run("train", "--config", REPOSITORY / "configs" / "quickstart.yaml", "--run-dir", tmp_path / "file"),
+    ):
+        assert done.returncode == 1
+        assert str(tmp_path / "file") in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -156,7 +207,7 @@ def write_buu(root, folder, schema, films):
     [("AP", "ap_lumbar", "buu_lspine_ap"), ("LA", "la_lumbar", "buu_lspine_la")],
 )
 def test_the_buu_lspine_configs_train_and_evaluate_from_the_readme_commands(tmp_path, folder, schema, config):
-    root, split = tmp_path / "data", tmp_path / "split.json"
+    root, split = tmp_path / "data", tmp_path / "splits" / "mine.json"
     write_buu(root, folder, schema, 12)
     made = run(
         "split_data", "--source", "buu_lspine", "--anatomy", schema, "--root", root,
@@ -164,16 +215,17 @@ def test_the_buu_lspine_configs_train_and_evaluate_from_the_readme_commands(tmp_
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     path = REPOSITORY / "configs" / f"{config}.yaml"
-    overrides = [*TINY, f"data.root={root}", f"data.split_file={split}"]
+    overrides = [*tiny(config), f"data.root={root}", f"data.split_file={split}"]
     done = run("train", "--config", path, "--run-dir", tmp_path / "run", "--set", *overrides)
     assert done.returncode == 0, done.stderr
     best = tmp_path / "run" / "checkpoints" / "best.pt"
-    measured = run(
-        "evaluate", "--checkpoint", best, "--source", "buu_lspine", "--root", root,
-        "--split", "fold0", "--split-file", split, "--out", tmp_path / "out",
-    )  # fmt: skip
+    # Folder and split file are those of the training.
+    out = tmp_path / "out"
+    measured = run("evaluate", "--checkpoint", best, "--source", "buu_lspine", "--split", "fold0", "--out", out)
     assert measured.returncode == 0, measured.stderr
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["films"] == 2
+    assert json.loads((out / "metrics.json").read_text())["films"] == 2
+    for predicted in json.loads((out / "predictions.json").read_text())["films"]:
+        assert Path(predicted["file"]).is_file()
 
 
 @pytest.mark.slow
@@ -184,12 +236,68 @@ def test_the_aasce_configs_train_on_the_real_films(tmp_path, config):
     if not root.is_dir():
         pytest.skip(f"AASCE is not at {root}; name its folder in VERTEBRA_KP_AASCE")
     path = REPOSITORY / "configs" / f"{config}.yaml"
-    small = [*TINY, f"data.root={root}", "train.batch_size=64"]
+    small = [*tiny(config), f"data.root={root}", "train.batch_size=64"]
     done = run("train", "--config", path, "--run-dir", tmp_path / "run", "--set", *small)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]
     assert figures["films"] == 85
     assert figures["cobb_mae_deg"] is not None
+
+
+def write_aasce(root, part, films):
+    """AASCE's layout from phantom films, corners in Matlab's indices."""
+    for folder in ("data", "labels"):
+        (root / folder / part).mkdir(parents=True)
+    for i in range(films):
+        name = f"sunhl-1th-01-Jan-2017-{i} A AP.jpg"
+        drawn = film(root / "data" / part / name, i, "ap_whole_spine", (400, 200))
+        savemat(root / "labels" / part / f"{name}.mat", {"p2": drawn.points_xy_image.reshape(68, 2) + 0.5})
+
+
+def test_the_test_part_of_aasce_is_measured_and_called_what_it_is(tmp_path):
+    root = tmp_path / "boostnet_labeldata"
+    write_aasce(root, "training", 4)
+    write_aasce(root, "test", 2)
+    split = tmp_path / "splits" / "mine.json"
+    ids = [f"sunhl-1th-01-Jan-2017-{i} A AP.jpg" for i in range(4)]
+    split.parent.mkdir()
+    split.write_text(json.dumps({"source": "aasce", "splits": {"one": ids[:2], "two": ids[2:]}}))
+    config = REPOSITORY / "configs" / "aasce_cpu.yaml"
+    splits = [f"data.split_file={split}", "data.train_splits=[one]", "data.validation_splits=[two]"]
+    done = run(
+        "train", "--config", config, "--run-dir", tmp_path / "run",
+        "--set", *tiny("aasce_cpu"), *splits, f"data.root={root}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    for part, note in (["test"], False), (["two"], False), ([], True):
+        out = tmp_path / f"out {part}"
+        which = ["--split", *part] if part else []
+        measured = run("evaluate", "--checkpoint", best, "--source", "aasce", *which, "--out", out)
+        assert measured.returncode == 0, measured.stderr
+        assert json.loads((out / "metrics.json").read_text())["films"] == (2 if part else 4)
+        assert ("may have trained" in measured.stdout) == note
+
+
+@pytest.mark.slow
+def test_own_films_train_from_the_readme_commands_and_on_two_processes(tmp_path):
+    films, split, folder = tmp_path / "films", tmp_path / "splits" / "own.json", tmp_path / "run"
+    for arguments in (
+        ["make_phantom", "--anatomy", "la_lumbar", "--films", 12, "--size", 128, 64, "--out", films],
+        ["split_data", "--source", "csv", "--anatomy", "la_lumbar", "--root", films, "--out", split],
+    ):
+        done = run(*arguments)
+        assert done.returncode == 0, done.stderr
+    overrides = [*tiny("own_films"), f"data.root={films}", f"data.split_file={split}"]
+    train = ["--config", REPOSITORY / "configs" / "own_films.yaml", "--run-dir", folder, "--device", "cpu"]
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = run("train", *train, "--set", *overrides, launcher=two)
+    assert done.returncode == 0, done.stderr
+    first = json.loads((folder / "metrics.json").read_text())
+    assert first["validation"]["films"] > 0
+    resumed = run("train", *train, "--resume", "--set", *overrides, launcher=two)  # nothing is left to do
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((folder / "metrics.json").read_text())["best_step"] == first["best_step"]
 
 
 def test_a_phantom_folder_is_read_back_as_csv_source(trained, tmp_path):

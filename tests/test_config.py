@@ -375,6 +375,13 @@ def test_a_folder_and_a_film_are_no_configs(tmp_path):
         assert "cannot be read as text" in line
 
 
+def test_rules_between_fields_are_told_together(write):
+    path = write("name: x\ndata: {source: csv, input_size: [250, 128]}\ntrain: {phases: [{name: a, epochs: 1}]}\n")
+    told = "\n".join(problems(path))
+    for part in ("pad to (256, 128)", "split_file is needed", "train_splits is empty", "validation_splits is empty"):
+        assert part in told
+
+
 def test_all_problems_are_told_at_once_without_words_of_the_validator(write):
     path = write(
         "nmae: x\n"

@@ -81,8 +81,9 @@ def test_only_labelled_corners_count():
     summary = summarise([dataclasses.replace(with_states(result, states), points=points)], LATERAL)
     assert summary["corners"] == 20
     assert summary["mre_px"] == pytest.approx(5)
-    assert summary["per_corner"]["L1.TR"] is None
-    assert summary["per_corner"]["L1.TL"] == pytest.approx(5)
+    unmeasured = {"mre_px": None, "median_px": None, "sdr_mm": None, "sdr_px": None}
+    assert summary["per_corner"]["L1.TR"] == unmeasured
+    assert summary["per_corner"]["L1.TL"]["mre_px"] == pytest.approx(5)
 
 
 def test_a_film_with_more_labelled_corners_weighs_more():
@@ -97,9 +98,14 @@ def test_errors_are_told_by_level_and_by_corner():
     offset = np.zeros((6, 4, 2))
     offset[3, 2] = (0, 8)  # L4.BL alone
     summary = summarise([film(LATERAL, offset=offset)], LATERAL)
-    assert summary["per_level"] == pytest.approx({"L1": 0, "L2": 0, "L3": 0, "L4": 2, "L5": 0, "S1": 0})
-    assert {name for name, mre in summary["per_corner"].items() if mre} == {"L4.BL"}
-    assert len(summary["per_corner"]) == 22
+    by_level, by_corner = summary["per_level"], summary["per_corner"]
+    assert list(by_level) == list(LATERAL.levels)
+    assert {level: figures["mre_px"] for level, figures in by_level.items() if figures["mre_px"]} == {"L4": 2}
+    assert by_level["L4"]["median_px"] == 0
+    assert by_level["L4"]["sdr_px"] == {"2": 75, "5": 75, "10": 100, "20": 100, "50": 100}
+    assert [name for name, figures in by_corner.items() if figures["mre_px"]] == ["L4.BL"]
+    assert by_corner["L4.BL"]["median_px"] == pytest.approx(8)
+    assert len(by_corner) == 22
 
 
 @pytest.mark.parametrize("direction", [-1, 1])

@@ -140,7 +140,7 @@ def test_norms_biases_and_positions_are_not_decayed_and_all_else_is(network):
 # --- moments across phases ------------------------------------------------------------------------------
 
 
-def test_moments_carry_over_by_name_and_frozen_parameters_keep_none(monkeypatch):
+def test_moments_carry_over_by_name_and_those_of_frozen_parameters_wait(monkeypatch):
     monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
     phases = [{"name": "a", "epochs": 1, "freeze_stages": 2}, {"name": "b", "epochs": 1, "freeze_stages": 5}]
     neck = {"depth": 1, "width": 32}
@@ -169,3 +169,11 @@ def test_moments_carry_over_by_name_and_frozen_parameters_keep_none(monkeypatch)
         torch.testing.assert_close(
             moments["exp_avg_sq"], torch.full_like(moments["exp_avg_sq"], 0.00025), msg=name
         )
+
+    # Back to the first phase: what was frozen in between goes on where it stopped.
+    enter(state.network, plan.phases[0].config)
+    change_optimiser(state, config, plan.phases[0])
+    again = moments_by_name(state.optimiser, state.network)
+    assert again.keys() == before.keys()
+    for name, moments in again.items():
+        torch.testing.assert_close(moments["exp_avg"], torch.full_like(moments["exp_avg"], 0.05), msg=name)

@@ -325,6 +325,15 @@ def test_csv_films_without_a_patient_are_groups_of_their_own(tmp_path):
     ]
 
 
+def test_csv_names_the_films_that_have_no_row(tmp_path, caplog):
+    write_table(tmp_path, "a.png,,,L1,TL,1,2,labelled", films=("a.png", "deep/forgotten.png", "new.tif"))
+    (record,) = read_records("csv", tmp_path, AP)
+    assert record.id == "a.png"
+    (warning,) = caplog.messages
+    assert "labels.csv: 2 films have no row" in warning
+    assert "deep/forgotten.png, new.tif" in warning
+
+
 def test_csv_saved_by_a_spreadsheet_is_read(tmp_path):
     write_table(tmp_path, "a.png , P1,, L1,TL, 1.5,2 ,labelled", "", ",,,,,,,", encoding="utf-8-sig")
     (record,) = read_records("csv", tmp_path, AP)

@@ -253,7 +253,7 @@ def test_the_script_makes_the_same_loadable_file_twice(tmp_path):
 
 def test_the_script_reports_a_missing_data_set_in_one_line(tmp_path):
     run = run_script("--source aasce --root", tmp_path / "none", "--out", tmp_path / "x.json", check=False)
-    assert run.returncode == 2
+    assert run.returncode == 1
     assert run.stderr.startswith("error: ")
     assert run.stderr.count("\n") == 1
     assert not (tmp_path / "x.json").exists()

@@ -40,7 +40,7 @@ def evaluate(tracker: Tracker, step: int, row: dict, views: list[FilmView] | Non
         "mre_mm": None,
         "sdr_px": {"2": 40.0, "5": 90.0},
         "sdr_mm": None,
-        "per_level": dict.fromkeys(SCHEMA.levels, 2.5),
+        "per_level": {level: {"mre_px": 2.5} for level in SCHEMA.levels},
     }
     tracker.evaluation(step, row, summary, views or [], views or [], SCHEMA)
 

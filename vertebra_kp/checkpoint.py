@@ -12,6 +12,8 @@ from vertebra_kp.errors import UserError
 
 FORMAT = 1
 
+Moments = dict[str, dict[str, Tensor]]  # the optimiser's state by parameter name
+
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file and the remedy."""
@@ -30,7 +32,7 @@ class Checkpoint:
     step: int
     network: dict[str, Tensor]
     average: dict[str, Tensor] | None
-    moments: dict[str, dict[str, Tensor]]
+    moments: Moments
     scaler: dict[str, Any]
     random: list[dict[str, Tensor]]
     progress: dict[str, Any]
@@ -71,7 +73,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(**content)
 
 
-def moments_by_name(optimiser: torch.optim.Optimizer, network: nn.Module) -> dict[str, dict[str, Tensor]]:
+def moments_by_name(optimiser: torch.optim.Optimizer, network: nn.Module) -> Moments:
     """The optimiser's state of each parameter under the parameter's name."""
     return {
         name: dict(optimiser.state[parameter])
@@ -80,9 +82,7 @@ def moments_by_name(optimiser: torch.optim.Optimizer, network: nn.Module) -> dic
     }
 
 
-def restore_moments(
-    optimiser: torch.optim.Optimizer, network: nn.Module, moments: dict[str, dict[str, Tensor]]
-) -> None:
+def restore_moments(optimiser: torch.optim.Optimizer, network: nn.Module, moments: Moments) -> None:
     """Give the parameters that this optimiser trains their earlier state; others keep none."""
     trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     for name, parameter in network.named_parameters():

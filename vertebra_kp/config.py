@@ -66,17 +66,20 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        problems = []
         padded = tuple(-(-side // STRIDE) * STRIDE for side in self.input_size)
         if padded != self.input_size:
-            raise ValueError(f"input_size must be divisible by {STRIDE}, got {self.input_size}; pad to {padded}")
+            problems.append(f"input_size must be divisible by {STRIDE}, got {self.input_size}; pad to {padded}")
         if self.source != "phantom":
             if not self.split_file:
-                raise ValueError(f"split_file is needed for source {self.source}")
+                problems.append(f"split_file is needed for source {self.source}")
             for part in ("train_splits", "validation_splits"):
                 if not getattr(self, part):
-                    raise ValueError(f"{part} is empty: name at least one split of {self.split_file}")
+                    problems.append(f"{part} is empty: name at least one split of {self.split_file}")
             if shared := set(self.train_splits) & set(self.validation_splits):
-                raise ValueError(f"splits {sorted(shared)} are in train_splits and validation_splits")
+                problems.append(f"splits {sorted(shared)} are in train_splits and validation_splits")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
 

@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from vertebra_kp.config import Config, PhaseConfig
 from vertebra_kp.data.datasets import films_of_phase, training_films, validation_films
 from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, make_loader
+from vertebra_kp.data.splits import split_hash
 from vertebra_kp.distributed import Group
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import evaluate_films
@@ -26,7 +27,14 @@ from vertebra_kp.losses import KeypointLoss, Targets
 from vertebra_kp.meter import Meter
 from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.precision import autocast
-from vertebra_kp.run_folder import RunFolder, RunFolderError, flat_config, open_run_folder, write_json
+from vertebra_kp.run_folder import (
+    RunFolder,
+    RunFolderError,
+    check_run_folder,
+    flat_config,
+    open_run_folder,
+    write_json,
+)
 from vertebra_kp.schedule import Phase, Plan, enter, frozen_batch_norms, lr_factor, make_plan
 from vertebra_kp.selection import hardware, row_of, summary_of, views_of
 from vertebra_kp.state import RunState, change_optimiser, checkpoint_of, restore, start_state
@@ -60,8 +68,9 @@ def train(
 ) -> dict[str, Any]:
     """Train, select the best checkpoint by landmark error, and return what ``metrics.json`` holds.
 
-    The run folder ``path`` is touched last, when films, labels and weights are known to be good: a mistake in
-    the config costs no earlier run. The report comes back on the main process, an empty one on others.
+    The run folder ``path`` is looked at first and touched last, when films, labels and weights are known to be
+    good: a mistake in the config costs no earlier run. The report comes back on the main process, an empty one on
+    others.
 
     Raises:
         UserError: a config, film, label or folder that cannot be used.
@@ -69,11 +78,13 @@ def train(
         NonFiniteLossError: the loss is nan or infinite; ``last.pt`` is the state before.
     """
     data, schema = config.data, config.data.keypoint_schema
+    on_main(group, lambda: check_run_folder(path, config, resume=resume, overwrite=overwrite))
     films, validation = training_films(config), validation_films(config)
     plan = make_plan(config.train, len(films), group.world_size)
     state = start_state(config, schema, group, plan.phases[0], load_weights=not resume)
     state.progress.films = f"{films.identity} {validation.identity}"
-    folder = _open_folder(path, config, group, resume=resume, overwrite=overwrite)
+    on_main(group, lambda: open_run_folder(path, config, resume=resume, overwrite=overwrite))
+    folder = RunFolder(path)
     if resume:
         restore(state, load_checkpoint(folder.last), group)
     tracker = Tracker(folder.path, resume_step=state.step if resume else None) if group.is_main else None
@@ -102,17 +113,16 @@ def train(
         return final_report(run, state) if group.is_main else {}
 
 
-def _open_folder(path: Path, config: Config, group: Group, *, resume: bool, overwrite: bool) -> RunFolder:
-    """On the main process; where it fails, it fails on all of them."""
+def on_main(group: Group, work: Callable[[], object]) -> None:
+    """What concerns the run folder is done by the main process; where it fails, it fails on all of them."""
     problem = None
     if group.is_main:
         try:
-            open_run_folder(path, config, resume=resume, overwrite=overwrite)
-        except RunFolderError as error:
+            work()
+        except (RunFolderError, OSError) as error:
             problem = str(error)
     if problem := group.broadcast(problem):
         raise RunFolderError(problem)
-    return RunFolder(path)
 
 
 def run_phase(run: Run, state: RunState, phase: Phase, meter: Meter, signals: list[int]) -> None:
@@ -329,6 +339,7 @@ def final_report(run: Run, state: RunState) -> dict[str, Any]:
         "training_seconds": round(state.progress.seconds, 1),
         "hardware": hardware(run.group.device),
         "films": state.progress.films,
+        "split_file_sha256": split_hash(config.data.split_file),
         "validation": summary,
     }
     write_json(report, run.folder.metrics)

@@ -17,8 +17,9 @@ COLLAPSED_BELOW = 0.1  # of a heatmap's mass inside its window: the map has no p
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One film's result for the metrics and, beside it, the whole prediction."""
+    """One film's result for the metrics and, beside it, its file and the whole prediction."""
 
+    file: str
     result: FilmResult
     prediction: Prediction
 
@@ -42,7 +43,7 @@ def evaluate_films(
     for batch in loader:
         predictions = predict_batch(network, batch, schema, codec, config.loss.heatmap)
         for labels, prediction in zip(batch.labels, predictions, strict=True):
-            evaluated.append(Evaluated(_result(labels, prediction), prediction))
+            evaluated.append(Evaluated(labels.file, _result(labels, prediction), prediction))
         bar.update(len(predictions))
     bar.close()
     return evaluated

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from vertebra_kp.anatomy import CORNERS, Schema, State, presence_target
+from vertebra_kp.errors import UserError
 from vertebra_kp.measures import AASCE_VERTEBRAE, cobb_aasce
 
 CONFIDENCE = 0.95
@@ -123,15 +124,15 @@ def summarise(
       sum over the three angles. ``smape_per_angle``: mean over the angles of each angle's own SMAPE, which
       is the mean over films of ``100 |t - p| / (t + p)``. Neither has the factor 2 of the textbook form;
       0 / 0 counts as 0.
-    - ``per_level``: MRE in px of each level; ``per_corner``: of each channel (``L1.TL``).
+    - ``per_level``, ``per_corner`` (``L1.TL``): ``mre_px``, ``median_px``, ``sdr_mm`` and ``sdr_px`` of each.
     - ``NAME_ci95``: 95 % interval [low, high] of each number of NAME from ``bootstrap`` resamples of groups
       (patients); None with fewer than two groups or ``bootstrap`` 0. BCa for means and rates; percentile
       for medians, as the jackknife inside BCa is not consistent for them (Efron and Tibshirani 1993,
       section 11.6). A rate of exactly 0 or 1 gets an interval without width: resampling cannot show what
       the sample has not seen.
 
-    Raises ValueError when ``results`` is empty, an array's shape is not the schema's, or a labelled corner,
-    its prediction or a presence is not finite.
+    Raises ValueError when ``results`` is empty or an array's shape is not the schema's, UserError when a labelled
+    corner, its prediction or a presence is not finite.
     """
     _check(results, schema)
     films = [film_errors(result) for result in results]
@@ -173,12 +174,29 @@ def summarise(
         summary[f"{name}_ci95"] = interval
     summary["shifted_films"] = [films[i]["id"] for i, is_shifted in shifted.items() if is_shifted]
     summary["cobb_films"] = sum(row["cobb_true_deg"] is not None for row in films)
-    summary["per_level"] = {name: _mean_or_none(px[level == i]) for i, name in enumerate(schema.levels)}
-    summary["per_corner"] = {
-        name: _mean_or_none(px[(level == i) & (corner == j)])
-        for name, (i, j) in zip(schema.channel_names, schema.channels, strict=True)
+    parts = {
+        "per_level": {name: level == i for i, name in enumerate(schema.levels)},
+        "per_corner": {
+            name: (level == i) & (corner == j)
+            for name, (i, j) in zip(schema.channel_names, schema.channels, strict=True)
+        },
     }
+    for name, chosen in parts.items():
+        summary[name] = {
+            part: {
+                "mre_px": float(px[mask].mean()) if mask.any() else None,
+                "median_px": float(np.median(px[mask])) if mask.any() else None,
+                "sdr_mm": _rates((px * spacing)[mask & measured], thresholds_mm),
+                "sdr_px": _rates(px[mask], thresholds_px),
+            }
+            for part, mask in chosen.items()
+        }
     return summary
+
+
+def _rates(errors: np.ndarray, thresholds: tuple[float, ...]) -> dict[str, float] | None:
+    """Percent of errors within each threshold; None without errors."""
+    return {f"{t:g}": float(100 * (errors <= t).mean()) for t in thresholds} if errors.size else None
 
 
 class _GroupedSample:
@@ -285,10 +303,6 @@ def _ratio_or_zero(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-def _mean_or_none(values: np.ndarray) -> float | None:
-    return float(values.mean()) if values.size else None
-
-
 def _check(results: list[FilmResult], schema: Schema) -> None:
     if not results:
         raise ValueError("results is empty; give at least one film")
@@ -308,12 +322,12 @@ def _check(results: list[FilmResult], schema: Schema) -> None:
                 )
         for field in ("true_points", "points"):
             if not np.isfinite(getattr(result, field)[result.labelled]).all():
-                raise ValueError(
+                raise UserError(
                     f"film {result.id}: {field} has a labelled corner that is not finite; "
                     "mark it UNLABELLED or give its position"
                 )
         if not np.isfinite(result.presence).all():
-            raise ValueError(
+            raise UserError(
                 f"film {result.id}: presence has values that are not finite; "
                 "look for a non-finite output of the network"
             )

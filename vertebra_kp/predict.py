@@ -41,7 +41,7 @@ class Predictor:
             )
         size = (film.shape[0], film.shape[1])
         image, to_image = shrink(to_uint8(film), self.config.data.input_size)
-        unlabelled = Film("film", "film", image, *label_arrays(self.schema), to_image, size)
+        unlabelled = Film("film", "film", "film", image, *label_arrays(self.schema), to_image, size)
         dataset = FilmDataset(_OneFilm(unlabelled), self.schema, self.config.data.input_size)
         batch = dataset.batch([(0, 0)])
         (prediction,) = predict_batch(

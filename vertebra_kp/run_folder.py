@@ -46,10 +46,22 @@ class RunFolder:
 
 
 def open_run_folder(path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
-    """Make the folder ready and save the resolved config in it.
+    """Make the folder ready and save the resolved config in it; raises as ``check_run_folder``."""
+    check_run_folder(path, config, resume=resume, overwrite=overwrite)
+    folder = RunFolder(path)
+    if not resume:
+        for item in folder.contents():
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder.config)
+    return folder
 
-    Raises RunFolderError when it holds a run and neither ``resume`` nor ``overwrite`` is asked for, when
-    there is nothing to resume, or when the config differs from the run's own.
+
+def check_run_folder(path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Raises RunFolderError where the folder cannot be used as asked, and touches nothing.
+
+    That is when it holds a run and neither ``resume`` nor ``overwrite`` is asked for, when there is nothing to
+    resume, or when the config differs from the run's own.
     """
     folder = RunFolder(path)
     if resume:
@@ -64,18 +76,13 @@ def open_run_folder(path: Path, config: Config, *, resume: bool = False, overwri
                 f"--resume: the config differs from the one that {path} was started with:\n  {listed}\n"
                 f"give the same config, or another --run-dir"
             )
-        return folder
-    if folder.contents():
-        if not overwrite:
-            raise RunFolderError(
-                f"{path} already holds a run; --resume continues it, --overwrite replaces it, "
-                "--run-dir DIR takes another folder"
-            )
-        for item in folder.contents():
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
-    path.mkdir(parents=True, exist_ok=True)
-    save_config(config, folder.config)
-    return folder
+    elif folder.contents() and not overwrite:
+        raise RunFolderError(
+            f"{path} already holds a run; --resume continues it, --overwrite replaces it, "
+            "--run-dir DIR takes another folder"
+        )
+    elif path.exists() and not path.is_dir():
+        raise RunFolderError(f"{path} is a file; --run-dir DIR takes another place")
 
 
 def _differences(old: Config, new: Config) -> list[str]:

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.checkpoint import (
     Checkpoint,
+    Moments,
     moments_by_name,
     random_state,
     restore_moments,
@@ -41,6 +42,8 @@ class RunState:
     average: AveragedModel | None
     optimiser: torch.optim.AdamW
     scaler: torch.amp.GradScaler
+    parked_moments: Moments = field(default_factory=dict)
+    """The optimiser's state of parameters that this phase keeps frozen."""
     step: int = 0
     progress: Progress = field(default_factory=Progress)
 
@@ -89,10 +92,21 @@ def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor
 
 
 def change_optimiser(state: RunState, config: Config, phase: Phase) -> None:
-    """An optimiser for what this phase trains; parameters that were trained before keep their moments."""
-    moments = moments_by_name(state.optimiser, state.network)
+    """An optimiser for what this phase trains; moments of earlier phases are kept, across a freeze too."""
+    moments = all_moments(state)
     state.optimiser = new_optimiser(state.network, config, phase)
+    take_up_moments(state, moments)
+
+
+def all_moments(state: RunState) -> Moments:
+    return state.parked_moments | moments_by_name(state.optimiser, state.network)
+
+
+def take_up_moments(state: RunState, moments: Moments) -> None:
+    """Give the optimiser those of the parameters it trains, and park the others."""
     restore_moments(state.optimiser, state.network, moments)
+    trained = moments_by_name(state.optimiser, state.network)
+    state.parked_moments = {name: value for name, value in moments.items() if name not in trained}
 
 
 def checkpoint_of(state: RunState, config: Config, group: Group) -> Checkpoint | None:
@@ -105,7 +119,7 @@ def checkpoint_of(state: RunState, config: Config, group: Group) -> Checkpoint |
         step=state.step,
         network=state.network.state_dict(),
         average=None if state.average is None else state.average.module.state_dict(),
-        moments=moments_by_name(state.optimiser, state.network),
+        moments=all_moments(state),
         scaler=state.scaler.state_dict(),
         random=random,
         progress=vars(state.progress),
@@ -132,7 +146,7 @@ def restore(state: RunState, checkpoint: Checkpoint, group: Group) -> None:
     if state.average is not None and checkpoint.average is not None:
         state.average.module.load_state_dict(checkpoint.average)
         state.average.n_averaged.fill_(checkpoint.step)  # one update a step
-    restore_moments(state.optimiser, state.network, checkpoint.moments)
+    take_up_moments(state, checkpoint.moments)
     if checkpoint.scaler:  # empty where the run was in bf16: a GPU without it starts a new one
         state.scaler.load_state_dict(checkpoint.scaler)
     state.step = checkpoint.step

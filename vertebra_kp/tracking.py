@@ -111,8 +111,8 @@ class Tracker:
                 self._image(tag, film_grid(panels, GRID_COLUMNS), step)
         if views and views[0].attention:
             self._image("attention/last_layer", attention_panel(views[0], schema), step)
-        errors = plot_error_per_level(summary["per_level"], f"error per level, step {step}")
-        self._image("error/per_level", errors, step)
+        errors = {level: figures["mre_px"] for level, figures in summary["per_level"].items()}
+        self._image("error/per_level", plot_error_per_level(errors, f"error per level, step {step}"), step)
         self._writer.flush()
 
     def _image(self, tag: str, picture: np.ndarray, step: int) -> None:

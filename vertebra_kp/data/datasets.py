@@ -6,7 +6,7 @@ from vertebra_kp.anatomy import Schema
 from vertebra_kp.config import Config, PhaseConfig
 from vertebra_kp.data.films import FilmList, Films, PhantomFilms
 from vertebra_kp.data.sources import read_records
-from vertebra_kp.data.splits import load_split_file, select
+from vertebra_kp.data.splits import SplitError, load_split_file, select
 
 
 def training_films(config: Config) -> Films:
@@ -54,8 +54,14 @@ def phantom_films(schema: Schema, preset: str, seed: int, films: int, size: tupl
 def _films_of_splits(config: Config, names: list[str]) -> Films:
     data = config.data
     assert data.split_file is not None  # DataConfig checks it
+    split_file = load_split_file(data.split_file)
+    if split_file.source != data.source:
+        raise SplitError(
+            f"data.split_file {data.split_file} splits the films of {split_file.source}, data.source is "
+            f"{data.source}; make one with scripts/split_data.py"
+        )
     records = read_records(data.source, data.root, data.keypoint_schema, stored_order=data.stored_order)
-    chosen = select(records, load_split_file(data.split_file), names)
+    chosen = select(records, split_file, names)
     return FilmList(chosen, data.keypoint_schema, data.input_size)
 
 

@@ -25,10 +25,12 @@ KEPT_RESOLUTION = 1.25
 class Film:
     """``image`` [H, W] uint8 with its corners ``points_xy`` [levels, 4, 2] and ``states`` [levels, 4].
 
-    ``to_image`` is the 3x3 matrix from the original film's frame to this image's; ``size`` the original's.
+    ``to_image`` is the 3x3 matrix from the original film's frame to this image's; ``size`` the original's;
+    ``file`` where it was read from, its id for a drawn one.
     """
 
     id: str
+    file: str
     group: str
     image: np.ndarray
     points_xy: np.ndarray
@@ -39,7 +41,7 @@ class Film:
 
     def labels(self) -> "FilmLabels":
         points = apply_affine(invert(self.to_image), self.points_xy)
-        return FilmLabels(self.id, self.group, self.size, self.spacing_mm, points, self.states)
+        return FilmLabels(self.id, self.file, self.group, self.size, self.spacing_mm, points, self.states)
 
 
 def shrink(image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +74,8 @@ def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int]) 
             log.warning("%s: %d corners lie outside the film and are masked", record.image_path, outside)
     image, to_image = shrink(image, input_size)
     points = apply_affine(to_image, points).astype(np.float32)
-    return Film(record.id, record.group, image, points, states, to_image, size, record.spacing_mm)
+    file = str(record.image_path)
+    return Film(record.id, file, record.group, image, points, states, to_image, size, record.spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class FilmLabels:
     """What is known of a film, in its original pixels; travels with its batch, without the image."""
 
     id: str
+    file: str
     group: str
     size: tuple[int, int]
     spacing_mm: float | None
@@ -134,8 +138,13 @@ class FilmList:
 
     @property
     def identity(self) -> str:
-        ids = "\n".join(film.id for film in self._films)
-        return f"{len(self._films)}:{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
+        """Covers names and labels: a corrected corner is another training."""
+        digest = hashlib.sha256()
+        for film in self._films:
+            digest.update(film.id.encode())
+            # To a tenth of a shrunk pixel: another machine's rounding is no correction.
+            digest.update(np.round(film.points_xy, 1).astype("<f4").tobytes() + film.states.tobytes())
+        return f"{len(self._films)}:{digest.hexdigest()[:16]}"
 
     def at(self, epoch: int, index: int) -> Film:
         """The same film in every epoch."""
@@ -164,6 +173,7 @@ class PhantomFilms:
         drawn = draw_film(self.schema, self.preset, self.seed, index, self.size)
         name = f"phantom-{self.preset}-{self.seed}-{index}"
         return Film(
+            name,
             name,
             name,
             drawn.image,

@@ -54,6 +54,11 @@ def load_split_file(name_or_path: str) -> SplitFile:
         raise SplitError(f"{path}: not a usable split file: {error}") from error
 
 
+def split_hash(name_or_path: str | None) -> str | None:
+    """Which version of a split file a result rests on."""
+    return None if name_or_path is None else load_split_file(name_or_path).hash
+
+
 def split_file_from(content: Mapping) -> SplitFile:
     """A split file from its JSON content, checked."""
     text = json.dumps(content, sort_keys=True)  # the same hash whatever the layout of the file

@@ -15,6 +15,7 @@ Lateral films have their anterior side at the left of the image.
 """
 
 import csv
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +23,13 @@ from pathlib import Path, PurePosixPath
 
 from vertebra_kp.anatomy import CORNERS, LEVELS, Schema, State
 from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 
+log = logging.getLogger(__name__)
+
 LABELS = "labels.csv"
+NAMED = 5  # films that a warning names
 HEADER = ("file", "patient", "spacing_mm", "level", "corner", "x", "y", "state")
 STATES = {state.name.lower(): state for state in State}
 
@@ -70,7 +75,14 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     raise_if_any(problems, table, "correct these lines")
     if not films:
         raise SourceError(f"{table} has no rows; add one row per corner: {','.join(HEADER)}")
+    if forgotten := sorted(_film_names(root) - films.keys()):
+        named = ", ".join(forgotten[:NAMED]) + (" ..." if len(forgotten) > NAMED else "")
+        log.warning("%s: %d films have no row and are left out: %s; label them", table, len(forgotten), named)
     return [_record(root, rows, schema) for _, rows in sorted(films.items())]
+
+
+def _film_names(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in find_films([str(root)])}
 
 
 def _read_cells(table: Path) -> Iterator[tuple[int, list[str]]]:
