@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from vertebra_kp.config import DataConfig
+from vertebra_kp.config import Config, DataConfig
 from vertebra_kp.data.datasets import films_of_source, phantom_films
 from vertebra_kp.data.films import Films
 from vertebra_kp.data.phantom import PRESETS
@@ -41,6 +41,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--preset", default="standard", choices=sorted(PRESETS), help="phantom")
     parser.add_argument("--seed", type=int, default=2_000_003, help="phantom: seed of the films")
     parser.add_argument("--films", type=int, default=200, help="phantom: how many films")
+    parser.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="average with the prediction of the mirrored film; default: inference.flip of the training",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     arguments = parser.parse_args()
@@ -61,6 +66,10 @@ def take_from_training(arguments: argparse.Namespace, data: DataConfig) -> None:
         arguments.split_file = data.split_file if same_source else committed
     if arguments.stored_order is None:
         arguments.stored_order = data.stored_order and same_source
+
+
+def with_flip(config: Config, flip: bool) -> Config:
+    return Config.model_validate({**config.model_dump(), "inference": {"flip": flip}})
 
 
 def films_of(arguments: argparse.Namespace, predictor: Predictor) -> Films:
@@ -136,6 +145,8 @@ def measure(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     predictor = load(arguments.checkpoint, arguments.device)
     take_from_training(arguments, predictor.config.data)
+    if arguments.flip is not None:
+        predictor.config = with_flip(predictor.config, arguments.flip)
     films = films_of(arguments, predictor)
     config, schema, network = predictor.config, predictor.schema, predictor.network
     evaluated = evaluate_films(network, config, films, progress=True)
@@ -148,6 +159,7 @@ def measure(arguments: argparse.Namespace) -> None:
         "split": arguments.split,
         "split_file_sha256": split_hash(arguments.split_file) if arguments.split else None,
         "stored_order": arguments.stored_order,
+        "flip": config.inference.flip,
         "hardware": hardware(next(network.parameters()).device),
     }
     write_json(about | summary, out / "metrics.json")

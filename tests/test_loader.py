@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vertebra_kp.anatomy import SCHEMAS, State, presence_target
-from vertebra_kp.codec import HeatmapCodec
-from vertebra_kp.config import AugmentConfig
+from vertebra_kp.config import AugmentConfig, Config
 from vertebra_kp.data.films import FilmList, PhantomFilms
 from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.loader import EpochSampler, FilmDataset, make_loader, sequential
@@ -208,6 +207,35 @@ class Oracle(BlobFinder):
         return output
 
 
+class TwoFaced(Oracle):
+    """Knows the corners of a film, and those of its mirror image under their names there."""
+
+    def __init__(self, film, points_xy, stride, sigma):
+        super().__init__(points_xy, stride, sigma)
+        self.film, self.points_of_film = film, points_xy
+
+    def forward(self, image, *, return_attention=False):
+        self.points_xy = self.points_of_film
+        if not torch.equal(image, self.film):
+            vertebrae = self.points_of_film.reshape(-1, 5, 4, 2)[:, :, [1, 0, 3, 2]]  # TR is TL in a mirror
+            mirrored = torch.stack([image.shape[-1] - vertebrae[..., 0], vertebrae[..., 1]], dim=-1)
+            self.points_xy = mirrored.flatten(1, 2)
+        return super().forward(image)
+
+
+def job(stride, sigma, *, flip=False) -> Config:
+    return Config.model_validate(
+        {
+            "name": "job",
+            "data": {"anatomy": "ap_lumbar"},
+            "codec": {"sigma": sigma},
+            "network": {"decoder": {"output_stride": stride}},
+            "inference": {"flip": flip},
+            "train": {"phases": [{"name": "all", "epochs": 1}]},
+        }
+    )
+
+
 def record_with_blob(path, size, point, sigma) -> Record:
     """A film with one bright spot; every corner is labelled there."""
     y, x = np.mgrid[: size[0], : size[1]] + 0.5
@@ -229,8 +257,8 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize(("size", "input_size"), AWKWARD)
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_spot_on_the_film_is_found_again_in_its_original_pixels(tmp_path, size, input_size, stride):
+@pytest.mark.parametrize(("stride", "flip"), [(1, False), (2, False), (2, True)])
+def test_a_spot_on_the_film_is_found_again_in_its_original_pixels(tmp_path, size, input_size, stride, flip):
     """Image, shrinking, letterbox, decoding and the way back, in one: nothing here knows the spot's place."""
     scale = min(input_size[0] / size[0], input_size[1] / size[1])
     point = np.array([0.413 * size[1] + 0.137, 0.577 * size[0] + 0.411])
@@ -238,8 +266,8 @@ def test_a_spot_on_the_film_is_found_again_in_its_original_pixels(tmp_path, size
     films = FilmList([record], FRONTAL, input_size)
     batch = FilmDataset(films, FRONTAL, input_size).batch(sequential(1))
     network = BlobFinder(FRONTAL.num_channels, FRONTAL.num_levels, stride).eval()
-    codec = HeatmapCodec(stride, 5 / stride)
-    (prediction,) = predict_batch(network, batch, FRONTAL, codec, "cross_entropy")
+    config = job(stride, sigma=5 / stride, flip=flip)
+    (prediction,) = predict_batch(network, batch, config)
     error = np.linalg.norm(prediction.points_xy_image - point, axis=-1)
     assert error.shape == (5, 4)
     assert error.max() < BACK_PX
@@ -258,13 +286,21 @@ def test_perfect_heatmaps_come_back_in_original_pixels(tmp_path, size, input_siz
     films = FilmList([Record("film", tmp_path / "film.png", "film", points, states)], FRONTAL, input_size)
     batch = FilmDataset(films, FRONTAL, input_size).batch(sequential(1))
     network = Oracle(batch.points_xy, stride, sigma).eval()
-    codec = HeatmapCodec(stride, sigma)
-    (prediction,) = predict_batch(network, batch, FRONTAL, codec, "cross_entropy")
+    (prediction,) = predict_batch(network, batch, job(stride, sigma))
     assert np.linalg.norm(prediction.points_xy_image - points, axis=-1).max() < BACK_PX
     scale = min(input_size[0] / size[0], input_size[1] / size[1])
     expected = np.eye(2) * (sigma * stride / scale) ** 2
     # Films are shrunk to whole pixels, which stretches one side by up to half a pixel in a hundred.
     np.testing.assert_allclose(prediction.covariances[2, 3] / expected[0, 0], np.eye(2), atol=0.02)
+
+
+def test_a_film_and_its_mirror_image_agree_on_every_corner():
+    films = PhantomFilms(FRONTAL, "standard", 1, 2, (128, 96), fresh=False)
+    batch = FilmDataset(films, FRONTAL, (128, 96)).batch(sequential(2))
+    network = TwoFaced(batch.image, batch.points_xy, 2, 1.5).eval()
+    predictions = predict_batch(network, batch, job(2, 1.5, flip=True))
+    for prediction, points in zip(predictions, batch.points_xy, strict=True):
+        np.testing.assert_allclose(FRONTAL.gather(prediction.points_xy), points, atol=BACK_PX)
 
 
 def test_the_matrix_of_an_augmented_batch_leads_back_too():

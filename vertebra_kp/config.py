@@ -250,6 +250,11 @@ class TrainConfig(Section):
         return self
 
 
+class InferenceConfig(Section):
+    flip: bool = False
+    """Average the heatmaps of the film and of its mirror image (AP films): twice the work, a little less error."""
+
+
 class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """The run's folder is ``runs/NAME`` unless --run-dir says otherwise."""
@@ -258,13 +263,15 @@ class Config(Section):
     codec: CodecConfig = CodecConfig()
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
+    inference: InferenceConfig = InferenceConfig()
     train: TrainConfig
 
     @model_validator(mode="after")
     def _flip_is_valid(self) -> Self:
-        if self.augment.flip and not self.data.keypoint_schema.flip_valid:
+        flipped = [name for name in ("augment", "inference") if getattr(self, name).flip]
+        if flipped and not self.data.keypoint_schema.flip_valid:
             raise ValueError(
-                f"augment.flip is on, but a mirrored {self.data.anatomy} film swaps anterior and posterior; "
-                "set augment.flip to false"
+                f"{flipped[0]}.flip is on, but a mirrored {self.data.anatomy} film swaps anterior and posterior; "
+                f"set {flipped[0]}.flip to false"
             )
         return self

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from vertebra_kp.config import Config
 from vertebra_kp.data.films import FilmLabels, Films
 from vertebra_kp.data.loader import FilmDataset, make_loader, sequential
-from vertebra_kp.inference import Prediction, codec_of, predict_batch
+from vertebra_kp.inference import Prediction, predict_batch
 from vertebra_kp.metrics import FilmResult
 from vertebra_kp.models.network import VertebraNetwork
 
@@ -34,14 +34,13 @@ def evaluate_films(
 ) -> list[Evaluated]:
     """Predict every film (the first ``limit`` of them) in float32; the network is left in eval mode."""
     network.eval()
-    schema, codec = config.data.keypoint_schema, codec_of(config)
-    dataset = FilmDataset(films, schema, config.data.input_size)
+    dataset = FilmDataset(films, config.data.keypoint_schema, config.data.input_size)
     order = sequential(len(films))[:limit]
     loader = make_loader(dataset, order, batch_size=config.train.batch_size, workers=config.data.workers)
     evaluated = []
     bar = tqdm(total=len(order), desc="evaluating", unit="film", leave=False, disable=not progress)
     for batch in loader:
-        predictions = predict_batch(network, batch, schema, codec, config.loss.heatmap)
+        predictions = predict_batch(network, batch, config)
         for labels, prediction in zip(batch.labels, predictions, strict=True):
             evaluated.append(Evaluated(labels.file, _result(labels, prediction), prediction))
         bar.update(len(predictions))

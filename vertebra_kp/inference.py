@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vertebra_kp.anatomy import Schema
 from vertebra_kp.codec import HeatmapCodec
 from vertebra_kp.config import Config
 from vertebra_kp.data.loader import Batch
 from vertebra_kp.geometry import apply_affine, invert
-from vertebra_kp.losses import HeatmapLoss, to_heatmaps
+from vertebra_kp.losses import to_heatmaps
 from vertebra_kp.models.network import VertebraNetwork
 
 
@@ -38,20 +37,19 @@ def codec_of(config: Config) -> HeatmapCodec:
 
 @torch.inference_mode()
 def predict_batch(
-    network: VertebraNetwork,
-    batch: Batch,
-    schema: Schema,
-    codec: HeatmapCodec,
-    loss: HeatmapLoss,
-    *,
-    with_maps: bool = False,
+    network: VertebraNetwork, batch: Batch, config: Config, *, with_maps: bool = False
 ) -> list[Prediction]:
     """The network must be in eval mode; films go to its device, only points and small maps come back."""
+    schema = config.data.keypoint_schema
     device = next(network.parameters()).device
     image = batch.image.to(device, non_blocking=True)
     output = network(image, return_attention=with_maps)
-    heatmaps = to_heatmaps(output.heatmap_logits, loss)
-    decoded = codec.decode(heatmaps)
+    heatmaps = to_heatmaps(output.heatmap_logits, config.loss.heatmap)
+    if config.inference.flip:
+        mirrored = to_heatmaps(network(image.flip(-1)).heatmap_logits, config.loss.heatmap)
+        # Mirrored back, the map of a left corner is that of the right one.
+        heatmaps = (heatmaps + mirrored.flip(-1)[:, list(schema.flip_permutation)]) / 2
+    decoded = codec_of(config).decode(heatmaps)
     points, scores, covariances = (_numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance))
     presence = _numpy(output.presence_logits.float().sigmoid())
     maps = _numpy(heatmaps) if with_maps else None

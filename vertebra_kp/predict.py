@@ -13,7 +13,7 @@ from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.data.record import label_arrays
 from vertebra_kp.distributed import choose_device
-from vertebra_kp.inference import Prediction, codec_of, predict_batch
+from vertebra_kp.inference import Prediction, predict_batch
 from vertebra_kp.models.network import VertebraNetwork, build_network
 
 
@@ -44,14 +44,7 @@ class Predictor:
         unlabelled = Film("film", "film", "film", image, *label_arrays(self.schema), to_image, size)
         dataset = FilmDataset(_OneFilm(unlabelled), self.schema, self.config.data.input_size)
         batch = dataset.batch([(0, 0)])
-        (prediction,) = predict_batch(
-            self.network,
-            batch,
-            self.schema,
-            codec_of(self.config),
-            self.config.loss.heatmap,
-            with_maps=with_maps,
-        )
+        (prediction,) = predict_batch(self.network, batch, self.config, with_maps=with_maps)
         return prediction
 
 

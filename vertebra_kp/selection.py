@@ -11,7 +11,7 @@ from vertebra_kp.config import Config
 from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, FilmDataset
 from vertebra_kp.evaluate import Evaluated, collapsed_share
-from vertebra_kp.inference import codec_of, predict_batch
+from vertebra_kp.inference import predict_batch
 from vertebra_kp.metrics import film_errors, summarise
 from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.visualise import FilmView
@@ -51,7 +51,7 @@ def views_of(
     dataset = FilmDataset(films, schema, config.data.input_size)
     chosen = order[:VIEWS]
     batch = dataset.batch([(0, index) for index in chosen])
-    predictions = predict_batch(network, batch, schema, codec_of(config), config.loss.heatmap, with_maps=True)
+    predictions = predict_batch(network, batch, config, with_maps=True)
     return [
         _view(batch, i, prediction, schema, errors[index])
         for i, (index, prediction) in enumerate(zip(chosen, predictions, strict=True))
