@@ -164,9 +164,14 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(trained, tmp_pat
         (["--set", "train.sede=1"], "did you mean train.seed"),
         (["--set", "data.source=aasce", "data.anatomy=ap_whole_spine"], "split_file"),
         (
+            ["--set", "data.source=aasce", "data.anatomy=ap_whole_spine", "data.root=no/such",
+             "data.split_file=aasce", "data.train_splits=[fold1]", "data.validation_splits=[fold0]"],
+            "no/such",
+        ),
+        (
             ["--set", "data.source=csv", "data.root=no/such", "data.split_file=aasce",
              "data.train_splits=[fold1]", "data.validation_splits=[fold0]"],
-            "no/such",
+            "splits the films of aasce",
         ),
         (["--set", "network.backbone.weights=no_such.pt"], "no_such.pt"),
         (["--resume"], "last.pt"),

@@ -36,7 +36,7 @@ def film_with(points=None, image=None, states=None) -> Film:
         image = np.random.default_rng(0).integers(0, 255, SIZE, dtype=np.uint8)
     if states is None:
         states = np.full(points.shape[:2], State.LABELLED, np.int8)
-    return Film("film", "film", image, points, states, np.eye(3), image.shape)
+    return Film("film", "film.png", "film", image, points, states, np.eye(3), image.shape)
 
 
 def blob_film(point, sigma=5.0) -> Film:
