@@ -17,7 +17,7 @@ from vertebra_kp.data.splits import split_hash
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import Evaluated, evaluate_films
 from vertebra_kp.metrics import film_errors
-from vertebra_kp.predict import Predictor, load
+from vertebra_kp.predict import load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
 from vertebra_kp.run_folder import write_json
 from vertebra_kp.selection import hardware, summary_of, views_of
@@ -56,24 +56,27 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def take_from_training(arguments: argparse.Namespace, data: DataConfig) -> None:
-    """What was not said, as the network was trained, where it was trained on this source."""
+def as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Namespace:
+    """The arguments, and what was not said as the network was trained, if it was trained on this source."""
     same_source = arguments.source == data.source
-    if arguments.root is None and same_source:
-        arguments.root = data.root
-    if arguments.split_file is None:
-        committed = "aasce" if arguments.source == "aasce" else None
-        arguments.split_file = data.split_file if same_source else committed
-    if arguments.stored_order is None:
-        arguments.stored_order = data.stored_order and same_source
+    committed = "aasce" if arguments.source == "aasce" else None
+    trained = {
+        "root": data.root if same_source else None,
+        "split_file": data.split_file if same_source else committed,
+        "stored_order": data.stored_order and same_source,
+    }
+    said = {name: value for name, value in vars(arguments).items() if value is not None}
+    return argparse.Namespace(**vars(arguments) | trained | said)
 
 
-def with_flip(config: Config, flip: bool) -> Config:
-    return Config.model_validate({**config.model_dump(), "inference": {"flip": flip}})
+def with_flip(config: Config, flip: bool | None) -> Config:
+    if flip is None:
+        return config
+    return config.model_copy(update={"inference": config.inference.model_copy(update={"flip": flip})})
 
 
-def films_of(arguments: argparse.Namespace, predictor: Predictor) -> Films:
-    data, schema = predictor.config.data, predictor.schema
+def films_of(arguments: argparse.Namespace, data: DataConfig) -> Films:
+    schema = data.keypoint_schema
     if arguments.source == "phantom":
         return phantom_films(schema, arguments.preset, arguments.seed, arguments.films, data.input_size)
     part, splits = None, arguments.split
@@ -144,11 +147,10 @@ def measure(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     predictor = load(arguments.checkpoint, arguments.device)
-    take_from_training(arguments, predictor.config.data)
-    if arguments.flip is not None:
-        predictor.config = with_flip(predictor.config, arguments.flip)
-    films = films_of(arguments, predictor)
-    config, schema, network = predictor.config, predictor.schema, predictor.network
+    schema, network = predictor.schema, predictor.network
+    config = with_flip(predictor.config, arguments.flip)
+    arguments = as_trained(arguments, config.data)
+    films = films_of(arguments, config.data)
     evaluated = evaluate_films(network, config, films, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     about = {

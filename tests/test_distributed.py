@@ -1,6 +1,7 @@
 """Two processes under torchrun train as one does; this file is also the program that they run."""
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import torch
 from tiny_job import FROZEN, ONE_PROCESS, ROOT, UNFROZEN, make_run, thin_efficientnet, tiny_config, train_all
 from torch import Tensor, nn
 
+from vertebra_kp import engine
+from vertebra_kp.checkpoint import load_checkpoint
 from vertebra_kp.config import Config
 from vertebra_kp.distributed import Group, process_group
 from vertebra_kp.models import backbones
@@ -48,6 +51,26 @@ def trained(group: Group, processes: int) -> dict[str, dict[str, Tensor]]:
     return {"weights": dict(state.network.named_parameters()), "losses": logged}
 
 
+def stop_and_resume(group: Group, out: Path) -> None:
+    """Two runs of the same job: ``undisturbed``, and ``resumed`` after a signal to the second process only."""
+    config = tiny_config(films=4 * PROCESSES, log_every_steps=1)  # two steps frozen, two unfrozen
+    engine.train(config, out / "undisturbed", group)
+    real = engine.train_step
+
+    def train_step(run, state, *arguments):
+        if group.rank == 1 and state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(run, state, *arguments)
+
+    engine.train_step = train_step
+    try:
+        engine.train(config, out / "resumed", group)
+    except engine.Interrupted as interrupted:
+        (out / f"interrupted-{group.rank}").write_text(str(interrupted))
+    engine.train_step = real
+    engine.train(config, out / "resumed", group, resume=True)
+
+
 def worker(out: Path) -> None:
     backbones.efficientnet_v2_s = thin_efficientnet
     torch.set_num_threads(1)
@@ -65,19 +88,26 @@ def worker(out: Path) -> None:
             "gather": group.gather(f"rank {group.rank}"),
             "broadcast": group.broadcast(f"rank {group.rank}"),
         }
+        stop_and_resume(group, out)
         torch.save(results, out / f"{group.rank}.pt")
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory) -> list[dict]:
-    """What each of two processes ended with."""
+def folder(tmp_path_factory) -> Path:
+    """What two processes left."""
     out = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={PROCESSES}", __file__, str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(out / f"{rank}.pt") for rank in range(PROCESSES)]
+    return out
+
+
+@pytest.fixture(scope="module")
+def ranks(folder) -> list[dict]:
+    """What each process ended with."""
+    return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
 
 
 @pytest.mark.parametrize("norms", ["live", "still"])
@@ -104,6 +134,17 @@ def test_two_processes_equal_one_with_the_same_global_batch(ranks, monkeypatch):
         # The norm, because AdamW hardly feels a gradient that is twice too large.
         rtol = 1e-4 if name.endswith("gradient_norm") else 1e-5
         torch.testing.assert_close(two["losses"][name], value, rtol=rtol, atol=1e-6)
+
+
+def test_a_signal_to_one_process_stops_both_and_they_resume_as_if_never_stopped(folder):
+    for rank in range(PROCESSES):
+        assert "after step 3; --resume" in (folder / f"interrupted-{rank}").read_text()
+    resumed, undisturbed = (
+        load_checkpoint(folder / name / "checkpoints" / "last.pt") for name in ("resumed", "undisturbed")
+    )
+    assert resumed.step == undisturbed.step == 4
+    for part in ("network", "average", "moments", "random"):
+        torch.testing.assert_close(getattr(resumed, part), getattr(undisturbed, part), rtol=0, atol=0)
 
 
 def test_the_group_sums_gathers_and_broadcasts(ranks):

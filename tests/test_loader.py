@@ -1,5 +1,6 @@
 """Seed, epoch and step fix which film comes when; what the network finds maps back to the original film."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -310,6 +311,17 @@ def test_the_matrix_of_an_augmented_batch_leads_back_too():
         back = apply_affine(invert(batch.matrix[i].numpy()), batch.points_xy[i].numpy())
         seen = (batch.states[i] == State.LABELLED).numpy()
         assert np.abs(back - LATERAL.gather(labels.points_xy_image))[seen].max() < 1e-3
+
+
+def test_a_corrected_corner_makes_other_films(tmp_path):
+    record = record_with_blob(tmp_path / "film.png", (64, 48), (15.0, 20.0), 4)
+    points, states = record.points_xy_image.copy(), record.states.copy()
+    points[0, 0] += (2.0, 0.0)
+    states[1, 1] = State.UNLABELLED
+    corrected, unlabelled = replace(record, points_xy_image=points), replace(record, states=states)
+    identities = {FilmList([r], FRONTAL, (64, 32)).identity for r in (record, corrected, unlabelled)}
+    assert len(identities) == 3
+    assert FilmList([record], FRONTAL, (64, 32)).identity in identities
 
 
 def test_every_unreadable_film_is_named_at_once(tmp_path):

@@ -41,7 +41,17 @@ class Predictor:
             )
         size = (film.shape[0], film.shape[1])
         image, to_image = shrink(to_uint8(film), self.config.data.input_size)
-        unlabelled = Film("film", "film", "film", image, *label_arrays(self.schema), to_image, size)
+        points, states = label_arrays(self.schema)
+        unlabelled = Film(
+            id="film",
+            file="film",
+            group="film",
+            image=image,
+            points_xy=points,
+            states=states,
+            to_image=to_image,
+            size=size,
+        )
         dataset = FilmDataset(_OneFilm(unlabelled), self.schema, self.config.data.input_size)
         batch = dataset.batch([(0, 0)])
         (prediction,) = predict_batch(self.network, batch, self.config, with_maps=with_maps)

@@ -10,27 +10,23 @@ from vertebra_kp.data.splits import SplitError, load_split_file, select
 
 
 def training_films(config: Config) -> Films:
-    data, phantom = config.data, config.data.phantom
-    if data.source == "phantom":
-        return PhantomFilms(
-            data.keypoint_schema,
-            phantom.preset,
-            phantom.seed,
-            phantom.films,
-            data.input_size,
-            fresh=phantom.fresh,
-        )
-    return _films_of_splits(config, data.train_splits)
+    if config.data.source == "phantom":
+        phantom = config.data.phantom
+        return _training_phantoms(config, phantom.films, fresh=phantom.fresh)
+    return _films_of_splits(config, config.data.train_splits)
 
 
 def films_of_phase(config: Config, phase: PhaseConfig, films: Films) -> Films:
     """What a phase trains on: the training ``films``, or as many phantoms."""
     if phase.films == "data":
         return films
+    return _training_phantoms(config, len(films), fresh=True)
+
+
+def _training_phantoms(config: Config, films: int, *, fresh: bool) -> PhantomFilms:
     data, phantom = config.data, config.data.phantom
-    return PhantomFilms(
-        data.keypoint_schema, phantom.preset, phantom.seed, len(films), data.input_size, fresh=True
-    )
+    size = data.input_size
+    return PhantomFilms(data.keypoint_schema, phantom.preset, phantom.seed, films, size, fresh=fresh)
 
 
 def validation_films(config: Config) -> Films:

@@ -74,8 +74,17 @@ def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int]) 
             log.warning("%s: %d corners lie outside the film and are masked", record.image_path, outside)
     image, to_image = shrink(image, input_size)
     points = apply_affine(to_image, points).astype(np.float32)
-    file = str(record.image_path)
-    return Film(record.id, file, record.group, image, points, states, to_image, size, record.spacing_mm)
+    return Film(
+        id=record.id,
+        file=str(record.image_path),
+        group=record.group,
+        image=image,
+        points_xy=points,
+        states=states,
+        to_image=to_image,
+        size=size,
+        spacing_mm=record.spacing_mm,
+    )
 
 
 @dataclass(frozen=True)
@@ -173,13 +182,13 @@ class PhantomFilms:
         drawn = draw_film(self.schema, self.preset, self.seed, index, self.size)
         name = f"phantom-{self.preset}-{self.seed}-{index}"
         return Film(
-            name,
-            name,
-            name,
-            drawn.image,
-            drawn.points_xy_image,
-            drawn.states,
-            np.eye(3),
-            self.size,
-            drawn.spacing_mm,
+            id=name,
+            file=name,
+            group=name,
+            image=drawn.image,
+            points_xy=drawn.points_xy_image,
+            states=drawn.states,
+            to_image=np.eye(3),
+            size=self.size,
+            spacing_mm=drawn.spacing_mm,
         )
