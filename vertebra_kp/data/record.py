@@ -28,6 +28,32 @@ class Record:
     anterior_side: Literal["left", "right"] | None = None  # lateral films only
 
 
+@dataclass(frozen=True)
+class LabelledFilm:
+    """A film's corners without its pixels: what every writer of a format takes.
+
+    ``file`` is the film's path relative to the folder of the films, with forward slashes; ``size`` its height
+    and width as displayed. ``points_xy_image`` and ``states`` as in ``Record``, over the levels of ``schema``;
+    ``scores`` ``[levels, 4]`` in 0..1 for predictions.
+    """
+
+    file: str
+    size: tuple[int, int]
+    schema: Schema
+    points_xy_image: np.ndarray
+    states: np.ndarray
+    group: str
+    spacing_mm: float | None = None
+    scores: np.ndarray | None = None
+
+    def labelled(self) -> list[tuple[str, str, float, float]]:
+        """(level, corner, x, y) of every labelled corner, from head to foot."""
+        found = np.argwhere(self.states == State.LABELLED)
+        return [
+            (self.schema.levels[i], CORNERS[j], *map(float, self.points_xy_image[i, j])) for i, j in found
+        ]
+
+
 def label_arrays(schema: Schema) -> tuple[np.ndarray, np.ndarray]:
     """Empty labels of a schema: points ``[levels, 4, 2]`` of nan, states UNLABELLED or NONEXISTENT."""
     points = np.full((schema.num_levels, len(CORNERS), 2), np.nan, dtype=np.float32)

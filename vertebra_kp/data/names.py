@@ -1,0 +1,31 @@
+"""How annotation files spell a corner: ``L1.TL``. Other spellings are read, unknown ones are errors."""
+
+import re
+
+from vertebra_kp.anatomy import CORNERS, LEVELS
+
+_SPELLING = re.compile(r"^\s*([A-Za-z]\d{1,2})[\s._:/-]*([TBtb][LRlr])\s*$")
+
+
+def corner_name(level: str, corner: str) -> str:
+    return f"{level}.{corner}"
+
+
+def parse_corner(text: str) -> tuple[str, str]:
+    """``L1.TL``, ``L1_TL``, ``l1-tl`` or ``L1 TL`` as (level, corner); ValueError for anything else."""
+    if match := _SPELLING.match(text):
+        level, corner = match[1].upper(), match[2].upper()
+        if level in LEVELS and corner in CORNERS:
+            return level, corner
+    raise ValueError(
+        f"{text!r} names no corner; write level and corner as L1.TL (levels {LEVELS[0]}..{LEVELS[-1]}, corners "
+        f"{', '.join(CORNERS)} by the side of the image)"
+    )
+
+
+def parse_level(text: str) -> str:
+    """``L1`` or ``l1`` as level; ValueError for anything else."""
+    level = text.strip().upper()
+    if level not in LEVELS:
+        raise ValueError(f"{text!r} names no level; write one of {LEVELS[0]}..{LEVELS[-1]}")
+    return level
