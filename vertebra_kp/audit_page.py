@@ -1,0 +1,79 @@
+"""The audit as one HTML file that opens anywhere: films worst first, each with its corners and findings."""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.data.audit import OUTLINE, Finding
+from vertebra_kp.data.images import FilmError, read_film, to_uint8
+from vertebra_kp.data.record import Record
+
+PICTURE_HEIGHT = 460
+PLAIN, SUSPECT = (80, 200, 80), (40, 110, 255)  # BGR: outlines of levels without and with a finding
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1a1f24 }
+table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .25rem .75rem .25rem 0 }
+section { display: flex; gap: 1.5rem; border-top: 1px solid #d5dae0; padding: 1.25rem 0 }
+section > div { flex: 1; min-width: 0 } img { height: 460px; border-radius: 4px; background: #000 }
+h2 { font-size: 1rem; margin: 0 0 .5rem; overflow-wrap: anywhere } .n { font-variant-numeric: tabular-nums }
+.bar { display: inline-block; height: .6em; background: #d9480f; border-radius: 2px; margin-right: .5em }
+"""
+
+
+def write_page(
+    path: Path, title: str, findings: Sequence[Finding], records: Sequence[Record], schema: Schema
+) -> None:
+    """Findings as a self-contained page; films in the order of their worst finding."""
+    by_film: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_film.setdefault(finding.film, []).append(finding)
+    records_by_id = {record.id: record for record in records}
+    parts = [_section(records_by_id[film], found, schema) for film, found in by_film.items()]
+    summary = f"{len(findings)} findings on {len(by_film)} of {len(records)} films, worst first."
+    legend = "Outlines: labelled vertebrae, orange where something was found; the red dot is TL."
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1><p>{summary}<br>{legend}</p>{''.join(parts)}</html>"
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _section(record: Record, findings: Sequence[Finding], schema: Schema) -> str:
+    rows = "".join(
+        f'<tr><td class="n"><span class="bar" style="width:{60 * f.severity:.0f}px"></span>{f.severity:.2f}</td>'
+        f"<td>{html.escape(f.kind.replace('_', ' '))}</td><td>{html.escape(f.level)}</td>"
+        f"<td>{html.escape(f.proposal)}</td></tr>"
+        for f in findings
+    )
+    return (
+        f"<section>{_picture(record, findings, schema)}<div><h2>{html.escape(record.id)}</h2>"
+        f"<table><tr><th>severity</th><th>finding</th><th>level</th><th>proposal</th></tr>{rows}</table>"
+        "</div></section>"
+    )
+
+
+def _picture(record: Record, findings: Sequence[Finding], schema: Schema) -> str:
+    try:
+        film = to_uint8(read_film(record.image_path))
+    except FilmError as error:
+        return f"<p>{html.escape(str(error))}</p>"
+    factor = PICTURE_HEIGHT / film.shape[0]
+    small = cv2.resize(film, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    canvas = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
+    suspect = {finding.level for finding in findings}
+    if record.points_xy_image is not None:
+        for level, corners in zip(schema.levels, record.points_xy_image, strict=True):
+            if not np.isfinite(corners).all():
+                continue
+            outline = np.rint(corners[OUTLINE] * factor - 0.5).astype(np.int32)
+            colour = SUSPECT if level in suspect or "" in suspect else PLAIN
+            cv2.polylines(canvas, [outline], True, colour, 1, cv2.LINE_AA)
+            cv2.circle(canvas, tuple(map(int, outline[0])), 2, (0, 0, 255), -1, cv2.LINE_AA)
+    encoded = base64.b64encode(cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
+    return f'<img alt="{html.escape(record.id)}" src="data:image/jpeg;base64,{encoded.decode()}">'

@@ -1,0 +1,134 @@
+"""Repair files: what is wrong with the labels of a data set, as a committed list that is applied on reading.
+
+JSON::
+
+    {"source": "aasce",
+     "films": {"NAME.jpg": [{"action": "reorder_levels", "order": [16, 0, 1, ...], "reason": "..."},
+                            {"action": "reorder_corners", "level": "L4", "order": [1, 0, 3, 2], "reason": "..."},
+                            {"action": "unlabel", "level": "L5", "reason": "..."},
+                            {"action": "leave_out", "reason": "..."}]},
+     "proposals": {"NAME.jpg": ["..."]}}
+
+``order[i]`` is the stored place of what belongs at place i. ``proposals`` are for people: nothing is applied.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vertebra_kp.anatomy import Schema, State
+from vertebra_kp.data.record import Record
+from vertebra_kp.errors import UserError
+
+COMMITTED = Path(__file__).parent / "repair_files"
+
+
+class RepairError(UserError):
+    """A repair file that cannot be used; the message names file, film, fault and remedy."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReorderLevels(_Strict):
+    action: Literal["reorder_levels"] = "reorder_levels"
+    order: list[int]
+    reason: str
+
+
+class ReorderCorners(_Strict):
+    action: Literal["reorder_corners"] = "reorder_corners"
+    level: str
+    order: Annotated[list[int], Field(min_length=4, max_length=4)]
+    reason: str
+
+
+class Unlabel(_Strict):
+    action: Literal["unlabel"] = "unlabel"
+    level: str
+    reason: str
+
+
+class LeaveOut(_Strict):
+    action: Literal["leave_out"] = "leave_out"
+    reason: str
+
+
+Action = Annotated[ReorderLevels | ReorderCorners | Unlabel | LeaveOut, Field(discriminator="action")]
+
+
+class RepairFile(_Strict):
+    source: str
+    films: dict[str, list[Action]] = {}
+    proposals: dict[str, list[str]] = {}
+
+
+def load_repair_file(name_or_path: str) -> RepairFile:
+    """A committed repair file by its name (``aasce``), or any by its path. Raises RepairError."""
+    path = COMMITTED / f"{name_or_path}.json"
+    if not path.is_file():
+        path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        committed = ", ".join(sorted(file.stem for file in COMMITTED.glob("*.json")))
+        raise RepairError(
+            f"repair_file {name_or_path}: no such file and no committed name ({committed}); "
+            "make one with scripts/audit_data.py"
+        )
+    try:
+        return RepairFile.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise RepairError(f"{path}: not a usable repair file: {error}") from error
+
+
+def apply_repairs(records: Sequence[Record], repair: RepairFile, schema: Schema) -> list[Record]:
+    """The records with their labels repaired, without those that are left out.
+
+    ``records`` are those of the schema that the file was made for, in stored order. Raises RepairError that
+    lists every action that does not fit. Films that the file names and the records lack are no error.
+    """
+    problems: list[str] = []
+    repaired = []
+    for record in records:
+        actions = repair.films.get(record.id, [])
+        if any(isinstance(action, LeaveOut) for action in actions):
+            continue
+        try:
+            for action in actions:
+                record = _apply(record, action, schema)
+        except ValueError as error:
+            problems.append(f"{record.id}: {error}")
+        repaired.append(record)
+    if problems:
+        raise RepairError("\n  ".join([f"{len(problems)} repairs do not fit; correct the repair file", *problems]))
+    return repaired
+
+
+def _apply(record: Record, action: Action, schema: Schema) -> Record:
+    if record.points_xy_image is None or record.states is None:
+        raise ValueError("has no labels to repair")
+    points, states = record.points_xy_image.copy(), record.states.copy()
+    if isinstance(action, ReorderLevels):
+        if sorted(action.order) != list(range(schema.num_levels)):
+            raise ValueError(f"order must hold 0..{schema.num_levels - 1} once each, got {action.order}")
+        points, states = points[action.order], states[action.order]
+    elif isinstance(action, ReorderCorners):
+        level = _level(action.level, schema)
+        if sorted(action.order) != [0, 1, 2, 3]:
+            raise ValueError(f"order must hold 0..3 once each, got {action.order}")
+        points[level], states[level] = points[level][action.order], states[level][action.order]
+    elif isinstance(action, Unlabel):
+        level = _level(action.level, schema)
+        points[level] = np.nan
+        states[level] = np.where(states[level] == State.NONEXISTENT, State.NONEXISTENT, State.UNLABELLED)
+    return replace(record, points_xy_image=points, states=states)
+
+
+def _level(name: str, schema: Schema) -> int:
+    if name not in schema.levels:
+        raise ValueError(f"level {name!r} is none of {schema.levels[0]}..{schema.levels[-1]}")
+    return schema.levels.index(name)

@@ -1,0 +1,189 @@
+"""Label Studio: its JSON export of keypoint labels, and tasks with predictions that wait for correction.
+
+Format: https://labelstud.io/guide/task_format and https://labelstud.io/tags/keypointlabels (Label Studio is under
+Apache 2.0; films and labels keep the licence of their makers). Layout::
+
+    tasks.json            or any other name, if it is the only *.json in the folder (export "JSON", not "JSON-MIN")
+    films
+
+    [{"data": {"image": "/data/upload/7/0f3a9c21-a.png", "patient": "P7", "spacing_mm": 0.143},
+      "annotations": [{"was_cancelled": false, "result": [
+        {"type": "keypointlabels", "original_width": 1200, "original_height": 3000, "image_rotation": 0,
+         "value": {"x": 26.04, "y": 3.6, "width": 0.5, "keypointlabels": ["L1.TL"]}}]}]}]
+
+Labels are ``L1.TL``. ``x, y`` are percent of the film as displayed, 0 at its left and upper edge and 100 at the
+right and lower one, so x / 100 * original_width is a continuous coordinate. The labelling config names the film
+``$image``; ``film``, ``patient`` and ``spacing_mm`` (the size of a pixel) are extras of this project and may be
+missing. A film without a patient is a group of its own. Corners that are not given are unlabelled, levels that the
+keypoint schema lacks are left out, films without a corner are skipped. Lateral films have their anterior side at the
+left of the image.
+
+**Which film.** ``film``, if it is there, is the path relative to the folder. Otherwise ``image`` is one of
+
+- a plain path, relative to the folder: that film, and no other is looked for;
+- ``/data/local-files/?d=some/folder/a.png``, a path below Label Studio's document root, percent-encoded: the first
+  that the folder has of ``some/folder/a.png``, ``folder/a.png``, ``a.png``;
+- ``/data/upload/7/0f3a9c21-a.png``: likewise, and last ``a.png`` without the eight digits that Label Studio puts
+  before the name of an uploaded file (it also replaces spaces: rename the film if need be).
+
+Other addresses are errors, and so are two tasks of one film.
+
+**Which labels.** Where the file has annotations, they are read and predictions are not: what a model said never
+slips in among people's labels. Each task then needs exactly one annotation that is not cancelled; none, or
+several, is an error. A file without any annotation is one of pre-annotations: its predictions are read, one a
+task, and every record says so in its notes.
+"""
+
+import math
+import os
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from reprlib import repr as short
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.data.names import corner_name, parse_corner
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.sources.coco import (
+    Corner,
+    Film,
+    annotation_file,
+    film_record,
+    json_number,
+    named_film,
+    read_annotations,
+)
+from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+
+TASKS = "tasks.json"
+LOCAL_FILES = "/data/local-files/"
+UPLOAD = "/data/upload/"
+KEYPOINT = "keypointlabels"
+PREDICTED = "corners are predictions that nobody has corrected"
+MAX_PATH = 4096  # characters; file systems hold no longer path
+
+_UPLOADED_NAME = re.compile(r"^[0-9a-f]{8}-(.+)$")
+
+
+def read_records(root: Path, schema: Schema) -> list[Record]:
+    """Films that have labels, ids are their paths relative to ``root``, groups are patients.
+
+    Raises SourceError for a missing or unreadable JSON, and one that lists every task that is wrong.
+    """
+    root = root.expanduser()
+    path = annotation_file(root, TASKS)
+    tasks = read_annotations(root, path)
+    if not isinstance(tasks, list) or not tasks:
+        raise SourceError(f"{path} must be a list of tasks, got {short(tasks)}; export the project as JSON")
+    annotated = any(isinstance(task, dict) and task.get("annotations") for task in tasks)
+    kind = "annotations" if annotated else "predictions"
+    records: dict[str, Record | None] = {}
+    problems = []
+    for index, task in enumerate(tasks):
+        try:
+            film = _find_film(root, task)
+            if film.id in records:
+                raise ValueError(f"film {film.id} has a task above already; keep one")
+            records[film.id] = None
+            if corners := _read_corners(film, task, kind):
+                notes = (PREDICTED,) if kind == "predictions" else ()
+                records[film.id] = film_record(film, corners, schema, notes)
+        except (ValueError, OSError) as error:
+            problems.append(f"[{index}]{_title(task)}: {error}")
+    raise_if_any(problems, path, "correct these tasks and export them again")
+    labelled = [record for _, record in sorted(records.items()) if record is not None]
+    if not labelled:
+        raise SourceError(f"{path} has no labelled corner; label films and export it again")
+    return labelled
+
+
+def film_name(root: Path, image: Any) -> str:
+    """The film of a task's ``image``, relative to ``root``, looked for as the head of this file says."""
+    if not isinstance(image, str) or not image or len(image) > MAX_PATH:
+        raise ValueError(f"data.image must be the film's path, got {short(image)}; the config names it $image")
+    if image.startswith(LOCAL_FILES):
+        name = parse_qs(urlsplit(image).query).get("d", [""])[-1]
+    elif image.startswith(UPLOAD):
+        name = unquote(image.removeprefix(UPLOAD))
+    elif "://" in image:
+        raise ValueError(f"data.image is an address, {short(image)}; copy the film to {root} and write its name")
+    else:
+        return image
+    parts = PurePosixPath(PureWindowsPath(name).as_posix().lstrip("/")).parts
+    if not parts or ".." in parts:
+        raise ValueError(f"data.image must lead to a film below the folder, got {short(image)}")
+    names = ["/".join(parts[i:]) for i in range(len(parts))]
+    if image.startswith(UPLOAD) and (uploaded := _UPLOADED_NAME.match(parts[-1])):
+        names.append(uploaded[1])
+    for name in names:
+        if os.path.isfile(root / name):  # unlike Path.is_file, False for names that are too long
+            return name
+    raise ValueError(f"film {names[-1]!r} of {short(image)} is not in {root}; copy it there, or take the task out")
+
+
+def _title(task: Any) -> str:
+    return f" task {short(task['id'])}" if isinstance(task, dict) and "id" in task else ""
+
+
+def _find_film(root: Path, task: Any) -> Film:
+    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+        raise ValueError(f"a task is an object with data, got {short(task)}; export JSON, not JSON-MIN")
+    data = task["data"]
+    return named_film(root, data["film"] if "film" in data else film_name(root, data.get("image")), data)
+
+
+def _read_corners(film: Film, task: dict[str, Any], kind: str) -> list[Corner]:
+    corners, faults = [], []
+    for index, region in enumerate(_regions(task, kind)):
+        try:
+            corners.append(_parse_region(region))
+        except ValueError as error:
+            faults.append(f"result[{index}]: {error}")
+    if faults:
+        raise ValueError(f"{kind} of {film.id}: {'; '.join(faults)}")
+    return corners
+
+
+def _regions(task: dict[str, Any], kind: str) -> list[Any]:
+    """The regions of the one answer that counts."""
+    answers = task.get(kind)
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
+        raise ValueError(f"{kind} must be a list of objects, got {short(answers)}")
+    for answer in answers:
+        if not isinstance(answer.get("was_cancelled"), bool | None):
+            raise ValueError(f"was_cancelled must be true or false, got {short(answer['was_cancelled'])}")
+    kept = [answer for answer in answers if not answer.get("was_cancelled")]
+    if len(kept) != 1:
+        raise ValueError(
+            f"{len(kept)} {kind} that are not cancelled, wanted one; label the film, or keep the right one"
+        )
+    regions = kept[0].get("result")
+    if not isinstance(regions, list):
+        raise ValueError(f"result must be a list, got {short(regions)}")
+    return regions
+
+
+def _parse_region(region: Any) -> Corner:
+    """The corner of one keypoint, in continuous image coordinates."""
+    if not isinstance(region, dict) or region.get("type") != KEYPOINT:
+        what = region.get("type") if isinstance(region, dict) else region
+        raise ValueError(f"type must be {KEYPOINT}, got {short(what)}; take other regions out of the export")
+    value = region.get("value")
+    labels = value.get(KEYPOINT) if isinstance(value, dict) else None
+    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
+        raise ValueError(f"{KEYPOINT} must be one label like L1.TL, got {short(labels)}")
+    level, corner = parse_corner(labels[0])
+    faults = []
+    size = json_number(region.get("original_width")), json_number(region.get("original_height"))
+    if not (size[0] > 0 and size[1] > 0):
+        got = f"{short(region.get('original_width'))}, {short(region.get('original_height'))}"
+        faults.append(f"original_width, original_height must be the film's size in pixels, got {got}")
+    if json_number(region.get("image_rotation", 0)) != 0:
+        faults.append(f"image_rotation must be 0, got {short(region['image_rotation'])}; turn the film back")
+    percent = json_number(value.get("x")), json_number(value.get("y"))
+    if any(map(math.isnan, percent)):
+        faults.append(f"x, y must be percent of the film, got {short(value.get('x'))}, {short(value.get('y'))}")
+    if faults:
+        raise ValueError(f"{corner_name(level, corner)}: {'; '.join(faults)}")
+    return level, corner, percent[0] / 100 * size[0], percent[1] / 100 * size[1]

@@ -1,0 +1,184 @@
+"""3D Slicer: point lists (``.mrk.json``), one file beside each film.
+
+Format: https://slicer.readthedocs.io/en/latest/developer_guide/modules/markups.html, schema v1.0.3 (Slicer has a
+licence of the BSD kind; films and labels keep the licence of their makers). Layout, in folders at any depth::
+
+    a.png, a.mrk.json     the same name, with any suffix of a film
+
+    {"@schema": "https://.../markups-schema-v1.0.3.json#",
+     "markups": [{"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": [
+       {"label": "L1.TL", "description": "spacing_mm=0.143", "position": [44.61, 15.4, 0.0],
+        "positionStatus": "defined"}]}]}
+
+Slicer opens a film as one slice with the centre of its first pixel at the origin, L to the right and P down, so
+``position`` is the pixel's index times its size in mm, and z is within the slice. RAS has the opposite signs.
+
+Markups have no field for the size of a pixel. It is read from the control points' descriptions, which Slicer
+keeps when it saves (``spacing_mm=0.143``; one suffices, all must agree). Without it, pixels are 1 mm wide, as
+Slicer takes films that do not say: a film that was opened with another spacing needs the description.
+
+Points that are not placed (``positionStatus`` other than "defined") and corners that are not given are unlabelled,
+levels that the keypoint schema lacks are left out, films without a corner are skipped. The format has no patient:
+every film is a group of its own. Lateral films have their anterior side at the left of the image.
+"""
+
+import math
+import re
+from collections import defaultdict
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.data.names import parse_corner
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.sources.coco import (
+    MAX_NUMBER,
+    Corner,
+    film_record,
+    json_number,
+    named_film,
+    read_annotations,
+)
+from vertebra_kp.data.sources.folder import find_films
+from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.geometry import points_from_indices
+
+SUFFIX = ".mrk.json"
+SIGNS = {"LPS": 1, "RAS": -1}  # of x and y
+STATUSES = ("defined", "undefined", "preview", "missing")
+MILLIMETRES = ("mm", ["mm", "UCUM", "millimeter"])
+HALF_SLICE_MM = 0.5  # a film is one slice of 1 mm
+
+_SCHEMA = re.compile(r"markups-schema-v1\.\d+\.\d+\.json#*$", re.IGNORECASE)  # those that Slicer accepts
+_SPACING = re.compile(r"spacing_mm=(\S*)")
+
+
+def read_records(root: Path, schema: Schema) -> list[Record]:
+    """Films that have labels, ids are their paths relative to ``root``.
+
+    Raises SourceError when there are none, and one that lists every file that is wrong.
+    """
+    root = root.expanduser()
+    files = sorted(path for path in root.rglob(f"*{SUFFIX}") if not path.name.startswith("."))
+    if not files:
+        raise SourceError(
+            f"{root} holds no *{SUFFIX}; data.root of slicer is the folder with films and point lists"
+        )
+    films: dict[str, list[Path]] = defaultdict(list)
+    for film in find_films([str(root)]):
+        films[str(film.with_suffix(""))].append(film)
+    records, problems = [], []
+    for path in files:
+        try:
+            film = _only_film(films[str(path).removesuffix(SUFFIX)])
+            corners, spacing_mm = _read_corners(read_annotations(root, path))
+            named = named_film(root, film.relative_to(root).as_posix(), {"spacing_mm": spacing_mm})
+            if corners:
+                records.append(film_record(named, corners, schema))
+        except (ValueError, OSError) as error:
+            problems.append(f"{path.relative_to(root).as_posix()}: {error}")
+    raise_if_any(problems, root, "correct these files")
+    if not records:
+        raise SourceError(f"no *{SUFFIX} in {root} has a placed control point; label films and save them again")
+    return sorted(records, key=lambda record: record.id)
+
+
+def _only_film(films: list[Path]) -> Path:
+    if len(films) != 1:
+        names = ", ".join(film.name for film in films) or "none"
+        raise ValueError(f"wanted one film of this name beside it, found {names}")
+    return films[0]
+
+
+def _read_corners(content: Any) -> tuple[list[Corner], float | None]:
+    """Corners in continuous image coordinates and the size of a pixel; ValueError lists what is wrong."""
+    schema = content.get("@schema") if isinstance(content, dict) else None
+    if not isinstance(schema, str) or not _SCHEMA.search(schema):
+        raise ValueError(
+            f"@schema must name markups-schema-v1.x.x.json, got {short(schema)}; save it with Slicer 5"
+        )
+    markups = content.get("markups")
+    if not isinstance(markups, list):
+        raise ValueError(f"markups must be a list, got {short(markups)}")
+    placed: list[Corner] = []  # in mm from the centre of the first pixel
+    spacings: set[float] = set()
+    faults = []
+    for i, markup in enumerate(markups):
+        try:
+            sign, points = _parse_markup(markup)
+        except ValueError as error:
+            faults.append(f"markups[{i}]: {error}")
+            continue
+        for j, point in enumerate(points):
+            try:
+                spacings |= _parse_spacing(point)
+                if point.get("positionStatus", "defined") == "defined":
+                    level, corner, x, y = _parse_point(point)
+                    placed.append((level, corner, sign * x, sign * y))
+            except ValueError as error:
+                faults.append(f"markups[{i}].controlPoints[{j}]: {error}")
+    if len(spacings) > 1:
+        faults.append(f"spacing_mm of the control points must agree, got {short(sorted(spacings))}")
+    if faults:
+        raise ValueError("; ".join(faults))
+    spacing_mm = next(iter(spacings), None)
+    corners = []
+    for level, corner, x, y in placed:
+        indices = x / (spacing_mm or 1), y / (spacing_mm or 1)
+        corners.append((level, corner, *map(float, points_from_indices(indices))))
+    return corners, spacing_mm
+
+
+def _parse_markup(markup: Any) -> tuple[int, list[dict[str, Any]]]:
+    """(sign of x and y, control points) of one point list."""
+    if not isinstance(markup, dict) or markup.get("type") != "Fiducial":
+        what = markup.get("type") if isinstance(markup, dict) else markup
+        raise ValueError(f"type must be Fiducial, got {short(what)}; take other markups out")
+    system, units = markup.get("coordinateSystem", "LPS"), markup.get("coordinateUnits", "mm")
+    if not isinstance(system, str) or system not in SIGNS:
+        raise ValueError(f"coordinateSystem must be LPS or RAS, got {short(system)}")
+    if units not in MILLIMETRES:
+        raise ValueError(f"coordinateUnits must be mm, got {short(units)}")
+    points = markup.get("controlPoints")
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        raise ValueError(f"controlPoints must be a list of objects, got {short(points)}")
+    for point in points:
+        if point.get("positionStatus", "defined") not in STATUSES:
+            raise ValueError(
+                f"positionStatus must be one of {', '.join(STATUSES)}, got {short(point['positionStatus'])}"
+            )
+    return SIGNS[system], points
+
+
+def _parse_spacing(point: dict[str, Any]) -> set[float]:
+    """The size of a pixel that a point's description names, or nothing."""
+    description = point.get("description", "")
+    if not isinstance(description, str):
+        raise ValueError(f"description must be a text, got {short(description)}")
+    match = _SPACING.search(description)
+    if not match:
+        return set()
+    try:
+        spacing_mm = float(match[1])
+    except ValueError:
+        spacing_mm = math.nan
+    if not 0 < spacing_mm <= MAX_NUMBER:
+        raise ValueError(f"spacing_mm must be a number above 0, got {short(match[1])}")
+    return {spacing_mm}
+
+
+def _parse_point(point: dict[str, Any]) -> Corner:
+    """The corner of a control point, x and y in mm as they stand in the file."""
+    label, position = point.get("label"), point.get("position")
+    if not isinstance(label, str):
+        raise ValueError(f"label must be a text like L1.TL, got {short(label)}")
+    level, corner = parse_corner(label)
+    xyz = [json_number(value) for value in position] if isinstance(position, list) else []
+    if len(xyz) != 3 or any(map(math.isnan, xyz)):
+        raise ValueError(f"position of {label} must be three numbers in mm, got {short(position)}")
+    if abs(xyz[2]) > HALF_SLICE_MM:
+        raise ValueError(
+            f"position of {label} is off the film, z must be 0, got {xyz[2]:g}; place it in the slice"
+        )
+    return level, corner, xyz[0], xyz[1]

@@ -1,0 +1,81 @@
+"""COCO keypoints: ``annotations.json``, which ``sources/coco.py`` describes and pycocotools loads.
+
+A category per level, all with the keypoints TL, TR, BL, BR, since evaluation by object keypoint similarity takes
+one number of keypoints (S1's lower two are never labelled). An annotation per vertebra with a labelled corner:
+``v`` is 2 where labelled, else x = y = v = 0; ``bbox`` frames the pixels that hold the corners (never empty, also
+for one endplate), ``area`` is its area; predictions also have ``score``, the mean over their corners. Whether an
+unlabelled corner is off the film or does not exist cannot be said.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vertebra_kp.anatomy import CORNERS, LEVELS, State
+from vertebra_kp.data.record import LabelledFilm
+from vertebra_kp.data.sources.coco import ANNOTATIONS
+from vertebra_kp.geometry import points_to_indices
+from vertebra_kp.run_folder import write_json
+
+DIGITS = 3  # of a pixel
+VISIBLE = 2
+SKELETON = [[1, 2], [2, 4], [4, 3], [3, 1]]  # around the vertebra, keypoints counted from 1
+
+
+def write(films: Sequence[LabelledFilm], folder: Path) -> None:
+    """``annotations.json`` for films that stand, or will stand, in ``folder``."""
+    images, annotations = [], []
+    for image_id, film in enumerate(films, start=1):
+        images.append(_image(film, image_id))
+        for i, level in enumerate(film.schema.levels):
+            if (film.states[i] == State.LABELLED).any():
+                category_id = LEVELS.index(level) + 1
+                head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id}
+                annotations.append(head | _vertebra(film, i))
+    levels = {level for film in films for level in film.schema.levels}
+    categories = [_category(level) for level in LEVELS if level in levels]
+    content = {"images": images, "categories": categories, "annotations": annotations}
+    write_json(content, folder.expanduser() / ANNOTATIONS)
+
+
+def _image(film: LabelledFilm, image_id: int) -> dict[str, Any]:
+    height, width = map(int, film.size)
+    image = {"id": image_id, "file_name": film.file, "width": width, "height": height}
+    if film.group != film.file:
+        image["patient"] = film.group
+    if film.spacing_mm is not None:
+        image["spacing_mm"] = float(film.spacing_mm)
+    return image
+
+
+def _category(level: str) -> dict[str, Any]:
+    return {
+        "id": LEVELS.index(level) + 1,
+        "name": level,
+        "supercategory": "vertebra",
+        "keypoints": list(CORNERS),
+        "skeleton": SKELETON,
+    }
+
+
+def _vertebra(film: LabelledFilm, i: int) -> dict[str, Any]:
+    """The annotation of the film's i-th level, without its ids."""
+    labelled = film.states[i] == State.LABELLED
+    indices = points_to_indices(film.points_xy_image[i].astype(float))
+    left, top = indices[labelled].min(axis=0)
+    width, height = np.ptp(indices[labelled], axis=0) + 1
+    keypoints = []
+    for (x, y), known in zip(indices, labelled, strict=True):
+        keypoints += [round(float(x), DIGITS), round(float(y), DIGITS), VISIBLE] if known else [0, 0, 0]
+    annotation = {
+        "keypoints": keypoints,
+        "num_keypoints": int(labelled.sum()),
+        "bbox": [round(float(value), DIGITS) for value in (left, top, width, height)],
+        "area": round(float(width * height), DIGITS),
+        "iscrowd": 0,
+    }
+    if film.scores is not None:
+        annotation["score"] = round(float(film.scores[i][labelled].mean()), 4)
+    return annotation

@@ -1,0 +1,69 @@
+"""LabelMe: one JSON file per film, beside where the film goes, which the labelme program opens.
+
+Layout and coordinates as in ``data/sources/labelme.py``, which reads the files back. A labelled corner becomes
+a ``point`` named ``L1.TL``. The format has no place for the other states, for spacing, groups and scores: they
+are left out, and a corner that is not labelled is unlabelled when read back.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from vertebra_kp.data.names import corner_name
+from vertebra_kp.data.record import LabelledFilm
+from vertebra_kp.errors import UserError
+
+VERSION = "5.5.0"  # of labelme, whose fields these are; later ones open them as well
+DECIMALS = 4
+
+
+def write(films: Sequence[LabelledFilm], folder: Path) -> None:
+    """``film.json`` for every film, in the same sub-folder of ``folder``.
+
+    Raises UserError, and writes nothing, when a name leads out of ``folder`` or two films share a JSON file.
+    """
+    folder = folder.expanduser()
+    film_of_path: dict[Path, str] = {}
+    for film in films:
+        path = _json_path(folder, film.file)
+        if path in film_of_path:
+            raise UserError(f"films {film_of_path[path]!r} and {film.file!r} would share {path}; rename one")
+        film_of_path[path] = film.file
+    for film, path in zip(films, film_of_path, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_document(film), ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def _json_path(folder: Path, file: str) -> Path:
+    relative = PurePosixPath(file)
+    if not relative.name or relative.is_absolute() or ".." in relative.parts or "\\" in file:
+        raise UserError(f"file of a film must be relative, with forward slashes and without .., got {file!r}")
+    path = (folder / relative).with_suffix(".json")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"film {file!r} would be written through a link to {path.resolve()}, outside {folder}")
+    return path
+
+
+def _document(film: LabelledFilm) -> dict[str, object]:
+    height, width = film.size
+    return {
+        "version": VERSION,
+        "flags": {},
+        "shapes": [_point(corner_name(level, corner), x, y) for level, corner, x, y in film.labelled()],
+        "imagePath": PurePosixPath(film.file).name,
+        "imageData": None,
+        "imageHeight": int(height),
+        "imageWidth": int(width),
+    }
+
+
+def _point(label: str, x: float, y: float) -> dict[str, object]:
+    return {
+        "label": label,
+        "points": [[round(x, DECIMALS), round(y, DECIMALS)]],
+        "group_id": None,
+        "description": "",
+        "shape_type": "point",
+        "flags": {},
+        "mask": None,
+    }
