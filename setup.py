@@ -41,7 +41,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["vertebra_kp", "vertebra_kp.*"]),
-    package_data={"vertebra_kp": ["py.typed", "data/split_files/*.json"]},
+    package_data={"vertebra_kp": ["py.typed", "data/split_files/*.json", "data/repair_files/*.json"]},
     install_requires=REQUIRED,
     extras_require={"dev": DEVELOPMENT},
 )

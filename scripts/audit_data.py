@@ -38,7 +38,7 @@ def main() -> int:
             findings += film_findings(records, arguments.split_file)
         findings.sort(key=lambda finding: -finding.severity)
         write_rows(arguments.out / "audit.csv", findings)
-        repair = repair_file_of(arguments.source, findings)
+        repair = repair_file_of(arguments.source, arguments.anatomy, findings)
         (arguments.out / "repair.json").write_text(repair.model_dump_json(indent=1) + "\n", encoding="utf-8")
         write_page(arguments.out / "audit.html", f"Audit of {arguments.source}", findings, records, schema)
     except (UserError, OSError) as error:
@@ -107,7 +107,7 @@ def write_rows(path: Path, findings: Sequence[Finding]) -> None:
             writer.writerow((f.film, f.kind, f.level, f"{f.severity:.3f}", f.proposal))
 
 
-def repair_file_of(source: str, findings: Sequence[Finding]) -> RepairFile:
+def repair_file_of(source: str, anatomy: str, findings: Sequence[Finding]) -> RepairFile:
     """Certain repairs as actions, levels before corners; what is likely wrong as proposals."""
     films: dict[str, list[Action]] = {}
     proposals: dict[str, list[str]] = {}
@@ -119,7 +119,7 @@ def repair_file_of(source: str, findings: Sequence[Finding]) -> RepairFile:
             films.setdefault(f.film, []).append(action)
         elif f.severity >= LIKELY:
             proposals.setdefault(f.film, []).append(f"{f.kind} {f.level}: {f.proposal}")
-    return RepairFile(source=source, films=films, proposals=proposals)
+    return RepairFile(source=source, anatomy=anatomy, films=films, proposals=proposals)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, help="folder of the data set; default: where the network trained")
     parser.add_argument("--split", nargs="+", help="splits to take; AASCE also: test, the data set's own part")
     parser.add_argument("--split-file", help="default: the one the network trained with; for aasce the committed")
+    parser.add_argument("--repair-file", help="repairs of labels; default: those the network trained with")
     parser.add_argument(
         "--stored-order",
         action=argparse.BooleanOptionalAction,
@@ -63,6 +64,7 @@ def as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Name
     trained = {
         "root": data.root if same_source else None,
         "split_file": data.split_file if same_source else committed,
+        "repair_file": data.repair_file if same_source else None,
         "stored_order": data.stored_order and same_source,
     }
     said = {name: value for name, value in vars(arguments).items() if value is not None}
@@ -96,6 +98,7 @@ def films_of(arguments: argparse.Namespace, data: DataConfig) -> Films:
         split_file=arguments.split_file,
         splits=splits,
         stored_order=arguments.stored_order,
+        repair_file=arguments.repair_file,
     )
 
 
@@ -162,6 +165,7 @@ def measure(arguments: argparse.Namespace) -> None:
         "split_file_sha256": split_hash(arguments.split_file) if arguments.split else None,
         "stored_order": arguments.stored_order,
         "flip": config.inference.flip,
+        "repair_file": arguments.repair_file,
         "hardware": hardware(next(network.parameters()).device),
     }
     write_json(about | summary, out / "metrics.json")

@@ -51,6 +51,8 @@ class DataConfig(Section):
     """Keypoint schema: which levels and corners are predicted."""
     stored_order: bool = False
     """AASCE: leave T1 after L5 in the 18 films that store it there, as published figures do."""
+    repair_file: str | None = None
+    """Repairs of wrong labels: a file of scripts/audit_data.py, or the name of a committed one (``aasce``)."""
     split_file: str | None = None
     """File of ids, or the name of a committed one (``aasce``); not used by the phantom."""
     train_splits: list[str] = []

@@ -25,6 +25,7 @@ WIDTH_LIMIT = 0.5  # log-ratio of a width
 FLAT_LIMIT = 1.2  # log-ratio of a height: 3.3 times
 WEDGE_LIMIT = 1.1  # log-ratio of the left and the right height: 3 times
 TILT_LIMIT_DEG = 32.0  # between neighbours
+EVEN_STEPS = 2.5  # longest step over the median one, in whole spines without a gap
 FILMS_FOR_USUAL = 20  # with fewer films, the film's own median is what is usual
 
 
@@ -88,7 +89,7 @@ def order_findings(film: str, points: np.ndarray, schema: Schema) -> list[Findin
     order[known] = by_height
     before, after = (_unevenness(centres[places]) for places in (known, by_height))
     moved = [schema.levels[i] for i in known if order[i] != i]
-    if after < before / 2:
+    if after < min(before / 2, EVEN_STEPS):
         told = f"sort from head to foot ({moved[0]}..{moved[-1]} move)"
         return [Finding(film, "order", "", 1.0, told, order=tuple(map(int, order)))]
     return [Finding(film, "order", "", 0.8, f"look at {moved[0]}..{moved[-1]}: they are not from head to foot")]

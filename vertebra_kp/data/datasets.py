@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.anatomy import SCHEMAS, Schema
 from vertebra_kp.config import Config, PhaseConfig
 from vertebra_kp.data.films import FilmList, Films, PhantomFilms
+from vertebra_kp.data.record import Record, take_levels
+from vertebra_kp.data.repair import RepairError, apply_repairs, load_repair_file
 from vertebra_kp.data.sources import read_records
 from vertebra_kp.data.splits import SplitError, load_split_file, select
 
@@ -56,9 +58,39 @@ def _films_of_splits(config: Config, names: list[str]) -> Films:
             f"data.split_file {data.split_file} splits the films of {split_file.source}, data.source is "
             f"{data.source}; make one with scripts/split_data.py"
         )
-    records = read_records(data.source, data.root, data.keypoint_schema, stored_order=data.stored_order)
+    records = labelled_records(
+        data.source,
+        data.root,
+        data.keypoint_schema,
+        stored_order=data.stored_order,
+        repair_file=data.repair_file,
+    )
     chosen = select(records, split_file, names)
     return FilmList(chosen, data.keypoint_schema, data.input_size)
+
+
+def labelled_records(
+    source: str,
+    root: Path | None,
+    schema: Schema,
+    *,
+    part: str | None = None,
+    stored_order: bool = False,
+    repair_file: str | None = None,
+) -> list[Record]:
+    """Films of a source with the repairs of ``repair_file`` made; with ``stored_order`` no repair at all.
+
+    A repair file speaks of the films it was made from, AASCE's training part; other parts are only read.
+    """
+    if repair_file is None or stored_order or part is not None:
+        return read_records(source, root, schema, part, stored_order=stored_order)
+    repair = load_repair_file(repair_file)
+    if repair.source != source:
+        raise RepairError(f"repair_file {repair_file} repairs films of {repair.source}, the source is {source}")
+    whole = SCHEMAS[repair.anatomy]
+    # The places that a repair names are those of the stored labels.
+    records = apply_repairs(read_records(source, root, whole, stored_order=True), repair, whole)
+    return [take_levels(record, whole, schema) for record in records]
 
 
 def films_of_source(
@@ -71,9 +103,10 @@ def films_of_source(
     split_file: str | None = None,
     splits: list[str] | None = None,
     stored_order: bool = False,
+    repair_file: str | None = None,
 ) -> FilmList:
     """Films for evaluation: a whole source, one of its own parts, or named splits of it."""
-    records = read_records(source, root, schema, part, stored_order=stored_order)
+    records = labelled_records(source, root, schema, part=part, stored_order=stored_order, repair_file=repair_file)
     if splits:
         assert split_file is not None
         records = select(records, load_split_file(split_file), splits)

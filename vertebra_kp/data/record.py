@@ -1,6 +1,6 @@
 """One film with what is known of it: the only thing that sources return and everything else reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,9 +49,7 @@ class LabelledFilm:
     def labelled(self) -> list[tuple[str, str, float, float]]:
         """(level, corner, x, y) of every labelled corner, from head to foot."""
         found = np.argwhere(self.states == State.LABELLED)
-        return [
-            (self.schema.levels[i], CORNERS[j], *map(float, self.points_xy_image[i, j])) for i, j in found
-        ]
+        return [(self.schema.levels[i], CORNERS[j], *map(float, self.points_xy_image[i, j])) for i, j in found]
 
 
 def label_arrays(schema: Schema) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +57,16 @@ def label_arrays(schema: Schema) -> tuple[np.ndarray, np.ndarray]:
     points = np.full((schema.num_levels, len(CORNERS), 2), np.nan, dtype=np.float32)
     states = np.where(schema.exists, State.UNLABELLED, State.NONEXISTENT).astype(np.int8)
     return points, states
+
+
+def take_levels(record: Record, old: Schema, new: Schema) -> Record:
+    """The record with labels of schema ``new``, whose levels ``old`` has too."""
+    if old == new or record.points_xy_image is None or record.states is None:
+        return record
+    levels = [old.levels.index(level) for level in new.levels]
+    states = np.where(new.exists, record.states[levels], State.NONEXISTENT).astype(np.int8)
+    points = np.where((states == State.LABELLED)[..., None], record.points_xy_image[levels], np.nan)
+    return replace(record, points_xy_image=points.astype(np.float32), states=states)
 
 
 def mark_outside(

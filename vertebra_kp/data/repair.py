@@ -2,11 +2,11 @@
 
 JSON::
 
-    {"source": "aasce",
+    {"source": "aasce", "anatomy": "ap_whole_spine",
      "films": {"NAME.jpg": [{"action": "reorder_levels", "order": [16, 0, 1, ...], "reason": "..."},
                             {"action": "reorder_corners", "level": "L4", "order": [1, 0, 3, 2], "reason": "..."},
                             {"action": "unlabel", "level": "L5", "reason": "..."},
-                            {"action": "leave_out", "reason": "..."}]},
+                            {"action": "unlabel", "reason": "the whole film"}]},
      "proposals": {"NAME.jpg": ["..."]}}
 
 ``order[i]`` is the stored place of what belongs at place i. ``proposals`` are for people: nothing is applied.
@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vertebra_kp.anatomy import Schema, State
+from vertebra_kp.anatomy import SCHEMAS, Schema, State
 from vertebra_kp.data.record import Record
 from vertebra_kp.errors import UserError
 
@@ -50,20 +50,16 @@ class ReorderCorners(_Strict):
 
 class Unlabel(_Strict):
     action: Literal["unlabel"] = "unlabel"
-    level: str
+    level: str | None = None
     reason: str
 
 
-class LeaveOut(_Strict):
-    action: Literal["leave_out"] = "leave_out"
-    reason: str
-
-
-Action = Annotated[ReorderLevels | ReorderCorners | Unlabel | LeaveOut, Field(discriminator="action")]
+Action = Annotated[ReorderLevels | ReorderCorners | Unlabel, Field(discriminator="action")]
 
 
 class RepairFile(_Strict):
     source: str
+    anatomy: Literal[tuple(SCHEMAS)]  # type: ignore[valid-type]
     films: dict[str, list[Action]] = {}
     proposals: dict[str, list[str]] = {}
 
@@ -86,7 +82,7 @@ def load_repair_file(name_or_path: str) -> RepairFile:
 
 
 def apply_repairs(records: Sequence[Record], repair: RepairFile, schema: Schema) -> list[Record]:
-    """The records with their labels repaired, without those that are left out.
+    """The records with their labels repaired.
 
     ``records`` are those of the schema that the file was made for, in stored order. Raises RepairError that
     lists every action that does not fit. Films that the file names and the records lack are no error.
@@ -94,11 +90,8 @@ def apply_repairs(records: Sequence[Record], repair: RepairFile, schema: Schema)
     problems: list[str] = []
     repaired = []
     for record in records:
-        actions = repair.films.get(record.id, [])
-        if any(isinstance(action, LeaveOut) for action in actions):
-            continue
         try:
-            for action in actions:
+            for action in repair.films.get(record.id, []):
                 record = _apply(record, action, schema)
         except ValueError as error:
             problems.append(f"{record.id}: {error}")
@@ -121,10 +114,10 @@ def _apply(record: Record, action: Action, schema: Schema) -> Record:
         if sorted(action.order) != [0, 1, 2, 3]:
             raise ValueError(f"order must hold 0..3 once each, got {action.order}")
         points[level], states[level] = points[level][action.order], states[level][action.order]
-    elif isinstance(action, Unlabel):
-        level = _level(action.level, schema)
-        points[level] = np.nan
-        states[level] = np.where(states[level] == State.NONEXISTENT, State.NONEXISTENT, State.UNLABELLED)
+    else:
+        levels = slice(None) if action.level is None else _level(action.level, schema)
+        points[levels] = np.nan
+        states[levels] = np.where(schema.exists[levels], State.UNLABELLED, State.NONEXISTENT)
     return replace(record, points_xy_image=points, states=states)
 
 

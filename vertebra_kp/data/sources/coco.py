@@ -14,9 +14,9 @@ A category is a level, its keypoints the corners TL, TR, BL, BR in any order; or
 name), its keypoints ``L1.TL``, ``L1.TR``, ... A keypoint is ``x, y, v``: pixel indices, so the centre of the
 first pixel is (0, 0), and v = 0 for unlabelled, 1 or 2 (hidden, visible) for labelled. ``file_name`` is relative
 to the folder. ``patient`` and ``spacing_mm`` (the size of a pixel) are extras of this project and may be missing;
-a film without a patient is a group of its own. Fields not named here are not read. Corners that are not given are
-unlabelled, levels that the keypoint schema lacks are left out, films without a labelled corner are skipped. Lateral
-films have their anterior side at the left of the image.
+a film without a patient is a group of its own. Fields not named here are not read. Corners that are not given
+are unlabelled, levels that the keypoint schema lacks are left out, films without a labelled corner are skipped.
+Lateral films have their anterior side at the left of the image.
 """
 
 import math

@@ -14,9 +14,9 @@ Apache 2.0; films and labels keep the licence of their makers). Layout::
 Labels are ``L1.TL``. ``x, y`` are percent of the film as displayed, 0 at its left and upper edge and 100 at the
 right and lower one, so x / 100 * original_width is a continuous coordinate. The labelling config names the film
 ``$image``; ``film``, ``patient`` and ``spacing_mm`` (the size of a pixel) are extras of this project and may be
-missing. A film without a patient is a group of its own. Corners that are not given are unlabelled, levels that the
-keypoint schema lacks are left out, films without a corner are skipped. Lateral films have their anterior side at the
-left of the image.
+missing. A film without a patient is a group of its own. Corners that are not given are unlabelled, levels that
+the keypoint schema lacks are left out, films without a corner are skipped. Lateral films have their anterior side
+at the left of the image.
 
 **Which film.** ``film``, if it is there, is the path relative to the folder. Otherwise ``image`` is one of
 
