@@ -19,7 +19,7 @@ from vertebra_kp.data.audit import Finding, audit_labels
 from vertebra_kp.data.duplicates import SameFilm, same_films, thumbnail
 from vertebra_kp.data.images import FilmError, read_film
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.repair import Action, ReorderCorners, ReorderLevels, RepairFile
+from vertebra_kp.data.repair import Action, ReorderCorners, ReorderLevels, RepairFile, write_repair_file
 from vertebra_kp.data.sources import SOURCES, read_records
 from vertebra_kp.data.splits import load_split_file
 from vertebra_kp.errors import UserError
@@ -39,7 +39,7 @@ def main() -> int:
         findings.sort(key=lambda finding: -finding.severity)
         write_rows(arguments.out / "audit.csv", findings)
         repair = repair_file_of(arguments.source, arguments.anatomy, findings)
-        (arguments.out / "repair.json").write_text(repair.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_repair_file(repair, arguments.out / "repair.json")
         write_page(arguments.out / "audit.html", f"Audit of {arguments.source}", findings, records, schema)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

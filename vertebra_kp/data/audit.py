@@ -26,6 +26,8 @@ FLAT_LIMIT = 1.2  # log-ratio of a height: 3.3 times
 WEDGE_LIMIT = 1.1  # log-ratio of the left and the right height: 3 times
 TILT_LIMIT_DEG = 32.0  # between neighbours
 EVEN_STEPS = 2.5  # longest step over the median one, in whole spines without a gap
+OUTSIZED = 4.0  # times the film's median height: no vertebra
+SAME_PLACE = 0.3  # of a step: vertebrae nearer than this were drawn twice
 FILMS_FOR_USUAL = 20  # with fewer films, the film's own median is what is usual
 
 
@@ -77,7 +79,10 @@ def repaired(points: np.ndarray, findings: Sequence[Finding], schema: Schema) ->
 
 
 def order_findings(film: str, points: np.ndarray, schema: Schema) -> list[Finding]:
-    """Vertebrae that do not come from head to foot. Sorting is certain where it makes the steps even."""
+    """Vertebrae that do not come from head to foot.
+
+    Sorting is certain where it makes the steps even, or where it only exchanges vertebrae drawn at one place.
+    """
     centres = points.mean(axis=1)
     known = np.flatnonzero(np.isfinite(centres).all(axis=-1))
     if len(known) < 3:
@@ -87,17 +92,16 @@ def order_findings(film: str, points: np.ndarray, schema: Schema) -> list[Findin
         return []
     order = np.arange(len(points))
     order[known] = by_height
-    before, after = (_unevenness(centres[places]) for places in (known, by_height))
     moved = [schema.levels[i] for i in known if order[i] != i]
-    if after < min(before / 2, EVEN_STEPS):
+    steps = np.linalg.norm(np.diff(centres[by_height], axis=0), axis=1)
+    usual_step = max(float(np.median(steps)), 1e-9)
+    shifted = np.abs(centres[order, 1] - centres[:, 1])[known].max() / usual_step
+    heights = np.ptp(points[known, :, 1], axis=1)
+    sound = heights.max() < OUTSIZED * np.median(heights)  # else its centre says nothing
+    if sound and (steps.max() / usual_step < EVEN_STEPS or shifted < SAME_PLACE):
         told = f"sort from head to foot ({moved[0]}..{moved[-1]} move)"
         return [Finding(film, "order", "", 1.0, told, order=tuple(map(int, order)))]
     return [Finding(film, "order", "", 0.8, f"look at {moved[0]}..{moved[-1]}: they are not from head to foot")]
-
-
-def _unevenness(centres: np.ndarray) -> float:
-    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
-    return float(steps.max() / max(np.median(steps), 1e-9))
 
 
 def corner_findings(film: str, points: np.ndarray, schema: Schema) -> list[Finding]:

@@ -12,6 +12,7 @@ JSON::
 ``order[i]`` is the stored place of what belongs at place i. ``proposals`` are for people: nothing is applied.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,21 @@ def load_repair_file(name_or_path: str) -> RepairFile:
         return RepairFile.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise RepairError(f"{path}: not a usable repair file: {error}") from error
+
+
+def write_repair_file(repair: RepairFile, path: Path) -> None:
+    """One film a line, so that changes are easy to review."""
+
+    def lines(films: dict[str, list]) -> str:
+        rows = (f"  {json.dumps(name)}: {json.dumps(items)}" for name, items in sorted(films.items()))
+        return "{\n" + ",\n".join(rows) + "\n }"
+
+    content = repair.model_dump(mode="json", exclude_none=True)
+    path.write_text(
+        f'{{"source": {json.dumps(repair.source)}, "anatomy": {json.dumps(repair.anatomy)},\n'
+        f' "films": {lines(content["films"])},\n "proposals": {lines(content["proposals"])}}}\n',
+        encoding="utf-8",
+    )
 
 
 def apply_repairs(records: Sequence[Record], repair: RepairFile, schema: Schema) -> list[Record]:

@@ -7,6 +7,7 @@ for one endplate), ``area`` is its area; predictions also have ``score``, the me
 unlabelled corner is off the film or does not exist cannot be said.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from vertebra_kp.anatomy import CORNERS, LEVELS, State
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.coco import ANNOTATIONS
 from vertebra_kp.geometry import points_to_indices
-from vertebra_kp.run_folder import write_json
 
 DIGITS = 3  # of a pixel
 VISIBLE = 2
@@ -26,6 +26,7 @@ SKELETON = [[1, 2], [2, 4], [4, 3], [3, 1]]  # around the vertebra, keypoints co
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     """``annotations.json`` for films that stand, or will stand, in ``folder``."""
+    folder = folder.expanduser()
     images, annotations = [], []
     for image_id, film in enumerate(films, start=1):
         images.append(_image(film, image_id))
@@ -37,7 +38,8 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     levels = {level for film in films for level in film.schema.levels}
     categories = [_category(level) for level in LEVELS if level in levels]
     content = {"images": images, "categories": categories, "annotations": annotations}
-    write_json(content, folder.expanduser() / ANNOTATIONS)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ANNOTATIONS).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
 
 def _image(film: LabelledFilm, image_id: int) -> dict[str, Any]:

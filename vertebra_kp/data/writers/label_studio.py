@@ -11,6 +11,7 @@ A corner has its score as ``score``, a task the mean over its corners; both are 
 Corners that are not labelled are left out, whatever the reason.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from vertebra_kp.anatomy import CORNERS, LEVELS, State
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.label_studio import KEYPOINT, LOCAL_FILES, TASKS
-from vertebra_kp.run_folder import write_json
 
 CONFIG = "labelling_config.xml"
 MODEL_VERSION = "vertebra_kp"
@@ -36,8 +36,9 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     """``tasks.json`` and ``labelling_config.xml`` for films that stand, or will stand, in ``folder``."""
     folder = folder.expanduser()
     tasks = [_task(film, folder.resolve().name) for film in films]
-    write_json(tasks, folder / TASKS)
     names = {name for film in films for name in film.schema.channel_names}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TASKS).write_text(json.dumps(tasks, allow_nan=False, indent=1), encoding="utf-8")
     (folder / CONFIG).write_text(labelling_config(names), encoding="utf-8")
 
 

@@ -5,6 +5,7 @@ set that size under Volumes, Volume Information, Image Spacing (1 if unknown), a
 Corners that are not labelled are left out, whatever the reason; patients and scores are not written.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.slicer import SUFFIX
 from vertebra_kp.errors import UserError
 from vertebra_kp.geometry import points_to_indices
-from vertebra_kp.run_folder import write_json
 
 SCHEMA = (  # an identifier, not an address: Slicer compares its end
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
@@ -39,7 +39,9 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
             )
         paths[path] = film
     for path, film in paths.items():
-        write_json({"@schema": SCHEMA, "markups": [_markup(film)]}, path)
+        content = {"@schema": SCHEMA, "markups": [_markup(film)]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, allow_nan=False, indent=1), encoding="utf-8")
 
 
 def _markup(film: LabelledFilm) -> dict[str, Any]:

@@ -1,0 +1,221 @@
+"""Wrong labels are found, right ones are left alone, and what is certain is repaired."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vertebra_kp.anatomy import SCHEMAS, State
+from vertebra_kp.data.audit import audit_labels, corner_findings, order_findings, repaired
+from vertebra_kp.data.datasets import labelled_records
+from vertebra_kp.data.duplicates import same_films, thumbnail
+from vertebra_kp.data.phantom import draw_film
+from vertebra_kp.data.record import Record, take_levels
+from vertebra_kp.data.repair import RepairError, RepairFile, apply_repairs, load_repair_file
+
+WHOLE, LUMBAR, LATERAL = (SCHEMAS[name] for name in ("ap_whole_spine", "ap_lumbar", "la_lumbar"))
+
+
+TURNED_40_DEG = np.array([[0.766, 0.643], [-0.643, 0.766]], np.float32)
+
+
+def spine(bend_px=40.0):
+    """T1..L5 of a gently bent spine ``[17, 4, 2]``: 40 px wide, 24 px high, 32 px from one to the next."""
+    y = 40 + 32.0 * np.arange(17)
+    x = 200 + bend_px * np.sin(y / 90)
+    centres = np.stack([x, y], axis=-1)[:, None]
+    return (centres + np.array([[-20, -12], [20, -12], [-20, 12], [20, 12]])).astype(np.float32)
+
+
+def record(points, name="film", schema=WHOLE):
+    states = np.where(schema.exists, State.LABELLED, State.NONEXISTENT).astype(np.int8)
+    return Record(name, Path(f"{name}.png"), name, points, states)
+
+
+def found(points, schema=WHOLE):
+    return {(f.kind, f.level) for f in audit_labels([record(points, schema=schema)], schema) if f.severity >= 0.5}
+
+
+def test_a_right_film_has_no_finding():
+    assert found(spine()) == set()
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=list(SCHEMAS))
+def test_phantoms_which_are_right_have_no_likely_finding(schema):
+    films = [draw_film(schema, "standard", 11, i, (256, 128)) for i in range(12)]
+    records = [
+        Record(str(i), Path(str(i)), str(i), film.points_xy_image, film.states) for i, film in enumerate(films)
+    ]
+    kinds = {(f.film, f.kind) for f in audit_labels(records, schema) if f.severity >= 0.5}
+    assert {kind for _, kind in kinds} <= {"flat", "wedge"}  # the phantom has crushed and wedged vertebrae
+
+
+def test_a_vertebra_stored_last_is_found_and_sorted():
+    stored = np.roll(spine(), -1, axis=0)
+    (finding,) = order_findings("film", stored, WHOLE)
+    assert finding.severity == 1
+    np.testing.assert_array_equal(repaired(stored, [finding], WHOLE), spine())
+    assert found(stored) == {("order", "")}
+
+
+def test_an_order_that_sorting_does_not_mend_is_left_to_a_person():
+    points = spine()
+    points[8:] += (0, 200)  # a gap of six steps: something is missing
+    points[[3, 12]] = points[[12, 3]]
+    (finding,) = order_findings("film", points, WHOLE)
+    assert finding.order is None
+    assert finding.severity >= 0.5
+
+
+@pytest.mark.parametrize("order", [(1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0), (1, 0, 2, 3)])
+def test_corners_under_wrong_names_get_their_own(order):
+    points = spine()
+    points[4] = points[4][list(order)]
+    (finding,) = corner_findings("film", points, WHOLE)
+    assert (finding.kind, finding.level) == ("corners_swapped", "T5")
+    np.testing.assert_array_equal(repaired(points, [finding], WHOLE), spine())
+
+
+def test_order_and_corners_are_mended_together():
+    points = spine()
+    points[0] = points[0][[2, 3, 0, 1]]
+    stored = np.roll(points, -1, axis=0)
+    findings = [f for f in audit_labels([record(stored)], WHOLE) if f.order or f.corners]
+    assert {(f.kind, f.level) for f in findings} == {("order", ""), ("corners_swapped", "T1")}
+    findings.sort(key=lambda f: f.order is None)
+    np.testing.assert_array_equal(repaired(stored, findings, WHOLE), spine())
+
+
+def change(level, move):
+    points = spine()
+    points[level] = move(points[level])
+    return points
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        (change(9, lambda v: np.add(v, (0, 30))), ("overlap", "T10")),
+        (change(9, lambda v: np.add(v, (0, 30))), ("near_duplicate", "T10")),
+        (change(16, lambda v: np.add(v, (0, 40))), ("missing_level", "L4")),
+        (change(5, lambda v: v.mean(0) + (v - v.mean(0)) * (1, 0.1)), ("flat", "T6")),
+        (change(5, lambda v: v.mean(0) + (v - v.mean(0)) * (1.8, 1)), ("width", "T6")),
+        (change(5, lambda v: np.float32([v[0], v[1], v[0] + (0, 4), v[3]])), ("wedge", "T6")),
+        (
+            change(5, lambda v: v.mean(0) + (v - v.mean(0)) @ np.float32([[0.77, 0.64], [-0.64, 0.77]])),
+            ("tilt", "T5"),
+        ),
+        (change(5, lambda v: np.float32([v[0], v[1], v.mean(0) - (0, 6), v[3]])), ("not_convex", "T6")),
+    ],
+)
+def test_each_fault_is_found_at_its_level(points, expected):
+    assert expected in found(points.astype(np.float32))
+
+
+def test_unlabelled_levels_are_no_fault():
+    points, film = spine(), record(spine())
+    states = film.states.copy()
+    states[7] = State.UNLABELLED
+    points[7] = np.nan
+    (partly,) = [Record("film", film.image_path, "film", points, states)]
+    assert [f for f in audit_labels([partly], WHOLE) if f.severity >= 0.5] == []
+
+
+def test_the_same_film_in_another_size_is_found_and_others_are_not():
+    rng = np.random.default_rng(0)
+    film = draw_film(WHOLE, "standard", 1, 0, (512, 192)).image
+    other = draw_film(WHOLE, "standard", 1, 1, (512, 192)).image
+    again = np.clip(film[::2, ::2] * 0.8 + 20 + rng.normal(0, 4, film[::2, ::2].shape), 0, 255)
+    records = [record(spine(), name) for name in ("film", "other", "again")]
+    (pair,) = same_films(records, [thumbnail(image) for image in (film, other, again)])
+    assert (pair.first, pair.second) == ("film", "again")
+
+
+# --- repair files ---------------------------------------------------------------------------------------
+
+
+def repair_file(**films):
+    return RepairFile.model_validate({"source": "csv", "anatomy": "ap_whole_spine", "films": films})
+
+
+def test_actions_are_applied_in_their_order():
+    stored = np.roll(spine(), -1, axis=0)
+    stored[-1] = stored[-1][[1, 0, 3, 2]]
+    actions = [
+        {"action": "reorder_levels", "order": [16, *range(16)], "reason": "T1 last"},
+        {"action": "reorder_corners", "level": "T1", "order": [1, 0, 3, 2], "reason": "swapped"},
+        {"action": "unlabel", "level": "L5", "reason": "not seen"},
+    ]
+    (mended,) = apply_repairs([record(stored)], repair_file(film=actions), WHOLE)
+    np.testing.assert_array_equal(mended.points_xy_image[:16], spine()[:16])
+    assert np.isnan(mended.points_xy_image[16]).all()
+    assert (mended.states[16] == State.UNLABELLED).all()
+    assert (mended.states[:16] == State.LABELLED).all()
+
+
+def test_a_film_without_a_right_label_is_unlabelled_as_a_whole():
+    (mended,) = apply_repairs([record(spine())], repair_file(film=[{"action": "unlabel", "reason": "bad"}]), WHOLE)
+    assert (mended.states == State.UNLABELLED).all()
+
+
+def test_repairs_that_do_not_fit_are_all_told():
+    files = repair_file(
+        a=[{"action": "reorder_levels", "order": [0, 0], "reason": ""}],
+        b=[{"action": "unlabel", "level": "S1", "reason": ""}],
+    )
+    with pytest.raises(RepairError, match=r"(?s)a: order must hold 0..16 .*b: level 'S1'"):
+        apply_repairs([record(spine(), "a"), record(spine(), "b")], files, WHOLE)
+
+
+def test_a_repair_file_that_is_none_is_told(tmp_path):
+    with pytest.raises(RepairError, match="no such file"):
+        load_repair_file(str(tmp_path / "none.json"))
+    (tmp_path / "bad.json").write_text('{"source": "aasce", "anatomy": "ap_whole_spine", "filsm": {}}')
+    with pytest.raises(RepairError, match="filsm"):
+        load_repair_file(str(tmp_path / "bad.json"))
+
+
+def test_levels_are_taken_by_name_and_missing_corners_stay_missing():
+    taken = take_levels(record(spine()), WHOLE, LUMBAR)
+    np.testing.assert_array_equal(taken.points_xy_image, spine()[12:])
+
+
+# --- the real labels ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def aasce():
+    default = Path(__file__).parents[2] / "shared" / "data" / "aasce" / "boostnet_labeldata"
+    root = Path(os.environ.get("VERTEBRA_KP_AASCE", default))
+    if not root.is_dir():
+        pytest.skip(f"AASCE is not at {root}; name its folder in VERTEBRA_KP_AASCE")
+    return root
+
+
+def test_the_committed_repairs_leave_no_certain_fault_in_aasce(aasce):
+    before = audit_labels(labelled_records("aasce", aasce, WHOLE, stored_order=True), WHOLE)
+    after = audit_labels(labelled_records("aasce", aasce, WHOLE, repair_file="aasce"), WHOLE)
+    assert sum(f.kind == "order" and f.severity == 1 for f in before) >= 18
+    assert [f for f in after if f.order or f.corners] == []
+    flagged = {f.film for f in before if f.severity >= 0.5}
+    assert 30 <= len(flagged) <= 60  # about 30 films are known to be wrong
+
+
+def test_the_script_writes_findings_page_and_repairs(aasce, tmp_path):
+    from test_command_lines import run
+
+    done = run("audit_data", "--source", "aasce", "--root", aasce, "--labels-only", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "audit.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["film", "finding", "level", "severity", "proposal"]
+    severities = [float(row["severity"]) for row in rows]
+    assert severities == sorted(severities, reverse=True)
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == len({row["film"] for row in rows})
+    assert "http" not in page
+    repairs = json.loads((tmp_path / "repair.json").read_text())
+    assert len(repairs["films"]) >= 18
