@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "data.names",
         "data.sources.*",
         "data.writers.*",
+        "data.exchange",
         "data.phantom.*",
         "data.splits",
         "data.audit",

@@ -44,7 +44,9 @@ class PhantomConfig(Section):
 
 
 class DataConfig(Section):
-    source: Literal["phantom", "aasce", "buu_lspine", "csv"] = "phantom"
+    source: Literal[
+        "phantom", "aasce", "buu_lspine", "coco", "csv", "cvat", "label_studio", "labelme", "slicer"
+    ] = "phantom"
     root: Path | None = None
     """Folder of the data set; for AASCE the environment variable VERTEBRA_KP_AASCE also counts."""
     anatomy: Literal["ap_lumbar", "la_lumbar", "ap_whole_spine"] = "la_lumbar"

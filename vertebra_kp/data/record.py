@@ -1,6 +1,6 @@
 """One film with what is known of it: the only thing that sources return and everything else reads."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ class Record:
     (after EXIF orientation), nan where the state is not ``LABELLED``; ``states`` ``[levels, 4]`` int8.
     Both are None for a film without labels. ``group`` is the patient or case: films of one group never
     stand on two sides of a split. ``spacing_mm`` is the size of a pixel, None when unknown.
+    Remarks of a reader go to ``notes``.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Record:
     states: np.ndarray | None = None
     spacing_mm: float | None = None
     anterior_side: Literal["left", "right"] | None = None  # lateral films only
+    notes: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True)

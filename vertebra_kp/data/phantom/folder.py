@@ -1,15 +1,15 @@
 """Phantom films as files: PNG, the project's ``labels.csv``, and the generator's truth."""
 
-import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 
-from vertebra_kp.anatomy import CORNERS, Schema, State
-from vertebra_kp.data.phantom.film import PhantomFilm, draw_film
-from vertebra_kp.data.sources.csv import HEADER, LABELS
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.data.phantom.film import draw_film
+from vertebra_kp.data.record import LabelledFilm
+from vertebra_kp.data.sources.csv import LABELS
+from vertebra_kp.data.writers import csv as labels
 
 TRUTH = "truth.json"
 
@@ -24,25 +24,15 @@ def write_films(schema: Schema, preset: str, *, seed: int, films: int, size: tup
     if (folder / LABELS).exists():
         raise FileExistsError(f"{folder / LABELS} exists; choose another folder, or delete this one first")
     folder.mkdir(parents=True, exist_ok=True)
-    rows, truth = [], {}
+    written, truth = [], {}
     for index in range(films):
         film = draw_film(schema, preset, seed, index, size)
         name = f"{schema.name}_{preset}_{seed}_{index:05d}"
-        if not cv2.imwrite(str(folder / f"{name}.png"), film.image):
-            raise OSError(f"cannot write {folder / name}.png; check that the folder is writable")
-        rows += [(f"{name}.png", name, f"{film.spacing_mm:.9g}", *row) for row in _corner_rows(schema, film)]
-        truth[f"{name}.png"] = film.truth
-    with open(folder / LABELS, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows((HEADER, *rows))
+        file = f"{name}.png"
+        if not cv2.imwrite(str(folder / file), film.image):
+            raise OSError(f"cannot write {folder / file}; check that the folder is writable")
+        written.append(LabelledFilm(file, size, schema, film.points_xy_image, film.states, name, film.spacing_mm))
+        truth[file] = film.truth
+    labels.write(written, folder)
     (folder / TRUTH).write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
     return sum(entry["anterior_side"] == "right" for entry in truth.values())
-
-
-def _corner_rows(schema: Schema, film: PhantomFilm) -> Iterator[tuple[str, ...]]:
-    """Level, corner, x, y, state."""
-    for i, level in enumerate(schema.levels):
-        for j, corner in enumerate(CORNERS):
-            state = State(int(film.states[i, j]))
-            x, y = film.points_xy_image[i, j]
-            xy = (f"{x:.4f}", f"{y:.4f}") if state == State.LABELLED else ("", "")
-            yield level, corner, *xy, state.name.lower()

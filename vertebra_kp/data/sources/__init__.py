@@ -1,16 +1,26 @@
 """Films and labels of public data sets and of one's own, each format in its own file, all as records."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources import aasce, buu_lspine, csv
+from vertebra_kp.data.sources import aasce, buu_lspine, coco, csv, cvat, label_studio, labelme, slicer
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError
 
 __all__ = ["SOURCES", "SourceError", "find_films", "read_records"]
 
-SOURCES = ("aasce", "buu_lspine", "csv")
+READERS: dict[str, Callable[[Path, Schema], list[Record]]] = {
+    "buu_lspine": buu_lspine.read_records,
+    "coco": coco.read_records,
+    "csv": csv.read_records,
+    "cvat": cvat.read_records,
+    "label_studio": label_studio.read_records,
+    "labelme": labelme.read_records,
+    "slicer": slicer.read_records,
+}
+SOURCES = ("aasce", *READERS)
 
 
 def read_records(
@@ -30,5 +40,4 @@ def read_records(
         raise SourceError(f"source {source} has no parts, got part {part!r}; choose films by a split file")
     if root is None:
         raise SourceError(f"source {source} needs the folder of the data set: set data.root, or give --root")
-    read = {"buu_lspine": buu_lspine.read_records, "csv": csv.read_records}[source]
-    return read(Path(root), schema)
+    return READERS[source](Path(root), schema)

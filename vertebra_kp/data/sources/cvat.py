@@ -77,8 +77,9 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
                 id = film.relative_to(root).as_posix()
                 if id in records:
                     faults.append("stands twice in the file; join the two")
-                anterior_side = "left" if schema.view == "LA" else None
-                records[id] = Record(id, film, id, points, states, anterior_side=anterior_side)
+                records[id] = Record(
+                    id, film, id, points, states, anterior_side="left" if schema.view == "LA" else None
+                )
             except (ValueError, OSError) as error:
                 faults.append(str(error))
             problems += [f"image {image.get('name')!r}: {fault}" for fault in faults]

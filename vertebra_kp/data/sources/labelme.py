@@ -68,8 +68,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         if json_of_film.setdefault(id, name) != name:
             faults.append(f"imagePath names {id}, as {json_of_film[id]} does; keep one of the two")
         problems += [f"{name}: {fault}" for fault in faults]
-        anterior_side = "left" if schema.view == "LA" else None
-        records[id] = Record(id, film, id, points, states, anterior_side=anterior_side)
+        records[id] = Record(id, film, id, points, states, anterior_side="left" if schema.view == "LA" else None)
     raise_if_any(problems, root, "correct these in labelme, or take the files out")
     if not records:
         raise SourceError(f"{root} holds no {SUFFIX} file with shapes; label films with labelme, save them there")

@@ -51,7 +51,7 @@ MILLIMETRES = ("mm", ["mm", "UCUM", "millimeter"])
 HALF_SLICE_MM = 0.5  # a film is one slice of 1 mm
 
 _SCHEMA = re.compile(r"markups-schema-v1\.\d+\.\d+\.json#*$", re.IGNORECASE)  # those that Slicer accepts
-_SPACING = re.compile(r"spacing_mm=(\S*)")
+_SPACING = re.compile(r"spacing_mm=([^\s;,]*)")
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:

@@ -1,0 +1,57 @@
+"""Labels of any source, or predictions, in a format that another tool opens.
+
+python scripts/convert.py --source labelme --root FILMS --anatomy la_lumbar --to coco --out OUT
+python scripts/convert.py --predictions results/predictions.json --root FILMS --to label_studio --out OUT
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.data.exchange import films_of_predictions, films_of_records
+from vertebra_kp.data.sources import SOURCES, aasce, read_records
+from vertebra_kp.data.writers import WRITERS
+from vertebra_kp.errors import UserError
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    root: Path = arguments.root
+    try:
+        if arguments.predictions:
+            films = films_of_predictions(arguments.predictions, root)
+        else:
+            schema = SCHEMAS[arguments.anatomy]
+            if arguments.source == "aasce":
+                root = aasce.find_root(root)
+            films = films_of_records(read_records(arguments.source, root, schema), root, schema)
+        WRITERS[arguments.to](films, arguments.out)
+        if arguments.copy_films:
+            for film in films:
+                target = arguments.out / film.file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(root / film.file, target)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(films)} films written to {arguments.out} as {arguments.to}")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--source", choices=SOURCES, help="format of the labels")
+    given.add_argument("--predictions", type=Path, metavar="FILE", help="predictions.json of predict.py")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the films")
+    parser.add_argument("--anatomy", choices=SCHEMAS, default="la_lumbar", help="keypoint schema of the labels")
+    parser.add_argument("--to", choices=sorted(WRITERS), required=True)
+    parser.add_argument("--copy-films", action="store_true", help="also copy the films beside the annotations")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

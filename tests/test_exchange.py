@@ -1,0 +1,84 @@
+"""Labels and predictions travel between formats and come back as they were."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from test_command_lines import run
+
+from vertebra_kp.anatomy import SCHEMAS, State
+from vertebra_kp.data.exchange import films_of_predictions, films_of_records
+from vertebra_kp.data.sources import SOURCES, read_records
+from vertebra_kp.data.writers import WRITERS
+from vertebra_kp.errors import UserError
+
+LATERAL = SCHEMAS["la_lumbar"]
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("films") / "mit Umlaut ä"
+    done = run(
+        "make_phantom", "--anatomy", "la_lumbar", "--preset", "hard", "--seed", 5, "--films", 4,
+        "--size", 130, 71, "--out", folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def labelled_points(records):
+    return {
+        record.id: np.where((record.states == State.LABELLED)[..., None], record.points_xy_image, np.nan)
+        for record in records
+    }
+
+
+def test_every_writer_has_its_reader():
+    assert set(WRITERS) <= set(SOURCES)
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_a_phantom_folder_comes_back_from_every_format(phantoms, tmp_path, name):
+    out = tmp_path / "out"
+    done = run(
+        "convert", "--source", "csv", "--root", phantoms, "--anatomy", "la_lumbar",
+        "--to", name, "--copy-films", "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before, after = (labelled_points(read_records(*of, LATERAL)) for of in (("csv", phantoms), (name, out)))
+    assert before.keys() == after.keys()
+    for film, points in before.items():
+        np.testing.assert_allclose(after[film], points, atol=0.01)
+
+
+def test_predictions_are_written_without_the_vertebrae_that_are_not_there(tmp_path):
+    cv2.imwrite(str(tmp_path / "a film.png"), np.zeros((40, 30), np.uint8))
+    corners = {"TL": [1, 2], "TR": [9.5, 2], "BL": [1, 8], "BR": [9, 8]}
+    level = {"presence": 0.9, "corners": corners, "scores": dict.fromkeys(corners, 0.7), "covariances": {}}
+    levels = {name: level for name in SCHEMAS["ap_lumbar"].levels} | {"L2": level | {"presence": 0.1}}
+    film = {"file": str(tmp_path / "a film.png"), "size": [40, 30], "view": "AP", "levels": levels}
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps({"films": [film]}))
+    (predicted,) = films_of_predictions(path, tmp_path)
+    assert predicted.file == "a film.png"
+    assert predicted.schema is SCHEMAS["ap_lumbar"]
+    assert (predicted.states[1] == State.UNLABELLED).all()
+    np.testing.assert_array_equal(predicted.points_xy_image[0, 1], (9.5, 2))
+    with pytest.raises(UserError, match="does not lie in"):
+        films_of_predictions(path, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"films": [1]}', '{"films": [{"view": "AP", "levels": {"X": {}}}]}']
+)
+def test_other_json_is_no_predictions(tmp_path, text):
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(UserError, match="not predictions"):
+        films_of_predictions(tmp_path / "p.json", tmp_path)
+
+
+def test_a_film_without_labels_is_not_written(phantoms):
+    records = read_records("csv", phantoms, LATERAL)
+    films = films_of_records(records, phantoms, LATERAL)
+    assert [film.size for film in films] == [(130, 71)] * 4
