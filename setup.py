@@ -17,6 +17,7 @@ REQUIRED = [
     "pyyaml>=6",
     "pydantic>=2.6",
     "tqdm>=4.66",
+    "defusedxml>=0.7.1",  # CVAT's XML, against entity bombs
     "matplotlib>=3.8",
 ]
 DEVELOPMENT = [
@@ -27,6 +28,7 @@ DEVELOPMENT = [
     "mypy>=1.10",
     "types-PyYAML",
     "tifffile",
+    "pycocotools>=2.0.7",
     "nbclient>=0.10",
     "nbformat>=5.10",
     "ipykernel>=6.29",
