@@ -11,18 +11,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.anatomy import SCHEMAS, Schema
 from vertebra_kp.audit_page import write_page
 from vertebra_kp.data.audit import Finding, audit_labels
+from vertebra_kp.data.audit_records import gap_findings, outside_findings, patient_findings, spacing_findings
 from vertebra_kp.data.duplicates import SameFilm, same_films, thumbnail
 from vertebra_kp.data.images import FilmError, read_film
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.repair import Action, ReorderCorners, ReorderLevels, RepairFile, write_repair_file
 from vertebra_kp.data.sources import SOURCES, read_records
 from vertebra_kp.data.splits import load_split_file
+from vertebra_kp.disagreement import disagreement_findings
 from vertebra_kp.errors import UserError
+from vertebra_kp.predict import Predictor, load
 
 LIKELY = 0.5  # findings from here on are proposed in repair.json
 
@@ -33,9 +37,14 @@ def main() -> int:
         arguments.out.mkdir(parents=True, exist_ok=True)
         schema = SCHEMAS[arguments.anatomy]
         records = read_records(arguments.source, arguments.root, schema, stored_order=True)
-        findings = audit_labels(records, schema)
+        split_of = splits_by_film(arguments.split_file)
+        findings = audit_labels(records, schema) + spacing_findings(records) + patient_findings(records, split_of)
+        for record in records:
+            findings += gap_findings(record, schema)
         if not arguments.labels_only:
-            findings += film_findings(records, arguments.split_file)
+            findings += film_findings(records, schema, split_of)
+        if arguments.checkpoint is not None:
+            findings += disagreement_findings(records, load_for(arguments.checkpoint, arguments.anatomy))
         findings.sort(key=lambda finding: -finding.severity)
         write_rows(arguments.out / "audit.csv", findings)
         repair = repair_file_of(arguments.source, arguments.anatomy, findings)
@@ -58,45 +67,55 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, help="folder of the data set")
     parser.add_argument("--anatomy", choices=SCHEMAS, default="ap_whole_spine")
     parser.add_argument("--split-file", help="also look for patients and films that stand in two of its splits")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="best.pt of a run: also compare labels with its predictions"
+    )
     parser.add_argument("--labels-only", action="store_true", help="do not compare the films' pixels")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 
-def film_findings(records: Sequence[Record], split_file: str | None) -> list[Finding]:
-    """Films shown twice; certain where the two stand in different splits."""
-    readable, thumbnails, findings = [], [], []
+def splits_by_film(split_file: str | None) -> dict[str, str]:
+    if split_file is None:
+        return {}
+    return {id: name for name, ids in load_split_file(split_file).splits.items() for id in ids}
 
-    def read(record: Record):  # type: ignore[no-untyped-def]
+
+def load_for(checkpoint: Path, anatomy: str) -> Predictor:
+    predictor = load(checkpoint)
+    if predictor.schema.name != anatomy:
+        raise UserError(
+            f"{checkpoint} knows {predictor.schema.name}, --anatomy is {anatomy}; name another checkpoint"
+        )
+    return predictor
+
+
+def film_findings(records: Sequence[Record], schema: Schema, split_of: dict[str, str]) -> list[Finding]:
+    """What only the pixels tell: films that cannot be read, corners off the film, films shown twice."""
+
+    def look(record: Record) -> tuple[list[Finding], np.ndarray | None]:
         try:
-            return thumbnail(read_film(record.image_path))
+            film = read_film(record.image_path)
         except FilmError as error:
-            return error
+            return [Finding(record.id, "unreadable", "", 1.0, str(error))], None
+        return outside_findings(record, (film.shape[0], film.shape[1]), schema), thumbnail(film)
 
     with ThreadPoolExecutor() as pool:
-        for record, result in zip(
-            records, tqdm(pool.map(read, records), "comparing films", len(records), leave=False), strict=True
-        ):
-            if isinstance(result, FilmError):
-                findings.append(Finding(record.id, "unreadable", "", 1.0, str(result)))
-            else:
-                readable.append(record)
-                thumbnails.append(result)
-    splits = {}
-    if split_file is not None:
-        splits = {id: name for name, ids in load_split_file(split_file).splits.items() for id in ids}
-    for pair in same_films(readable, thumbnails):
-        findings += pair_findings(pair, splits)
-    return findings
+        looked = list(tqdm(pool.map(look, records), "comparing films", len(records), leave=False))
+    findings = [finding for found, _ in looked for finding in found]
+    seen = [(record, small) for record, (_, small) in zip(records, looked, strict=True) if small is not None]
+    pairs = same_films([record for record, _ in seen], [small for _, small in seen]) if seen else []
+    return findings + [pair_finding(pair, split_of) for pair in pairs]
 
 
-def pair_findings(pair: SameFilm, splits: dict[str, str]) -> list[Finding]:
-    told = f"shows the same picture as {{}} (correlation {pair.correlation:.3f})"
-    kind, severity = "film_twice", 0.5
-    if pair.first in splits and pair.second in splits and splits[pair.first] != splits[pair.second]:
-        kind, severity = "film_in_two_splits", 1.0
-        told += f", which is in {splits[pair.second]}, this in {splits[pair.first]}"
-    return [Finding(pair.first, kind, "", severity, told.format(pair.second))]
+def pair_finding(pair: SameFilm, split_of: dict[str, str]) -> Finding:
+    """A film shown twice; certain where the two stand in different splits."""
+    told = f"shows the same picture as {pair.second} (correlation {pair.correlation:.3f})"
+    first, second = split_of.get(pair.first), split_of.get(pair.second)
+    if first and second and first != second:
+        told += f", which is in {second}, this in {first}"
+        return Finding(pair.first, "film_in_two_splits", "", 1.0, told)
+    return Finding(pair.first, "film_twice", "", 0.5, told)
 
 
 def write_rows(path: Path, findings: Sequence[Finding]) -> None:

@@ -1,4 +1,6 @@
-"""Make a split file: balanced folds and a calibration part, by patient; same input, same file.
+"""Make a split file: folds and a calibration part, by patient, each with its share of curves or slips.
+
+The same input gives the same file.
 
 The committed ``aasce`` was made by (DATA holds boostnet_labeldata and the two lists)::
 
@@ -11,16 +13,13 @@ import argparse
 import csv
 import json
 import sys
-from bisect import bisect
 from pathlib import Path
 
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.data.sources import SOURCES, aasce, read_records
 from vertebra_kp.data.splits import deal, split_file_from, unite_groups
+from vertebra_kp.data.strata import stratum
 from vertebra_kp.errors import UserError
-
-# Main Cobb angle in degrees: no scoliosis, mild, moderate, severe (SOSORT guidelines 2016)
-SEVERITY_DEG = (10, 25, 40)
 
 
 def main() -> int:
@@ -54,14 +53,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_splits(arguments: argparse.Namespace) -> dict:
-    records = read_records(arguments.source, arguments.root, SCHEMAS[arguments.anatomy])
+    schema = SCHEMAS[arguments.anatomy]
+    records = read_records(arguments.source, arguments.root, schema)
     groups = unite_groups({record.id: record.group for record in records}, read_pairs(arguments.pairs))
     left_out = read_lines(arguments.leave_out)
     used = {id: group for id, group in groups.items() if id not in left_out}
-    strata = dict.fromkeys(used, 0)
-    if arguments.source == "aasce":
-        angles = aasce.read_main_angles(arguments.root)
-        strata = {id: bisect(SEVERITY_DEG, angles[id]) for id in used}
+    strata = {record.id: stratum(record, schema) for record in records if record.id in used}
     calibration = arguments.calibration
     if calibration is None:
         calibration = min(40, len(used) // 10)

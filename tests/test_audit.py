@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 
 from vertebra_kp.anatomy import SCHEMAS, State
 from vertebra_kp.data.audit import audit_labels, corner_findings, order_findings, repaired
+from vertebra_kp.data.audit_records import gap_findings, outside_findings, patient_findings, spacing_findings
 from vertebra_kp.data.datasets import labelled_records
 from vertebra_kp.data.duplicates import same_films, thumbnail
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import Record, take_levels
 from vertebra_kp.data.repair import RepairError, RepairFile, apply_repairs, load_repair_file
+from vertebra_kp.disagreement import MOST, compare
+from vertebra_kp.metrics import FilmResult
 
 WHOLE, LUMBAR, LATERAL = (SCHEMAS[name] for name in ("ap_whole_spine", "ap_lumbar", "la_lumbar"))
 
@@ -132,6 +136,67 @@ def test_the_same_film_in_another_size_is_found_and_others_are_not():
     records = [record(spine(), name) for name in ("film", "other", "again")]
     (pair,) = same_films(records, [thumbnail(image) for image in (film, other, again)])
     assert (pair.first, pair.second) == ("film", "again")
+
+
+# --- films and their surroundings -----------------------------------------------------------------------
+
+
+def likely(findings):
+    return {(f.film, f.kind, f.level) for f in findings if f.severity >= 0.5}
+
+
+def test_a_level_without_label_between_labelled_ones_is_a_gap_and_one_at_the_end_is_not():
+    film = record(spine())
+    states = film.states.copy()
+    states[[0, 7, 16]] = State.UNLABELLED
+    assert likely(gap_findings(replace(film, states=states), WHOLE)) == {("film", "gap", "T8")}
+    states[7] = State.NONEXISTENT  # six lumbar or eleven thoracic vertebrae are no fault of the labels
+    assert gap_findings(replace(film, states=states), WHOLE) == []
+
+
+def test_corners_off_the_film_are_told_by_level():
+    points = spine()
+    assert outside_findings(record(points), (600, 400), WHOLE) == []
+    assert likely(outside_findings(record(points), (555, 400), WHOLE)) == {("film", "outside", "L5")}
+    slightly = outside_findings(record(points), (563, 400), WHOLE)  # L5 ends at 564
+    assert [f.level for f in slightly] == ["L5"]
+    assert likely(slightly) == set()
+
+
+def test_a_spacing_in_another_unit_is_found():
+    films = [replace(record(spine(), f"film {i}"), spacing_mm=0.9 + 0.05 * i) for i in range(6)]
+    assert spacing_findings(films) == []
+    films.append(replace(record(spine(), "in cm"), spacing_mm=0.1))
+    films.append(record(spine(), "unknown"))
+    assert likely(spacing_findings(films)) == {("in cm", "spacing", "")}
+
+
+def test_a_patient_in_two_splits_is_found():
+    films = [replace(record(spine(), name), group=group) for name, group in zip("abcd", "1122", strict=True)]
+    split_of = {"a": "train", "b": "train", "c": "train", "d": "test"}
+    assert {f.film for f in patient_findings(films, split_of)} == {"c", "d"}
+    assert patient_findings(films, {}) == []
+
+
+def compared(points):
+    """Findings where the labels are ``spine()`` and a network says ``points``."""
+    film = record(spine())
+    result = FilmResult("film", "film", (600, 400), None, film.points_xy_image, film.states, points, np.ones(17))
+    return compare(result, WHOLE)
+
+
+def test_a_network_that_counts_otherwise_gives_one_finding_for_the_film():
+    assert compared(np.add(spine(), (3, 5))) == []
+    (finding,) = compared(np.add(spine(), (0, 32)))
+    assert (finding.level, finding.severity) == ("", MOST)
+    assert "levels above" in finding.proposal
+    assert "below" in compared(np.subtract(spine(), (0, 32)))[0].proposal
+
+
+def test_a_single_level_far_from_the_network_is_told_by_itself():
+    points = spine()
+    points[6] += (0, 30)
+    assert likely(compared(points)) == {("film", "disagreement", "T7")}
 
 
 # --- repair files ---------------------------------------------------------------------------------------

@@ -35,8 +35,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "data.writers.*",
         "data.exchange",
         "data.phantom.*",
+        "data.strata",
         "data.splits",
         "data.audit",
+        "data.audit_records",
         "data.duplicates",
         "data.repair",
         "data.films",
@@ -59,6 +61,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "selection",
         "engine",
         "predict",
+        "disagreement",
         "ablation",
     ),
 )

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from bisect import bisect
 from collections import Counter
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from vertebra_kp.data.record import Record
+from vertebra_kp.anatomy import SCHEMAS, State
+from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.aasce import case_group
 from vertebra_kp.data.splits import SplitError, deal, load_split_file, select, split_file_from, unite_groups
+from vertebra_kp.data.strata import CURVE_DEG, UNMEASURED, stratum
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts/split_data.py"
@@ -206,8 +209,11 @@ def test_dealt_splits_keep_groups_whole_and_get_their_share_of_films_and_strata(
     assert len(sides) == 150
     for name, ids in splits.items():
         assert abs(len(ids) - sizes[name]) <= 2
-        for stratum, count in Counter(strata[id] for id in ids).items():
-            assert abs(count - films[stratum] * sizes[name] / total) <= 4
+        for band, count in Counter(strata[id] for id in ids).items():
+            assert abs(count - films[band] * sizes[name] / total) <= 4
+
+
+TILT_STEP_DEG = 1.5
 
 
 def run_script(*arguments, check=True):
@@ -218,17 +224,43 @@ def run_script(*arguments, check=True):
 
 
 def write_aasce(folder, cases=20):
-    """The layout of AASCE with two films of each case, angles 0, 3, 6, ... degrees."""
+    """The layout of AASCE with two films of each case; T1 is tilted by 0, 1.5, 3, ... degrees."""
     labels, films = folder / "labels/training", folder / "data/training"
     labels.mkdir(parents=True)
     films.mkdir(parents=True)
     names = [f"sunhl-1th-0{day}-Jan-2017-{case} A AP.jpg" for case in range(cases) for day in (1, 2)]
-    for name in names:
+    box = np.array([(-10, -5), (10, -5), (-10, 5), (10, 5)], float)
+    for i, name in enumerate(names):
         (films / name).touch()
-        savemat(labels / f"{name}.mat", {"p2": np.ones((68, 2), np.uint16)})
-    (labels / "filenames.csv").write_text("\n".join(names) + "\n")
-    (labels / "angles.csv").write_text("".join(f"{3 * i},0,0\n" for i in range(len(names))))
+        tilt = np.deg2rad(TILT_STEP_DEG * i)
+        turn = np.array([(np.cos(tilt), -np.sin(tilt)), (np.sin(tilt), np.cos(tilt))])
+        spine = [(100, 50 + 20 * level) + (box @ turn.T if level == 0 else box) for level in range(17)]
+        savemat(labels / f"{name}.mat", {"p2": np.concatenate(spine)})
     return names
+
+
+def lateral(slip_px):
+    """L1..S1, bodies 40 px wide and 30 high; L4 stands ``slip_px`` further to the left (forwards) than L5."""
+    schema = SCHEMAS["la_lumbar"]
+    points, states = label_arrays(schema)
+    box = np.array([(-20, -15), (20, -15), (-20, 15), (20, 15)], float)
+    for level in range(schema.num_levels):
+        points[level] = np.add(box, (100 - (slip_px if level <= 3 else 0), 50 + 40 * level))
+    states[schema.exists], points[~schema.exists] = State.LABELLED, np.nan
+    return Record("film", Path("film.png"), "film", points, states, anterior_side="left")
+
+
+@pytest.mark.parametrize(("slip_px", "band"), [(0, 0), (3, 0), (4, 1), (-4, 1), (9.9, 1), (10.1, 2)])
+def test_lateral_films_are_shared_out_by_their_largest_slip_either_way(slip_px, band):
+    assert stratum(lateral(slip_px), SCHEMAS["la_lumbar"]) == band
+
+
+def test_films_whose_labels_do_not_say_have_a_stratum_of_their_own():
+    unlabelled = Record("film", Path("film.png"), "film", *label_arrays(SCHEMAS["la_lumbar"]))
+    assert stratum(unlabelled, SCHEMAS["la_lumbar"]) == UNMEASURED
+    points, states = label_arrays(SCHEMAS["ap_whole_spine"])
+    assert stratum(Record("f", Path("f.png"), "f", points, states), SCHEMAS["ap_whole_spine"]) == UNMEASURED
+    assert stratum(Record("f", Path("f.png"), "f"), SCHEMAS["ap_whole_spine"]) == UNMEASURED
 
 
 def test_the_script_makes_the_same_loadable_file_twice(tmp_path):
@@ -248,6 +280,10 @@ def test_the_script_makes_the_same_loadable_file_twice(tmp_path):
     assert split_file.left_out == {"bad": sorted(names[4:6])}
     assert split_file.groups[names[0]] == split_file.groups[names[-1]] == "0+19"
     assert sum(map(len, split_file.splits.values())) == len(names) - 2
+    for fold in ("fold0", "fold1", "fold2"):  # 60 degrees of curve in all: a fold without a severe one is unlucky
+        angles = [TILT_STEP_DEG * names.index(name) for name in split_file.splits[fold]]
+        bands = Counter(bisect(CURVE_DEG, angle) for angle in angles)
+        assert set(bands) == {0, 1, 2, 3}
     assert "left out: 2 films" in run.stdout
 
 

@@ -1,7 +1,7 @@
-"""Clinical measurements from vertebra corners; now the three Cobb angles by the AASCE protocol.
+"""Clinical measurements from vertebra corners: Cobb angles by the AASCE protocol, largest curve, slips.
 
-Source: Yi et al., "Vertebra-focused landmark detection for scoliosis assessment", ISBI 2020, the evaluation
-published with it; the angles of the AASCE 2019 challenge follow the same rule.
+Source of the protocol: Yi et al., "Vertebra-focused landmark detection for scoliosis assessment", ISBI 2020, the
+evaluation published with it; the angles of the AASCE 2019 challenge follow the same rule.
 """
 
 import numpy as np
@@ -45,6 +45,32 @@ def cobb_aasce(points_xy: np.ndarray, image_height: float) -> np.ndarray:
         top = above.argmax()
         others = above.max(), angle[top, : top + 1].max()
     return np.array([angle[upper, lower], *others])
+
+
+def largest_curve_deg(points_xy: np.ndarray) -> float:
+    """Largest angle between the mid-lines of any two vertebrae, degrees; of T1..L5 the main angle of AASCE.
+
+    ``points_xy`` ``[levels, 4, 2]``; levels with a corner of nan are left out, nan when fewer than two are left.
+    """
+    whole = points_xy[np.isfinite(points_xy).all(axis=(1, 2))].astype(np.float64)
+    return float(_pairwise_angles_deg(_directions(whole)).max()) if len(whole) >= 2 else float("nan")
+
+
+def slips_percent(points_xy: np.ndarray, *, anterior_side: str = "left") -> np.ndarray:
+    """Slip of each vertebra on the next, ``[levels - 1]`` percent: forwards (antero-) +, backwards (retro-) -.
+
+    ``points_xy`` ``[levels, 4, 2]`` of a lateral film, from head to foot, corners TL, TR, BL, BR by image side;
+    nan where a corner that is needed is nan. The slip is the distance along the lower vertebra's superior
+    endplate from its posterior corner to the upper vertebra's postero-inferior corner, over the endplate's
+    length (Taillard's percentage).
+    """
+    anterior, posterior = (0, 1) if anterior_side == "left" else (1, 0)
+    points_xy = np.asarray(points_xy, dtype=np.float64)
+    upper, lower = points_xy[:-1], points_xy[1:]
+    endplate = lower[:, anterior] - lower[:, posterior]  # points forwards
+    offset = upper[:, 2 + posterior] - lower[:, posterior]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100 * (offset * endplate).sum(axis=1) / (endplate**2).sum(axis=1)
 
 
 def _directions(points_xy: np.ndarray) -> np.ndarray:

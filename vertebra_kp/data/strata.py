@@ -1,0 +1,28 @@
+"""What splits share out evenly: how curved a frontal spine is, how far a vertebra of a lateral one has slipped."""
+
+from bisect import bisect
+
+import numpy as np
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.data.record import Record
+from vertebra_kp.measures import largest_curve_deg, slips_percent
+
+# Main curve: no scoliosis, mild, moderate, severe (SOSORT guidelines 2016)
+CURVE_DEG = (10.0, 25.0, 40.0)
+# Slip either way: none that corners can tell from their own error, Meyerding I, II and above
+SLIP_PERCENT = (8.0, 25.0)
+UNMEASURED = -1
+
+
+def stratum(record: Record, schema: Schema) -> int:
+    """Which band of curve (AP) or slip (LA) a film's labels fall in, from 0; UNMEASURED when they do not say."""
+    if record.points_xy_image is None:
+        return UNMEASURED
+    if schema.view == "AP":
+        size, bands = largest_curve_deg(record.points_xy_image), CURVE_DEG
+    else:
+        slips = slips_percent(record.points_xy_image, anterior_side=record.anterior_side or "left")
+        measured = np.abs(slips[np.isfinite(slips)])
+        size, bands = float(measured.max()) if measured.size else np.nan, SLIP_PERCENT
+    return UNMEASURED if np.isnan(size) else bisect(bands, size)
