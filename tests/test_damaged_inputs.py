@@ -210,7 +210,7 @@ class Opened:
 
 
 def outcome(read):
-    """(result, None), or (None, message) for an error that is meant for a person; any other error fails the test."""
+    """(result, None), or (None, message) for an error meant for a person; any other one fails the test."""
     try:
         return read(), None
     except UserError as error:
