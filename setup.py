@@ -13,14 +13,22 @@ REQUIRED = [
     "opencv-python-headless>=4.9",  # opencv-python without windows: no libGL is needed on servers
     "scikit-image>=0.22",
     "pillow>=10",  # EXIF orientation
+    "pydicom>=3",
     "tensorboard>=2.16",
     "pyyaml>=6",
     "pydantic>=2.6",
     "tqdm>=4.66",
     "defusedxml>=0.7.1",  # CVAT's XML, against entity bombs
     "matplotlib>=3.8",
+    "filelock>=3.12",  # one process fills a cache, the others wait
+    "webdataset>=0.2.86",  # tar shards
+]
+DICOM = [
+    "python-gdcm>=3.0.24",  # compressed pixels
+    "highdicom>=0.25",  # presentation states
 ]
 DEVELOPMENT = [
+    *DICOM,
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
@@ -45,5 +53,5 @@ setup(
     packages=find_packages(include=["vertebra_kp", "vertebra_kp.*"]),
     package_data={"vertebra_kp": ["py.typed", "data/split_files/*.json", "data/repair_files/*.json"]},
     install_requires=REQUIRED,
-    extras_require={"dev": DEVELOPMENT},
+    extras_require={"dev": DEVELOPMENT, "dicom": DICOM},
 )

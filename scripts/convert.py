@@ -2,6 +2,7 @@
 
 python scripts/convert.py --source labelme --root FILMS --anatomy la_lumbar --to coco --out OUT
 python scripts/convert.py --predictions results/predictions.json --root FILMS --to label_studio --out OUT
+python scripts/convert.py --source mendeley --root FOLDER --without-buu-lspine BUU_FOLDER --to csv --out OUT
 """
 
 import argparse
@@ -12,7 +13,9 @@ from pathlib import Path
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.data.exchange import films_of_predictions, films_of_records
 from vertebra_kp.data.sources import SOURCES, aasce, read_records
+from vertebra_kp.data.sources.mendeley import without_buu_lspine
 from vertebra_kp.data.writers import WRITERS
+from vertebra_kp.data.writers.files import path_below
 from vertebra_kp.errors import UserError
 
 
@@ -26,11 +29,20 @@ def main() -> int:
             schema = SCHEMAS[arguments.anatomy]
             if arguments.source == "aasce":
                 root = aasce.find_root(root)
-            films = films_of_records(read_records(arguments.source, root, schema), root, schema)
+            records = read_records(arguments.source, root, schema)
+            if arguments.without_buu_lspine:
+                records = without_buu_lspine(records, arguments.without_buu_lspine)
+            films = films_of_records(records, root, schema)
+            if mirrored := sum(record.anterior_side == "right" for record in records):
+                print(
+                    f"{mirrored} films have their anterior side at the right, which {arguments.to} cannot say: "
+                    "its readers take the left",
+                    file=sys.stderr,
+                )
         WRITERS[arguments.to](films, arguments.out)
         if arguments.copy_films:
             for film in films:
-                target = arguments.out / film.file
+                target = path_below(arguments.out, film.file)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(root / film.file, target)
     except (UserError, OSError) as error:
@@ -47,10 +59,19 @@ def parse_arguments() -> argparse.Namespace:
     given.add_argument("--predictions", type=Path, metavar="FILE", help="predictions.json of predict.py")
     parser.add_argument("--root", type=Path, required=True, help="folder of the films")
     parser.add_argument("--anatomy", choices=SCHEMAS, default="la_lumbar", help="keypoint schema of the labels")
+    parser.add_argument(
+        "--without-buu-lspine",
+        type=Path,
+        metavar="FOLDER",
+        help="leave out films that this copy of BUU-LSPINE has too, to mix mendeley with it",
+    )
     parser.add_argument("--to", choices=sorted(WRITERS), required=True)
     parser.add_argument("--copy-films", action="store_true", help="also copy the films beside the annotations")
     parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.without_buu_lspine and arguments.source != "mendeley":
+        parser.error("--without-buu-lspine is for --source mendeley: no other source holds films of BUU-LSPINE")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 
 from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.data.phantom import PRESETS
+from vertebra_kp.data.phantom import ANATOMIES, PRESETS
 from vertebra_kp.data.phantom.contact_sheet import contact_sheet
 from vertebra_kp.data.phantom.folder import write_films
 
@@ -16,7 +16,7 @@ SHEET_FILMS, SHEET_FILM_SIZE, SHEET_QUALITY = 3, (320, 160), 75
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--anatomy", choices=sorted(SCHEMAS), default="la_lumbar")
+    parser.add_argument("--anatomy", choices=sorted(ANATOMIES), default="la_lumbar")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="standard")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--films", type=int, default=20)

@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from vertebra_kp.data.dicom import is_dicom, read_header
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
+from vertebra_kp.dicom_results import check_installed, write_presentation_state
 from vertebra_kp.errors import UserError
 from vertebra_kp.predict import Predictor, load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
@@ -20,13 +22,38 @@ from vertebra_kp.visualise import overlay_original
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Exit codes: 0 all films predicted, 1 nothing done, 2 some films skipped.",
+        epilog=(
+            "Of a DICOM film's header only the size of a pixel, the view and the side get into the results, "
+            "nothing of patient or study. But results name films by their paths as given: rename a film that is "
+            "named after a patient. And pictures show the text that stands in a film's pixels. "
+            "Exit codes: 0 all films predicted, 1 nothing done, 2 some films skipped."
+        ),
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders (with subfolders), globs")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="PNG, JPG, TIFF, DICOM; folders (with subfolders); globs",
+    )
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    return parser.parse_args()
+    parser.add_argument(
+        "--dicom-out",
+        choices=("gsps",),
+        help="also write a Grayscale Softcopy Presentation State for each DICOM film, which viewers lay over it; "
+        "it names study, series and film by their UIDs, its fields of patient and study are empty",
+    )
+    parser.add_argument(
+        "--keep-identity",
+        action="store_true",
+        help="fill these fields from the film (name, id, birth date, sex of the patient; date, time, id, "
+        "accession number, physician of the study): a PACS files by them",
+    )
+    arguments = parser.parse_args()
+    if arguments.keep_identity and not arguments.dicom_out:
+        parser.error("--keep-identity is about presentation states: give --dicom-out gsps, too")
+    return arguments
 
 
 def overlay_paths(films: list[Path], folder: Path) -> list[Path]:
@@ -44,7 +71,10 @@ def overlay_paths(films: list[Path], folder: Path) -> list[Path]:
 
 
 def predict_film(predictor: Predictor, path: Path, overlay_path: Path) -> FilmPrediction:
-    """The prediction of one film, with its overlay written."""
+    """The prediction of one film, with its overlay written; notes on a DICOM film's header go to stderr."""
+    header = read_header(path) if is_dicom(path) else None
+    for note in header.notes if header else ():
+        tqdm.write(f"note: {path}: {note}", file=sys.stderr)
     image = to_uint8(read_film(path))
     prediction = predictor.predict(image)
     if not np.isfinite(prediction.points_xy_image[predictor.schema.exists]).all():
@@ -58,7 +88,7 @@ def predict_film(predictor: Predictor, path: Path, overlay_path: Path) -> FilmPr
     )
     if not cv2.imwrite(str(overlay_path), picture[..., ::-1]):
         raise UserError(f"{overlay_path}: the overlay cannot be written; check the folder and the space")
-    return FilmPrediction(str(path), (image.shape[0], image.shape[1]), prediction)
+    return FilmPrediction(str(path), (image.shape[0], image.shape[1]), prediction, header)
 
 
 def main() -> int:
@@ -68,6 +98,10 @@ def main() -> int:
         films = find_films(arguments.inputs)
         overlays: Path = arguments.out / "overlays"
         overlays.mkdir(parents=True, exist_ok=True)
+        states: Path = arguments.out / "gsps"
+        if arguments.dicom_out:
+            check_installed()
+            states.mkdir(exist_ok=True)
         predictor = load(arguments.checkpoint, arguments.device)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -77,7 +111,13 @@ def main() -> int:
     try:
         for path, overlay_path in tqdm(named, "predicting", len(films), unit="film"):
             try:
-                done.append(predict_film(predictor, path, overlay_path))
+                film = predict_film(predictor, path, overlay_path)
+                if arguments.dicom_out and film.header is not None:
+                    state = states / f"{overlay_path.stem}.gsps.dcm"
+                    write_presentation_state(
+                        path, state, film.prediction, predictor.schema, keep_identity=arguments.keep_identity
+                    )
+                done.append(film)
             except Exception as error:  # whatever is wrong with one film, the others are predicted
                 told = str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
                 tqdm.write(f"skipped: {told}", file=sys.stderr)

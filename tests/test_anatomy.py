@@ -25,6 +25,7 @@ def test_levels_run_from_neck_to_sacrum():
         ("ap_lumbar", "L1.TL", "L5.BR", 5 * 4),
         ("la_lumbar", "L1.TL", "S1.TR", 5 * 4 + 2),
         ("ap_whole_spine", "T1.TL", "L5.BR", 17 * 4),
+        ("la_cervical", "C2.BL", "C7.BR", 5 * 4 + 2),
     ],
 )
 def test_schemas_have_the_channels_of_the_public_data_sets(name, first, last, channels):
@@ -36,7 +37,8 @@ def test_schemas_have_the_channels_of_the_public_data_sets(name, first, last, ch
 @EVERY_SCHEMA
 def test_channels_run_level_by_level_in_corner_order(schema):
     names = [f"{level}.{corner}" for level in schema.levels for corner in CORNERS]
-    assert list(schema.channel_names) == [n for n in names if n not in ("S1.BL", "S1.BR")]
+    absent = ("S1.BL", "S1.BR", "C2.TL", "C2.TR")
+    assert list(schema.channel_names) == [name for name in names if name not in absent]
 
 
 @EVERY_SCHEMA
@@ -105,6 +107,14 @@ def test_presence_is_one_zero_or_unknown(corners, presence):
     target = presence_target(np.array([[state[c] for c in corners]], dtype=np.int8))
     assert target.dtype == np.float32
     np.testing.assert_array_equal(target, np.float32([presence]))
+
+
+def test_presence_counts_only_the_corners_that_a_level_has():
+    schema = SCHEMAS["la_cervical"]
+    states = np.where(schema.exists, State.OUTSIDE, State.NONEXISTENT)
+    np.testing.assert_array_equal(presence_target(states), np.zeros(6, np.float32))
+    states[0, 2] = State.LABELLED  # C2.BL
+    assert presence_target(states).tolist() == [1, 0, 0, 0, 0, 0]
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from test_command_lines import run
+from test_format_mendeley import NAME, as_json, save, spine, write_buu
 
 from vertebra_kp.anatomy import SCHEMAS, State
 from vertebra_kp.data.exchange import films_of_predictions, films_of_records
@@ -76,6 +77,56 @@ def test_other_json_is_no_predictions(tmp_path, text):
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(UserError, match="not predictions"):
         films_of_predictions(tmp_path / "p.json", tmp_path)
+
+
+def test_predictions_without_scores_are_labels(tmp_path):
+    corners = {"TL": [1, 2], "TR": [9.5, 2]}
+    levels = {level: {"presence": None, "corners": {}} for level in SCHEMAS["ap_lumbar"].levels}
+    film = {"file": str(tmp_path / "a.png"), "size": [40, 30], "view": "AP", "levels": levels}
+    levels["L3"] = {"presence": 1.0, "corners": corners}
+    (tmp_path / "labels.json").write_text(json.dumps({"films": [film]}))
+    (labelled,) = films_of_predictions(tmp_path / "labels.json", tmp_path)
+    assert np.argwhere(labelled.states == State.LABELLED).tolist() == [[2, 0], [2, 1]]
+    assert labelled.scores is None
+
+
+def test_films_are_copied_below_the_folder_only(phantoms, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    film = sorted(phantoms.glob("*.png"))[0].name
+    (out / film).symlink_to(tmp_path / "elsewhere.png")
+    done = run(
+        "convert", "--source", "csv", "--root", phantoms, "--to", "coco", "--copy-films", "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "through a link to" in done.stderr
+    assert not (tmp_path / "elsewhere.png").exists()
+
+
+def test_mendeley_is_converted_without_the_films_of_buu_lspine(tmp_path):
+    mirrored = (spine(6) * (-1, 1) + (640, 0))[:, [1, 0, 3, 2]]
+    save(tmp_path / "films", as_json(spine(6)))
+    save(tmp_path / "films", as_json(mirrored), "N24-F-3")
+    write_buu(tmp_path / "buu", NAME.partition("_")[0])
+    done = run(
+        "convert", "--source", "mendeley", "--root", tmp_path / "films", "--to", "csv", "--out", tmp_path / "out",
+        "--without-buu-lspine", tmp_path / "buu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "1 films written" in done.stdout
+    assert "1 films have their anterior side at the right, which csv cannot say" in done.stderr
+    table = (tmp_path / "out/labels.csv").read_text()
+    assert "N24-F-3.jpg,N24,," in table
+    assert NAME not in table
+
+
+def test_films_of_buu_lspine_are_left_out_of_mendeley_only(phantoms, tmp_path):
+    done = run(
+        "convert", "--source", "csv", "--root", phantoms, "--to", "coco", "--out", tmp_path / "out",
+        "--without-buu-lspine", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--without-buu-lspine is for --source mendeley" in done.stderr
 
 
 def test_a_film_without_labels_is_not_written(phantoms):

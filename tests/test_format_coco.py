@@ -1,14 +1,10 @@
 """COCO keypoints in and out: pixel indices, both conventions of categories, pycocotools, damaged files."""
 
 import json
-import tempfile
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from vertebra_kp.anatomy import SCHEMAS, State
 from vertebra_kp.data.record import LabelledFilm, label_arrays
@@ -64,61 +60,6 @@ def check_damaged_files(read, path, content):
             assert (np.abs(record.points_xy_image[labelled]) < 2e6).all()
     assert refused > 200
     assert longest < 10_000
-
-
-FILE_NAMES = st.builds(
-    "{}{}.png".format,
-    st.sampled_from(["", "sub folder/", "Größe/椎骨/"]),
-    st.text(st.characters(categories=("L", "N"), include_characters=" +-_&%#=?()'"), min_size=1, max_size=9),
-)
-
-
-@st.composite
-def labelled_films(draw):
-    """One to three films of a schema with odd sizes, missing levels, corners off the film, any names."""
-    schema = draw(st.sampled_from(list(SCHEMAS.values())))
-    files = draw(st.lists(FILE_NAMES, min_size=1, max_size=3, unique=True))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    films = []
-    for file in files:
-        height, width = draw(st.tuples(st.integers(1, 6001), st.integers(1, 6001)))
-        points, states = label_arrays(schema)
-        states[schema.exists] = rng.choice([State.LABELLED, State.OUTSIDE], schema.num_channels)
-        states[(rng.random(schema.num_levels) < 0.3)[:, None] & schema.exists] = State.UNLABELLED
-        states[draw(st.integers(0, schema.num_levels - 1)), 1] = State.LABELLED
-        labelled = states == State.LABELLED
-        points[labelled] = rng.uniform(0, (width, height), (labelled.sum(), 2))
-        group = draw(st.sampled_from([file, "P 7", "Müller 椎"]))
-        spacing_mm = draw(st.none() | st.floats(0.01, 2))
-        scores = rng.random(states.shape) if draw(st.booleans()) else None
-        films.append(LabelledFilm(file, (height, width), schema, points, states, group, spacing_mm, scores))
-    return films
-
-
-def check_round_trip(write, read, films, *, groups=True):
-    """What was written comes back within 0.01 px; what is not labelled, unlabelled or nonexistent."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "films of köln"
-        for film in films:
-            (root / film.file).parent.mkdir(parents=True, exist_ok=True)
-            (root / film.file).touch()
-        write(films, root)
-        records = read(root, films[0].schema)
-        films = sorted(films, key=lambda film: film.file)
-        assert [record.id for record in records] == [film.file for film in films]
-        for record, film in zip(records, films, strict=True):
-            labelled = film.states == State.LABELLED
-            np.testing.assert_allclose(
-                record.points_xy_image[labelled], film.points_xy_image[labelled], rtol=0, atol=0.01
-            )
-            _, expected = label_arrays(film.schema)
-            expected[labelled] = State.LABELLED
-            np.testing.assert_array_equal(record.states, expected)
-            assert np.isnan(record.points_xy_image[~labelled]).all()
-            assert record.image_path == root / film.file
-            assert record.group == (film.group if groups else film.file)
-            assert record.spacing_mm == film.spacing_mm
-            assert record.anterior_side == ("left" if film.schema.view == "LA" else None)
 
 
 def one_film(schema=LA, **changes):
@@ -238,7 +179,7 @@ FAULTS = [
     ("categories", 7, "must be an object, got 7"),
     ("images", {"id": 1, "file_name": "b.png"}, "id 1 stands above already"),
     ("images", {"file_name": "b.png"}, "id must be a whole number or a text, got None"),
-    ("images", {"id": 20, "file_name": "absent.png"}, "film absent.png is not in"),
+    ("images", {"id": 20, "file_name": "absent.png"}, "film 'absent.png' is not in"),
     ("images", {"id": 21, "file_name": "../outside.png"}, "stay inside"),
     ("images", {"id": 22, "file_name": "/etc/hostname"}, "stay inside"),
     ("images", {"id": 23, "file_name": "C:\\a.png"}, "stay inside"),
@@ -246,8 +187,8 @@ FAULTS = [
     ("images", {"id": 25, "file_name": "n" * 500}, "too long"),
     ("images", {"id": 26, "file_name": 5}, "name of the film must be a text, got 5"),
     ("images", {"id": 27, "file_name": "./a.png"}, "film a.png stands above already"),
-    ("images", {"id": 28, "file_name": "b.png", "patient": ["P"]}, "patient of b.png must be a text"),
-    ("images", {"id": 29, "file_name": "b.png", "spacing_mm": 0}, "spacing_mm of b.png must be a number above 0"),
+    ("images", {"id": 28, "file_name": "b.png", "patient": ["P"]}, "patient of 'b.png' must be a text"),
+    ("images", {"id": 29, "file_name": "b.png", "spacing_mm": 0}, "spacing_mm of 'b.png' must be a number"),
     ("images", {"id": 30, "file_name": "b.png", "spacing_mm": "0.1"}, "got '0.1'"),
     ("annotations", annotation(CORNERS_OF_L1, image_id=99), "image_id 99 is no id in images"),
     ("annotations", annotation(CORNERS_OF_L1, image_id=[1]), "image_id [1] is no id in images"),
@@ -325,12 +266,6 @@ def test_damaged_files_end_in_source_errors(tmp_path):
 
 
 # --- writing -------------------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(labelled_films())
-def test_what_is_written_is_read_back(films):
-    check_round_trip(write, read_records, films)
 
 
 def test_a_vertebra_is_an_annotation_with_box_and_area(tmp_path):

@@ -2,13 +2,9 @@
 
 import copy
 import json
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from vertebra_kp.anatomy import SCHEMAS, State
 from vertebra_kp.data.record import LabelledFilm, label_arrays
@@ -17,8 +13,7 @@ from vertebra_kp.data.sources.labelme import read_records
 from vertebra_kp.data.writers.labelme import write
 from vertebra_kp.errors import UserError
 
-AP, LA, WHOLE = (SCHEMAS[name] for name in ("ap_lumbar", "la_lumbar", "ap_whole_spine"))
-TOLERANCE_PX = 0.01
+AP, LA = SCHEMAS["ap_lumbar"], SCHEMAS["la_lumbar"]
 
 
 def shape(label, *points, kind="point"):
@@ -114,56 +109,11 @@ def test_a_polygon_may_be_tilted_by_up_to_45_degrees(tmp_path, tilt_deg):
     np.testing.assert_allclose(record.points_xy_image[0], tilted[[0, 1, 3, 2]], rtol=1e-6)
 
 
-# --- round trips ---------------------------------------------------------------------------------
+# --- writing -------------------------------------------------------------------------------------
 
 
 def labelled_film(file, size, schema, points, states):
     return LabelledFilm(file, size, schema, points.astype(np.float32), states.astype(np.int8), group=file)
-
-
-# what both Windows and POSIX take as one name; labelme itself does not tell a.png from a.jpg
-names = st.text(
-    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters='/\\:*?"<>|'), min_size=1, max_size=20
-).filter(lambda name: name.strip(" .") == name)
-
-
-@st.composite
-def films(draw):
-    """Films with odd sizes and names, and any of the states at every corner that exists."""
-    folder = draw(names).replace(".", "_")  # no name of a file, they end in .png
-    stems = draw(st.lists(names, min_size=1, max_size=3, unique_by=str.casefold))
-    schema = draw(st.sampled_from([AP, LA, WHOLE]))
-    made = []
-    for stem in stems:
-        height, width = draw(st.tuples(*[st.integers(1, 5001)] * 2))
-        rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-        points, states = label_arrays(schema)
-        states[schema.exists] = rng.choice([int(state) for state in State], schema.exists.sum())
-        states[0, 0] = State.LABELLED  # a film without any label is not read back
-        labelled = states == State.LABELLED
-        points[labelled] = rng.uniform((-3, -3), (width + 3, height + 3), (labelled.sum(), 2))
-        file = f"{folder}/{stem}.png" if draw(st.booleans()) else f"{stem}.png"
-        made.append(labelled_film(file, (height, width), schema, points, states))
-    return made
-
-
-@settings(max_examples=40, deadline=None)
-@given(films())
-def test_what_is_written_is_read_back(made):
-    with TemporaryDirectory() as folder:
-        root = Path(folder)
-        write(made, root)
-        for film in made:
-            (root / film.file).touch()
-        records = {record.id: record for record in read_records(root, made[0].schema)}
-        assert records.keys() == {film.file for film in made}
-        for film in made:
-            labelled = film.states == State.LABELLED
-            record = records[film.file]
-            np.testing.assert_array_equal(record.states == State.LABELLED, labelled)
-            np.testing.assert_allclose(
-                record.points_xy_image[labelled], film.points_xy_image[labelled], atol=TOLERANCE_PX
-            )
 
 
 def test_a_written_file_has_the_fields_that_labelme_asks_for(tmp_path):
@@ -192,7 +142,7 @@ def test_nothing_is_written_through_a_link_or_over_another_films_file(tmp_path):
     out.mkdir()
     elsewhere.mkdir()
     (out / "link").symlink_to(elsewhere)
-    with pytest.raises(UserError, match=r"'link/a\.png' would be written through a link"):
+    with pytest.raises(UserError, match=r"link/a\.json would be written through a link"):
         write([labelled_film("link/a.png", (4, 3), LA, points, states)], out)
     with pytest.raises(UserError, match=r"'a\.png' and 'a\.jpg' would share .*a\.json"):
         write([labelled_film(file, (4, 3), LA, points, states) for file in ("a.png", "a.jpg")], out)
@@ -220,10 +170,10 @@ FAULTS = [
     (shape("L1", (1, 2), (3, 4), kind="line"), "line 'L1' must be S1"),
     (shape("S1", (3, 4), (1, 2), kind="line"), "must go from left to right"),
     (shape("S1", (3, 4), (5, 2), (7, 2), kind="linestrip"), "must have 2 points, got 3"),
-    (shape("S1", *SQUARE, kind="polygon"), "S1 has no BR in la_lumbar; delete S1.BR"),
+    (shape("S1", *SQUARE, kind="polygon"), "S1 has no BR in la_lumbar; take S1.BR out"),
     (shape("S1.BL", (1, 2)), "S1 has no BL in la_lumbar"),
-    (shape("L5.TL", (1, 2)), "L5.TL is labelled twice"),
-    (shape("L5", *SQUARE, kind="polygon"), "L5.TL is labelled twice"),
+    (shape("L5.TL", (1, 2)), "L5.TL is given twice; keep one"),
+    (shape("L5", *SQUARE, kind="polygon"), "L5.TL is given twice; keep one"),
     (shape("L1", (1, 2), (3, 4), kind="rectangle"), "shape_type 'rectangle' of 'L1' is not read"),
     (shape("L1.TL", (1, float("nan"))), "points must be a list of [x, y] in pixels"),
     (shape("L1.TL", (1, float("inf"))), "points must be"),
@@ -279,14 +229,14 @@ def test_every_problem_of_every_file_is_listed_at_once(tmp_path):
     with pytest.raises(SourceError) as caught:
         read_records(root, LA)
     expected = [
-        "a.json: shapes[1]: L1.TL is labelled twice",
+        "a.json: shapes[1]: L1.TL is given twice",
         "a.json: shapes[2]: 'x' names no corner",
-        "b.json: film b.png is not in",
+        "b.json: film 'b.png' is not in",
         "c.json: file must be relative",
         "d.json: file must be relative",
         "e.json: file must be relative",
         "f.json: file must be relative",
-        "g.json: ",
+        "g.json: film 'xxx",
         "h.json: imagePath must be the name of the film, got ''",
         "i.json: imagePath must be the name of the film, got ['a.png']",
         "j.json: imagePath names a.png, as a.json does",
@@ -294,8 +244,8 @@ def test_every_problem_of_every_file_is_listed_at_once(tmp_path):
         "l.json: is no LabelMe file",
         f"m.json: {root / 'm.json'} is not JSON",
         f"n.json: {root / 'n.json'} is nested too deeply",
-        "p.json: film link.png is a link to a place outside",
-        "q.json: is a link to a place outside",
+        "p.json: film 'link.png' is a link to a place outside",
+        f"q.json: {root / 'q.json'} is a link to a place outside",
         f"r.json: {root / 'r.json'} is not a file",
         f"s.json: {root / 's.json'} is not UTF-8",
     ]

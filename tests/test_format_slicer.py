@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from test_format_coco import AP, LA, check_damaged_files, check_round_trip, labelled_films, one_film, write_json
+from test_format_coco import AP, LA, check_damaged_files, one_film, write_json
 
 from vertebra_kp.anatomy import State
 from vertebra_kp.data.sources.problems import SourceError
@@ -179,7 +178,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path):
         read_records(root, AP)
     _, first, second = str(caught.value).splitlines()
     assert "b.mrk.json is a link to a place outside" in first
-    assert "film c.png is a link to a place outside" in second
+    assert "film 'c.png' is a link to a place outside" in second
 
 
 def test_damaged_files_end_in_source_errors(tmp_path):
@@ -190,12 +189,6 @@ def test_damaged_files_end_in_source_errors(tmp_path):
 
 
 # --- writing -------------------------------------------------------------------------------------
-
-
-@settings(max_examples=40, deadline=None)
-@given(labelled_films())
-def test_what_is_written_is_read_back(films):
-    check_round_trip(write, read_records, films, groups=False)
 
 
 def test_positions_are_indices_times_spacing(tmp_path):
@@ -218,12 +211,12 @@ def test_nothing_is_written_outside_the_folder(tmp_path, file):
     folder = tmp_path / "films"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="leads out of"):
+    with pytest.raises(UserError, match=r"must be relative|through a link to"):
         write([one_film(file="good.png"), one_film(file=file)], folder)
     assert not list(tmp_path.rglob("*.mrk.json"))
 
 
 def test_two_films_of_one_name_are_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match=r"a\.jpg and a\.png would share the point list a\.mrk\.json"):
+    with pytest.raises(UserError, match=r"'a\.png' and 'a\.jpg' would share .*a\.mrk\.json"):
         write([one_film(file="a.png"), one_film(file="a.jpg")], tmp_path)
     assert not list(tmp_path.iterdir())

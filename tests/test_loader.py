@@ -14,6 +14,7 @@ from torch import nn
 
 from vertebra_kp.anatomy import SCHEMAS, State, presence_target
 from vertebra_kp.config import AugmentConfig, Config
+from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import FilmList, PhantomFilms
 from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.loader import EpochSampler, FilmDataset, make_loader, sequential
@@ -173,6 +174,26 @@ def test_workers_change_neither_films_nor_the_global_random_state():
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.matrix, b.matrix)
         assert [label.id for label in a.labels] == [label.id for label in b.labels]
+
+
+def test_a_cache_changes_no_batch_of_any_worker(tmp_path):
+    sizes = [(150, 61), (90, 90), (97, 40), (64, 130)]
+    records = [
+        record_with_blob(tmp_path / f"{i}.png", size, (0.4 * size[1], 0.7 * size[0]), 4)
+        for i, size in enumerate(sizes)
+    ]
+    size = (64, 32)
+    held, cached = FilmList(records, FRONTAL, size), CachedFilms(records, FRONTAL, size, tmp_path / "cache")
+    batches = []
+    for films, workers in ((held, 0), (cached, 0), (cached, 2)):
+        dataset = FilmDataset(films, FRONTAL, size, augmentation=AUGMENTATION, seed=3)
+        sampler = EpochSampler(4, 1, seed=3, batch_size=2)
+        batches.append(list(make_loader(dataset, sampler, batch_size=2, workers=workers)))
+    for others in zip(*batches, strict=True):
+        for name in ("image", "points_xy", "states", "matrix"):
+            first, *rest = (getattr(batch, name) for batch in others)
+            for other in rest:
+                torch.testing.assert_close(other, first, rtol=0, atol=0, equal_nan=True)
 
 
 class BlobFinder(nn.Module):

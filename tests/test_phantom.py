@@ -16,14 +16,16 @@ import pytest
 from scipy import ndimage
 
 from vertebra_kp.anatomy import CORNERS, SCHEMAS, State
-from vertebra_kp.data.phantom import PRESETS, PhantomFilm, body, draw_film
+from vertebra_kp.data.films import PhantomFilms
+from vertebra_kp.data.phantom import ANATOMIES, PRESETS, PhantomFilm, body, draw_film
 from vertebra_kp.data.phantom.canvas import Canvas
 from vertebra_kp.data.phantom.radiograph import Exposure, expose
 from vertebra_kp.data.phantom.spine import Spine, draw_spine
+from vertebra_kp.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SIZE = (160, 80)
-EVERY = [(schema, preset) for schema in SCHEMAS for preset in PRESETS]
+EVERY = [(schema, preset) for schema in ANATOMIES for preset in PRESETS]
 TL, TR, BL, BR = range(4)
 
 
@@ -321,7 +323,7 @@ def test_a_film_is_the_same_in_another_process():
     assert elsewhere == film("la_lumbar", "hard", index=2).image.tobytes()
 
 
-@pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.parametrize("schema", ANATOMIES)
 def test_two_sizes_show_the_same_spine(schema):
     for preset in PRESETS:
         small, large = film(schema, preset, size=(128, 64)), film(schema, preset, size=(512, 256))
@@ -335,7 +337,7 @@ def test_two_sizes_show_the_same_spine(schema):
 
 @pytest.mark.parametrize("size", [(97, 211), (200, 50), (33, 33)])
 def test_a_film_of_any_aspect_shows_all_levels_of_a_standard_spine(size):
-    for schema in SCHEMAS:
+    for schema in ANATOMIES:
         drawn = film(schema, "standard", size=size)
         assert drawn.image.shape == size
         assert ((drawn.states == State.LABELLED) == SCHEMAS[schema].exists).all()
@@ -344,6 +346,13 @@ def test_a_film_of_any_aspect_shows_all_levels_of_a_standard_spine(size):
 def test_an_unknown_preset_is_refused_with_the_names_of_the_known_ones():
     with pytest.raises(ValueError, match=r"\['hard', 'standard'\], got 'soft'"):
         film("la_lumbar", "soft")
+
+
+def test_an_anatomy_that_is_not_drawn_is_refused_with_those_that_are():
+    with pytest.raises(ValueError, match="la_lumbar, ap_lumbar, ap_whole_spine, got 'la_cervical'"):
+        film("la_cervical", "standard")
+    with pytest.raises(UserError, match="la_cervical, only of la_lumbar"):
+        PhantomFilms(SCHEMAS["la_cervical"], "standard", 0, 1, (64, 64), fresh=False)
 
 
 # ---- files and speed
@@ -360,7 +369,7 @@ def test_the_script_writes_films_labels_and_truth_and_spares_what_exists(tmp_pat
     with open(tmp_path / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "patient", "spacing_mm", "level", "corner", "x", "y", "state"]
-    assert len(rows) == 6 * 6 * 4
+    assert len(rows) == 6 * SCHEMAS["la_lumbar"].num_channels
     truth = json.loads((tmp_path / "truth.json").read_text())
     for index, name in enumerate(sorted(truth)):
         drawn = film("la_lumbar", "hard", index=index)

@@ -347,22 +347,27 @@ FAULTS = [
     ("a.png,P,,L1,XX,1,2,labelled", "'XX'"),
     ("a.png,P,,L1,TL,1,2,visible", "'visible'"),
     ("a.png,P,,L1,TL,nan,2,labelled", "'nan'"),
-    ("a.png,P,,L1,TL,,2,labelled", "finite"),
+    ("a.png,P,,L1,TL,,2,labelled", "numbers up to 1e+06, got '','2'"),
+    ("a.png,P,,L1,TL,1,-1e300,labelled", "numbers up to 1e+06, got '1','-1e300'"),
     ("a.png,P,,L1,TL,1,inf,labelled", "'inf'"),
     ("a.png,P,,L1,TL,1,zwei,labelled", "'zwei'"),
     ("a.png,P,,L1,TL,1,2,outside", "must be empty"),
     ("a.png,P,0,L1,TL,1,2,labelled", "spacing_mm"),
     ("a.png,P,-0.1,L1,TL,1,2,labelled", "spacing_mm"),
     ("a.png,P,wide,L1,TL,1,2,labelled", "'wide'"),
+    ("a.png,P,1e300,L1,TL,1,2,labelled", "a number above 0, up to 1e+06, or empty, got '1e300'"),
     ("a.png,Q,,L1,TL,1,2,labelled", "'Q'"),
     ("a.png,P,0.2,L1,TL,1,2,labelled", "0.2"),
     ("a.png,P,,L5,BR,1,2,labelled", "line 2 already"),
     ("./a.png,P,,L5,BR,1,2,labelled", "line 2 already"),
     ("a.png,P,,S1,BL,1,2,labelled", "S1 has no BL"),
-    ("b.png,P,,L1,TL,1,2,labelled", "film b.png is not in"),
+    ("b.png,P,,L1,TL,1,2,labelled", "film 'b.png' is not in"),
     ("../outside.png,P,,L1,TL,1,2,labelled", "stay inside"),
     ("sub/../../outside.png,P,,L1,TL,1,2,labelled", "stay inside"),
     ("/etc/hostname,P,,L1,TL,1,2,labelled", "stay inside"),
+    ("C:\\a.png,P,,L1,TL,1,2,labelled", "stay inside"),
+    ("link.png,P,,L1,TL,1,2,labelled", "film 'link.png' is a link to a place outside"),
+    (f"{'n' * 500}.png,P,,L1,TL,1,2,labelled", "too long"),
 ]
 
 
@@ -370,6 +375,7 @@ def test_csv_lists_every_problem_with_its_line_at_once(tmp_path):
     root = tmp_path / "films"
     write_film(tmp_path / "outside.png")
     write_table(root, "a.png,P,,L5,BR,1,2,labelled", *(row for row, _ in FAULTS))
+    (root / "link.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(SourceError) as caught:
         read_records("csv", root, LA)
     head, *lines = str(caught.value).splitlines()
@@ -377,6 +383,24 @@ def test_csv_lists_every_problem_with_its_line_at_once(tmp_path):
     for number, (line, (_, fault)) in enumerate(zip(lines, FAULTS, strict=True), start=3):
         assert line.strip().startswith(f"line {number}: ")
         assert fault in line
+
+
+def test_csv_of_a_broken_table_lists_fifty_lines_and_counts_the_rest(tmp_path):
+    write_table(tmp_path, *["a.png,,,L1,TL,x,y,labelled"] * 63)
+    with pytest.raises(SourceError) as caught:
+        read_records("csv", tmp_path, AP)
+    head, *lines = str(caught.value).splitlines()
+    assert "63 problems" in head
+    assert [line.split(":")[0].strip() for line in lines[:-1]] == [f"line {number}" for number in range(2, 52)]
+    assert lines[-1].strip() == "... and 13 more"
+
+
+def test_csv_of_windows_names_its_films_with_backslashes(tmp_path):
+    rows = "sub\\a.png,,,L1,TL,1,2,labelled", "sub/a.png,,,L1,TR,3,4,labelled"
+    write_table(tmp_path, *rows, films=("sub/a.png",))
+    (record,) = read_records("csv", tmp_path, AP)
+    assert (record.id, record.image_path) == ("sub/a.png", tmp_path / "sub/a.png")
+    np.testing.assert_array_equal(record.points_xy_image[0, :2], [(1, 2), (3, 4)])
 
 
 def test_csv_names_several_faults_of_one_line(tmp_path):
@@ -407,7 +431,7 @@ def test_csv_without_table_rows_or_text_says_so(tmp_path):
 
 
 def test_a_source_that_nobody_knows_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(SourceError, match="aasce, buu_lspine, csv, got 'phantom'"):
+    with pytest.raises(SourceError, match=f"one of {', '.join(SOURCES)}, got 'phantom'"):
         read_records("phantom", tmp_path, AP)
 
 

@@ -36,7 +36,8 @@ class State(IntEnum):
 class Schema:
     """Which corners a network predicts, and in which order its channels come.
 
-    ``levels`` run from head to foot. ``superior_only`` names the levels of which only TL and TR exist.
+    ``levels`` run from head to foot. ``superior_only`` names the levels of which only TL and TR exist,
+    ``inferior_only`` those of which only BL and BR do.
     Channel k is the k-th existing (level, corner), level by level in the order TL, TR, BL, BR:
     never "the i-th visible vertebra".
     """
@@ -45,6 +46,7 @@ class Schema:
     view: View
     levels: tuple[str, ...]
     superior_only: frozenset[str] = frozenset()
+    inferior_only: frozenset[str] = frozenset()
     flip_valid: bool = False
 
     @cached_property
@@ -54,6 +56,8 @@ class Schema:
         for i, level in enumerate(self.levels):
             if level in self.superior_only:
                 exists[i, 2:] = False
+            if level in self.inferior_only:
+                exists[i, :2] = False
         return exists
 
     @cached_property
@@ -102,6 +106,9 @@ SCHEMAS: dict[str, Schema] = {
         Schema("ap_lumbar", "AP", _between("L1", "L5"), flip_valid=True),
         Schema("la_lumbar", "LA", _between("L1", "S1"), superior_only=frozenset({"S1"})),
         Schema("ap_whole_spine", "AP", _between("T1", "L5"), flip_valid=True),
+        # C1 has no body, that of C2 runs up into the dens: the corners that the atlas CSXA labels (Ran et al.,
+        # Scientific Data 11, 2024)
+        Schema("la_cervical", "LA", _between("C2", "C7"), inferior_only=frozenset({"C2"})),
     )
 }
 

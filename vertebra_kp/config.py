@@ -45,11 +45,22 @@ class PhantomConfig(Section):
 
 class DataConfig(Section):
     source: Literal[
-        "phantom", "aasce", "buu_lspine", "coco", "csv", "cvat", "label_studio", "labelme", "slicer"
+        "phantom",
+        "aasce",
+        "buu_lspine",
+        "coco",
+        "csv",
+        "csxa",
+        "cvat",
+        "json",
+        "label_studio",
+        "labelme",
+        "mendeley",
+        "slicer",
     ] = "phantom"
     root: Path | None = None
     """Folder of the data set; for AASCE the environment variable VERTEBRA_KP_AASCE also counts."""
-    anatomy: Literal["ap_lumbar", "la_lumbar", "ap_whole_spine"] = "la_lumbar"
+    anatomy: Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical"] = "la_lumbar"
     """Keypoint schema: which levels and corners are predicted."""
     stored_order: bool = False
     """AASCE: leave T1 after L5 in the 18 films that store it there, as published figures do."""
@@ -62,6 +73,14 @@ class DataConfig(Section):
     input_size: tuple[Annotated[int, Field(ge=STRIDE)], Annotated[int, Field(ge=STRIDE)]] = (256, 128)
     """Height and width of what the network sees, each divisible by 32; films are letterboxed to it."""
     workers: Annotated[int, Field(ge=0, le=64)] = 2
+    cache: Path | None = None
+    """Folder of films that are decoded and shrunk already; what it lacks is added by the first run, or by
+    scripts/prepare_data.py. None reads the films anew in every run and holds them in memory."""
+    shards: Path | None = None
+    """Folder of tar shards made by scripts/prepare_data.py: films and labels come from it, not from ``root``."""
+    shard_window: Annotated[int, Field(ge=1)] | None = None
+    """Read shard after shard, in another order every epoch, and mix films within so many places: for disks that
+    seek slowly. None takes films from all shards in turn."""
     phantom: PhantomConfig = PhantomConfig()
 
     @property
@@ -82,9 +101,27 @@ class DataConfig(Section):
                     problems.append(f"{part} is empty: name at least one split of {self.split_file}")
             if shared := set(self.train_splits) & set(self.validation_splits):
                 problems.append(f"splits {sorted(shared)} are in train_splits and validation_splits")
+        problems += self._problems_of_storage()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _problems_of_storage(self) -> list[str]:
+        problems = []
+        given = [name for name in ("cache", "shards") if getattr(self, name) is not None]
+        if self.source == "phantom" and given:
+            problems.append(f"{given[0]} is for films on disk, source phantom draws them; leave {given[0]} out")
+        if len(given) == 2:
+            problems.append("cache and shards are two places for the same films; leave one out")
+        if self.shards is None and self.shard_window is not None:
+            problems.append(f"shard_window is {self.shard_window} without shards; name their folder or null it")
+        baked = [name for name in ("stored_order", "repair_file") if getattr(self, name)]
+        if self.shards is not None and baked:
+            problems.append(
+                f"{baked[0]} changes labels while they are read from root, shards hold them as they were written; "
+                f"leave {baked[0]} out"
+            )
+        return problems
 
 
 class AugmentConfig(Section):

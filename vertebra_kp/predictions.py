@@ -7,23 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from vertebra_kp.anatomy import CORNERS, Schema
+from vertebra_kp.data.dicom import DicomInfo
 from vertebra_kp.inference import Prediction
 from vertebra_kp.run_folder import write_json
 
 CSV_COLUMNS = ("file", "level", "presence", "corner", "x", "y", "score", "var_x", "cov_xy", "var_y")
+DICOM_KEYS = ("spacing_mm", "spacing_from", "view_position", "laterality")
 
 
 @dataclass(frozen=True)
 class FilmPrediction:
-    """A prediction with the name and the size (height, width) of its film."""
+    """A prediction with the name and the size (height, width) of its film, and what a DICOM film's header says."""
 
     file: str
     size: tuple[int, int]
     prediction: Prediction
+    header: DicomInfo | None = None
 
 
 def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:
-    """One entry of ``predictions.json``: continuous coordinates, covariances in px²."""
+    """One entry of ``predictions.json``: continuous coordinates, covariances in px².
+
+    ``DICOM_KEYS`` are there where the film's header tells them.
+    """
     prediction = film.prediction
     levels = {}
     for i, level in enumerate(schema.levels):
@@ -34,7 +40,8 @@ def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:
             "scores": {CORNERS[j]: round(float(prediction.scores[i, j]), 4) for j in corners},
             "covariances": {CORNERS[j]: _rounded(prediction.covariances[i, j], 3) for j in corners},
         }
-    return {"file": film.file, "size": list(film.size), "view": schema.view, "levels": levels}
+    known = {key: value for key in DICOM_KEYS if (value := getattr(film.header, key, None)) is not None}
+    return {"file": film.file, "size": list(film.size), "view": schema.view, **known, "levels": levels}
 
 
 def _rounded(array: Any, digits: int) -> list[Any]:

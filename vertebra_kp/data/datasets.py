@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from vertebra_kp.anatomy import SCHEMAS, Schema
-from vertebra_kp.config import Config, PhaseConfig
+from vertebra_kp.config import Config, DataConfig, PhaseConfig
+from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import FilmList, Films, PhantomFilms
 from vertebra_kp.data.record import Record, take_levels
 from vertebra_kp.data.repair import RepairError, apply_repairs, load_repair_file
+from vertebra_kp.data.shards import ShardFilms, read_shards
 from vertebra_kp.data.sources import read_records
-from vertebra_kp.data.splits import SplitError, load_split_file, select
+from vertebra_kp.data.splits import SplitError, SplitFile, load_split_file, select
 
 
 def training_films(config: Config) -> Films:
@@ -51,6 +53,31 @@ def phantom_films(schema: Schema, preset: str, seed: int, films: int, size: tupl
 
 def _films_of_splits(config: Config, names: list[str]) -> Films:
     data = config.data
+    _split_file_of(data)
+    return films_of_source(
+        data.source,
+        data.root,
+        data.keypoint_schema,
+        data.input_size,
+        split_file=data.split_file,
+        splits=names,
+        stored_order=data.stored_order,
+        repair_file=data.repair_file,
+        cache=data.cache,
+        shards=data.shards,
+        shard_window=data.shard_window,
+    )
+
+
+def records_of(data: DataConfig, splits: list[str] | None) -> list[Record]:
+    """Labelled films of named splits of a config's source, or of the whole source."""
+    schema = data.keypoint_schema
+    stored_order, repair_file = data.stored_order, data.repair_file
+    records = labelled_records(data.source, data.root, schema, stored_order=stored_order, repair_file=repair_file)
+    return records if splits is None else select(records, _split_file_of(data), splits)
+
+
+def _split_file_of(data: DataConfig) -> SplitFile:
     assert data.split_file is not None  # DataConfig checks it
     split_file = load_split_file(data.split_file)
     if split_file.source != data.source:
@@ -58,15 +85,7 @@ def _films_of_splits(config: Config, names: list[str]) -> Films:
             f"data.split_file {data.split_file} splits the films of {split_file.source}, data.source is "
             f"{data.source}; make one with scripts/split_data.py"
         )
-    records = labelled_records(
-        data.source,
-        data.root,
-        data.keypoint_schema,
-        stored_order=data.stored_order,
-        repair_file=data.repair_file,
-    )
-    chosen = select(records, split_file, names)
-    return FilmList(chosen, data.keypoint_schema, data.input_size)
+    return split_file
 
 
 def labelled_records(
@@ -104,10 +123,28 @@ def films_of_source(
     splits: list[str] | None = None,
     stored_order: bool = False,
     repair_file: str | None = None,
-) -> FilmList:
-    """Films for evaluation: a whole source, one of its own parts, or named splits of it."""
-    records = labelled_records(source, root, schema, part=part, stored_order=stored_order, repair_file=repair_file)
+    cache: Path | None = None,
+    shards: Path | None = None,
+    shard_window: int | None = None,
+) -> Films:
+    """A whole source, one of its own parts, or named splits of it.
+
+    Pixels are held in memory, or stay in a ``cache`` of the films on disk, or in ``shards``, which have the labels
+    too. Shards hold no ``part``: one is read from ``root``.
+    """
+    if part is not None:
+        shards = None
+    if shards is not None:
+        records, places = read_shards(shards, source, schema, input_size)
+    else:
+        records = labelled_records(
+            source, root, schema, part=part, stored_order=stored_order, repair_file=repair_file
+        )
     if splits:
         assert split_file is not None
         records = select(records, load_split_file(split_file), splits)
+    if shards is not None:
+        return ShardFilms(records, places, schema, input_size, window=shard_window)
+    if cache is not None:
+        return CachedFilms(records, schema, input_size, cache)
     return FilmList(records, schema, input_size)

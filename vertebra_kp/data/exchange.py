@@ -11,6 +11,7 @@ from vertebra_kp.anatomy import CORNERS, SCHEMAS, Schema, State
 from vertebra_kp.data.images import film_size
 from vertebra_kp.data.record import LabelledFilm, Record, label_arrays
 from vertebra_kp.data.sources.files import read_json
+from vertebra_kp.data.sources.json import MIN_PRESENCE
 from vertebra_kp.errors import UserError
 
 
@@ -28,10 +29,12 @@ def films_of_records(records: Sequence[Record], root: Path, schema: Schema) -> l
     return films
 
 
-def films_of_predictions(path: Path, root: Path, *, min_presence: float = 0.5) -> list[LabelledFilm]:
+def films_of_predictions(path: Path, root: Path, *, min_presence: float = MIN_PRESENCE) -> list[LabelledFilm]:
     """Predicted films; vertebrae less present than ``min_presence`` are left unlabelled.
 
-    Raises UserError when the file is not one that ``predict.py`` or ``evaluate.py`` wrote.
+    Labels in the same layout (``data/writers/json.py``) are read too; they have no scores. Names of films are
+    relative to the working folder, as ``predict.py`` was given them. Raises UserError when the file is not one
+    that ``predict.py`` or ``evaluate.py`` wrote.
     """
     try:
         return [_predicted(film, root, min_presence) for film in read_json(path)["films"]]
@@ -51,14 +54,16 @@ def _predicted(film: dict[str, Any], root: Path, min_presence: float) -> Labelle
     points, states = label_arrays(schema)
     scores = np.full(states.shape, np.nan)
     for i, level in enumerate(film["levels"].values()):
-        if level["presence"] < min_presence:
+        if level["presence"] is None or level["presence"] < min_presence:
             continue
         for corner, xy in level["corners"].items():
             j = CORNERS.index(corner)
-            points[i, j], states[i, j], scores[i, j] = xy, State.LABELLED, level["scores"][corner]
+            points[i, j], states[i, j] = xy, State.LABELLED
+            scores[i, j] = level["scores"][corner] if "scores" in level else np.nan
     height, width = film["size"]
     file = name_under(Path(film["file"]), root)
-    return LabelledFilm(file, (height, width), schema, points, states, file, scores=scores)
+    scored = np.isfinite(scores[states == State.LABELLED]).all()
+    return LabelledFilm(file, (height, width), schema, points, states, file, scores=scores if scored else None)
 
 
 def name_under(path: Path, root: Path) -> str:

@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,14 +13,16 @@ from tqdm import tqdm
 
 from vertebra_kp.anatomy import Schema, State
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
-from vertebra_kp.data.phantom import draw_film
+from vertebra_kp.data.phantom import ANATOMIES, draw_film
 from vertebra_kp.data.record import Record, label_arrays, mark_outside
+from vertebra_kp.errors import UserError
 from vertebra_kp.geometry import apply_affine, invert, scale, warp_image
 
 log = logging.getLogger(__name__)
 
 # Films are kept a little larger than the network sees them, so that augmentation resamples from finer pixels.
 KEPT_RESOLUTION = 1.25
+NO_PIXELS = np.empty((0, 0), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,33 @@ class Film:
         return FilmLabels(self.id, self.file, self.group, self.size, self.spacing_mm, points, self.states)
 
 
+def kept_frame(size: tuple[int, int], input_size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
+    """Height and width that are kept of a film of ``size``, and the matrix into that frame."""
+    height, width = size
+    factor = KEPT_RESOLUTION * min(input_size[0] / height, input_size[1] / width)
+    if factor >= 1:
+        return size, np.eye(3)
+    kept = max(1, round(height * factor)), max(1, round(width * factor))
+    return kept, scale(kept[1] / width, kept[0] / height)
+
+
 def shrink(image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The film in the pixels that a network of ``input_size`` needs, and the matrix into that frame.
 
     Training, evaluation and prediction all start from this, so that they see the same pixels.
     """
     height, width = image.shape
-    factor = KEPT_RESOLUTION * min(input_size[0] / height, input_size[1] / width)
-    if factor >= 1:
-        return image, np.eye(3)
-    small = max(1, round(height * factor)), max(1, round(width * factor))
-    matrix = scale(small[1] / width, small[0] / height)
-    return warp_image(image, matrix, small), matrix
+    kept, matrix = kept_frame((height, width), input_size)
+    if kept == (height, width):
+        return image, matrix
+    return warp_image(image, matrix, kept), matrix
+
+
+def read_kept(path: Path, input_size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """The pixels that are kept of a film on disk, uint8, and the film's own height and width."""
+    image = to_uint8(read_film(path))
+    height, width = image.shape
+    return shrink(image, input_size)[0], (height, width)
 
 
 def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int]) -> Film:
@@ -63,8 +82,12 @@ def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int]) 
 
     Corners beyond the film's edge are reported once and masked (state OUTSIDE).
     """
-    image = to_uint8(read_film(record.image_path))
-    size = (image.shape[0], image.shape[1])
+    image, size = read_kept(record.image_path, input_size)
+    return replace(labelled_film(record, schema, size, input_size), image=image)
+
+
+def labelled_film(record: Record, schema: Schema, size: tuple[int, int], input_size: tuple[int, int]) -> Film:
+    """A record's film of ``size`` with all but its pixels: for films whose pixels stay on disk until asked for."""
     points, states = label_arrays(schema)
     if record.points_xy_image is not None and record.states is not None:
         if np.isnan(record.points_xy_image[record.states == State.LABELLED]).any():
@@ -72,14 +95,13 @@ def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int]) 
         points, states, outside = mark_outside(record.points_xy_image, record.states, size)
         if outside:
             log.warning("%s: %d corners lie outside the film and are masked", record.image_path, outside)
-    image, to_image = shrink(image, input_size)
-    points = apply_affine(to_image, points).astype(np.float32)
+    _, to_image = kept_frame(size, input_size)
     return Film(
         id=record.id,
         file=str(record.image_path),
         group=record.group,
-        image=image,
-        points_xy=points,
+        image=NO_PIXELS,
+        points_xy=apply_affine(to_image, points).astype(np.float32),
         states=states,
         to_image=to_image,
         size=size,
@@ -113,6 +135,28 @@ class Films(Protocol):
     def at(self, epoch: int, index: int) -> Film: ...
 
 
+def identity_of(films: Sequence[Film]) -> str:
+    """Covers names and labels, not where the pixels are kept: a corrected corner is another training."""
+    digest = hashlib.sha256()
+    for film in films:
+        digest.update(film.id.encode())
+        # To a tenth of a shrunk pixel: another machine's rounding is no correction.
+        digest.update(np.round(film.points_xy, 1).astype("<f4").tobytes() + film.states.tobytes())
+    return f"{len(films)}:{digest.hexdigest()[:16]}"
+
+
+def check_labels(films: Sequence[Film], schema: Schema) -> None:
+    """Warns of films without a labelled corner; raises FilmError when no film has one."""
+    without = [film.id for film in films if not (film.states == State.LABELLED).any()]
+    if len(without) == len(films):
+        raise FilmError(
+            f"none of {len(without)} films has a labelled corner of {schema.name}: "
+            f"{', '.join(without[:3])} ...; check data.anatomy and the labels"
+        )
+    if without:
+        log.warning("%d films have no labelled corner: %s ...", len(without), ", ".join(without[:3]))
+
+
 class FilmList:
     """Films of records, decoded and shrunk once, then held in memory; the same in every epoch."""
 
@@ -133,27 +177,14 @@ class FilmList:
         if failures:
             raise FilmError("\n".join(sorted(failures)))
         self._films = [film for film in films if film is not None]
-        without = [film.id for film in self._films if not (film.states == State.LABELLED).any()]
-        if len(without) == len(self._films):
-            raise FilmError(
-                f"none of {len(without)} films has a labelled corner of {schema.name}: "
-                f"{', '.join(without[:3])} ...; check data.anatomy and the labels"
-            )
-        if without:
-            log.warning("%d films have no labelled corner: %s ...", len(without), ", ".join(without[:3]))
+        check_labels(self._films, schema)
 
     def __len__(self) -> int:
         return len(self._films)
 
     @property
     def identity(self) -> str:
-        """Covers names and labels: a corrected corner is another training."""
-        digest = hashlib.sha256()
-        for film in self._films:
-            digest.update(film.id.encode())
-            # To a tenth of a shrunk pixel: another machine's rounding is no correction.
-            digest.update(np.round(film.points_xy, 1).astype("<f4").tobytes() + film.states.tobytes())
-        return f"{len(self._films)}:{digest.hexdigest()[:16]}"
+        return identity_of(self._films)
 
     def at(self, epoch: int, index: int) -> Film:
         """The same film in every epoch."""
@@ -161,11 +192,19 @@ class FilmList:
 
 
 class PhantomFilms:
-    """Phantom films drawn when asked for; ``fresh`` draws others in every epoch."""
+    """Phantom films drawn when asked for; ``fresh`` draws others in every epoch.
+
+    Raises UserError for a schema that the phantom does not draw.
+    """
 
     def __init__(
         self, schema: Schema, preset: str, seed: int, films: int, size: tuple[int, int], *, fresh: bool
     ) -> None:
+        if schema.name not in ANATOMIES:
+            raise UserError(
+                f"there are no phantoms of anatomy {schema.name}, only of {', '.join(ANATOMIES)}; name real films "
+                "(data.source, and films: data in every phase)"
+            )
         self.schema, self.preset, self.seed, self.size = schema, preset, seed, size
         self.films, self.fresh = films, fresh
 

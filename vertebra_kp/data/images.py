@@ -1,6 +1,7 @@
 """Reading a film from disk: gray, 8 or 16 bit, upright, or one line that says why not.
 
-Pillow decodes because it refuses a truncated file; OpenCV fills the rest with gray and goes on.
+Pillow decodes because it refuses a truncated file; OpenCV fills the rest with gray and goes on. DICOM is left to
+``data.dicom``.
 """
 
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffTags, UnidentifiedImageError
 
-from vertebra_kp.errors import UserError
+from vertebra_kp.data import dicom
+from vertebra_kp.data.film_file import FilmError, open_film
 
-FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *dicom.SUFFIXES)
 WINDOW_PERCENT = (0.5, 99.5)  # of a 16-bit film's pixels; what lies outside is clipped
 UINT16_MAX = 65535
 
@@ -21,16 +23,16 @@ _MIN_IS_WHITE = 0  # TIFF 6.0, PhotometricInterpretation
 _FIRST_TURNED = 5  # EXIF 2.3: orientations 5..8 swap height and width
 
 
-class FilmError(UserError):
-    """A file that cannot be read as a film; the message names file, fault and remedy."""
-
-
 def read_film(path: Path) -> np.ndarray:
-    """A film ``[H, W]``, uint8 or uint16, as displayed: EXIF orientation is applied.
+    """A film ``[H, W]``, uint8 or uint16, as displayed: EXIF orientation, a DICOM file's windows are applied.
 
-    Gray PNG and TIFF keep their 16 bits; colour becomes gray with 8. Of a TIFF with several pages the first
-    counts. Raises FilmError for a missing, empty, truncated or damaged file, and for one that is no image.
+    Gray PNG, TIFF and DICOM keep their 16 bits; colour becomes gray with 8, in DICOM it is refused. Of a TIFF
+    with several pages the first counts. A file is DICOM by its suffix or by the mark inside. Raises FilmError
+    for a missing, empty, truncated or damaged file, and for one that is no image.
     """
+    path = Path(path)
+    if dicom.is_dicom(path):
+        return dicom.read_pixels(path)
     with _opened(path) as image:
         image.load()
         min_is_white = image.format == "TIFF" and _tiff_value(image, "PhotometricInterpretation") == _MIN_IS_WHITE
@@ -60,6 +62,9 @@ def to_uint8(film: np.ndarray) -> np.ndarray:
 
 def film_size(path: Path) -> tuple[int, int]:
     """(height, width) of a film as displayed, from its header; raises FilmError as ``read_film`` does."""
+    path = Path(path)
+    if dicom.is_dicom(path):
+        return dicom.read_size(path)
     with _opened(path) as image:
         width, height = image.size
         if image.format == "TIFF":  # Pillow swaps ``size`` of a turned TIFF since version 11.0
@@ -71,27 +76,20 @@ def film_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image in a file; whatever goes wrong inside the block becomes a FilmError."""
-    path = Path(path)
-    try:
-        # by a file object: given a name, Pillow 13.0 maps uncompressed TIFFs and garbles turned ones
-        with open(path, "rb") as file, Image.open(file) as image:
-            yield image
-    except FilmError:
-        raise
-    except FileNotFoundError as error:
-        raise FilmError(f"{path}: no such file; check the name") from error
-    except IsADirectoryError as error:
-        raise FilmError(f"{path}: a folder, not a film; name a file") from error
-    except PermissionError as error:
-        raise FilmError(f"{path}: may not be read; check its permissions") from error
-    except UnidentifiedImageError as error:
-        if path.stat().st_size == 0:
-            raise FilmError(f"{path}: empty file (0 bytes); copy or export it again") from error
-        raise FilmError(f"{path}: not an image that can be read; convert it to PNG, JPG or TIFF") from error
-    except Image.DecompressionBombError as error:
-        raise FilmError(f"{path}: {error}; shrink it") from error
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...: all mean damage
-        raise FilmError(f"{path}: truncated or damaged ({error}); copy or export it again") from error
+    with open_film(path) as file:
+        try:
+            # by a file object: given a name, Pillow 13.0 maps uncompressed TIFFs and garbles turned ones
+            with Image.open(file) as image:
+                yield image
+        except FilmError:
+            raise
+        except UnidentifiedImageError as error:
+            told = "not an image that can be read; convert it to PNG, JPG or TIFF"
+            raise FilmError(f"{path}: {told}") from error
+        except Image.DecompressionBombError as error:
+            raise FilmError(f"{path}: {error}; shrink it") from error
+        except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...: all mean damage
+            raise FilmError(f"{path}: truncated or damaged ({error}); copy or export it again") from error
 
 
 def _tiff_value(image: Image.Image, tag: str) -> int:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vertebra_kp.anatomy import Schema, presence_target
 from vertebra_kp.config import AugmentConfig
 from vertebra_kp.data.films import FilmLabels, Films
+from vertebra_kp.data.shards import ShardFilms, ShardOrder
 from vertebra_kp.data.transforms import augment, place
 
 
@@ -64,6 +65,11 @@ class FilmDataset(Dataset):
             [film.labels()],
         )
 
+    @property
+    def shard_order(self) -> ShardOrder | None:
+        """For the ``EpochSampler`` of these films: None but for shards that are read one after the other."""
+        return self.films.order if isinstance(self.films, ShardFilms) else None
+
     def batch(self, items: list[tuple[int, int]]) -> Batch:
         """Several items at once, for the few films of a picture or a prediction."""
         return collate([self[item] for item in items])
@@ -83,7 +89,8 @@ def collate(items: list[Batch]) -> Batch:
 class EpochSampler(Sampler):
     """(epoch, index) in an order fixed by seed and epoch: ranks take turns, ``start`` skips what was seen.
 
-    ``start`` counts films of this rank. Films that do not fill a last batch on every rank are left out.
+    ``start`` counts films of this rank. Films that do not fill a last batch on every rank are left out. With a
+    ``shard_order``, ranks and workers read the same shard at about the same time, each its own films.
     """
 
     def __init__(
@@ -96,11 +103,15 @@ class EpochSampler(Sampler):
         rank: int = 0,
         world_size: int = 1,
         start: int = 0,
+        shard_order: ShardOrder | None = None,
     ) -> None:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        if shard_order is None:
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+            order = torch.randperm(films, generator=generator)
+        else:
+            order = torch.from_numpy(shard_order.shuffled(seed, epoch))
         usable = films - films % (batch_size * world_size)
-        order = torch.randperm(films, generator=generator)[:usable]
-        self.indices = order[rank::world_size][start:].tolist()
+        self.indices = order[:usable][rank::world_size][start:].tolist()
         self.epoch = epoch
 
     def first(self, films: int) -> list[tuple[int, int]]:

@@ -2,7 +2,9 @@
 
 import re
 
-from vertebra_kp.anatomy import CORNERS, LEVELS
+from vertebra_kp.anatomy import CORNERS, LEVELS, State
+
+STATES = {state.name.lower(): state for state in State}
 
 _SPELLING = re.compile(r"^\s*([A-Za-z]\d{1,2})[\s._:/-]*([TBtb][LRlr])\s*$")
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.data.phantom.film import PhantomFilm, draw_film
+from vertebra_kp.data.phantom.film import ANATOMIES, PhantomFilm, draw_film
 from vertebra_kp.data.phantom.presets import PRESETS
 from vertebra_kp.geometry import points_to_indices
 
@@ -16,10 +16,10 @@ GAP_PX = 4
 def contact_sheet(seed: int, films_per_preset: int, film_size: tuple[int, int]) -> np.ndarray:
     """``[H, W, 3]`` uint8 BGR: a row per schema, preset by preset."""
     rows = []
-    for schema in SCHEMAS.values():
+    for name in ANATOMIES:
         row = []
         for preset in PRESETS:
-            films = [draw_film(schema, preset, seed, i, film_size) for i in range(films_per_preset)]
+            films = [draw_film(SCHEMAS[name], preset, seed, i, film_size) for i in range(films_per_preset)]
             row += [cv2.cvtColor(film.image, cv2.COLOR_GRAY2BGR) for film in films]
             row += [_with_corners(film) for film in films]
         rows.append(np.concatenate([np.pad(p, ((0, GAP_PX), (0, GAP_PX), (0, 0))) for p in row], axis=1))

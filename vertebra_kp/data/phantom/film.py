@@ -21,6 +21,7 @@ FIELD_ASPECT = {
     "ap_lumbar": 2.0,
     "ap_whole_spine": 2.5,
 }  # height / width of the drawn field
+ANATOMIES = tuple(FIELD_ASPECT)  # names of the schemas that can be drawn
 TILE_TEXELS, TEXEL_MM = 512, 0.6
 
 
@@ -64,8 +65,10 @@ def draw_film(schema: Schema, preset: str, seed: int, index: int, size: tuple[in
     """Film ``index`` of a seed, ``size`` (height, width) pixels: the same everywhere and in any order.
 
     Everything is drawn in millimetres before the size is looked at, so two sizes of one aspect show one
-    patient at two resolutions. Raises ValueError for an unknown preset.
+    patient at two resolutions. Raises ValueError for an unknown preset and for a schema not in ``ANATOMIES``.
     """
+    if schema.name not in ANATOMIES:
+        raise ValueError(f"phantoms are drawn of {', '.join(ANATOMIES)}, got {schema.name!r}")
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
     ranges = PRESETS[preset]

@@ -5,7 +5,19 @@ from pathlib import Path
 
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources import aasce, buu_lspine, coco, csv, cvat, label_studio, labelme, slicer
+from vertebra_kp.data.sources import (
+    aasce,
+    buu_lspine,
+    coco,
+    csv,
+    csxa,
+    cvat,
+    json,
+    label_studio,
+    labelme,
+    mendeley,
+    slicer,
+)
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError
 
@@ -15,9 +27,12 @@ READERS: dict[str, Callable[[Path, Schema], list[Record]]] = {
     "buu_lspine": buu_lspine.read_records,
     "coco": coco.read_records,
     "csv": csv.read_records,
+    "csxa": csxa.read_records,
     "cvat": cvat.read_records,
+    "json": json.read_records,
     "label_studio": label_studio.read_records,
     "labelme": labelme.read_records,
+    "mendeley": mendeley.read_records,
     "slicer": slicer.read_records,
 }
 SOURCES = ("aasce", *READERS)

@@ -20,6 +20,7 @@ import numpy as np
 
 from vertebra_kp.anatomy import SCHEMAS, Schema, State
 from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 from vertebra_kp.geometry import points_from_indices
 
@@ -82,8 +83,10 @@ def _read_endplates(path: Path, view: str) -> np.ndarray:
     """Ends ``[rows, 2, 2]`` of the endplates, continuous coordinates; ValueError says what is wrong."""
     if not path.is_file():
         raise ValueError(f"film without labels, {path.name} is missing")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    try:
+        rows = [row for row in csv.reader(read_text(path).splitlines()) if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise ValueError(f"{path.name} is not a CSV table ({error})") from error
     wanted = len(endplate_rows(view))
     if len(rows) != wanted:
         raise ValueError(f"{path.name} has {len(rows)} rows, wanted {wanted} (one an endplate)")

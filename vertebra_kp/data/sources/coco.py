@@ -20,34 +20,32 @@ Lateral films have their anterior side at the left of the image.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-from vertebra_kp.anatomy import CORNERS, Schema, State
+import numpy as np
+
+from vertebra_kp.anatomy import CORNERS, Schema
 from vertebra_kp.data.names import corner_name, parse_corner, parse_level
-from vertebra_kp.data.record import Record, label_arrays
-from vertebra_kp.data.sources.files import film_inside, read_json
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.sources.annotations import (
+    MAX_NUMBER,
+    Corner,
+    Film,
+    annotation_file,
+    film_record,
+    json_number,
+    labels_of,
+    named_film,
+    read_annotations,
+)
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 from vertebra_kp.geometry import points_from_indices
 
 ANNOTATIONS = "annotations.json"
 VISIBILITIES = (0, 1, 2)
-MAX_NUMBER = 1e6  # pixels, percent, mm: no film is larger, and float32 still holds it
-
-Corner = tuple[str, str, float, float]  # level, corner, x and y in continuous image coordinates
-
-
-@dataclass(frozen=True)
-class Film:
-    """A film that an annotation file names, and what the file says of it besides corners."""
-
-    id: str
-    path: Path
-    group: str
-    spacing_mm: float | None
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
@@ -69,98 +67,16 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     corners = _read_annotations(content, categories, films, problems)
     records = []
     for image, film in films.items():
+        if film is None or not corners[image]:
+            continue
         try:
-            if film is not None and corners[image]:
-                records.append(film_record(film, corners[image], schema))
+            records.append(film_record(film, labels_of(corners[image], schema)))
         except ValueError as error:
             problems.append(f"{film.id}: {error}")
     raise_if_any(problems, path, "correct these entries")
     if not records:
         raise SourceError(f"{path} has no labelled corner; label films and export it again")
     return sorted(records, key=lambda record: record.id)
-
-
-# --- what other JSON formats of annotation tools share ------------------------------------------
-
-
-def annotation_file(root: Path, name: str) -> Path:
-    """The file ``name`` in ``root``, or the only other JSON there; SourceError when there is none or a choice."""
-    if (root / name).is_file():
-        return root / name
-    found = sorted(root.glob("*.json"))
-    if len(found) == 1:
-        return found[0]
-    names = short([path.name for path in found]) if found else "none"
-    raise SourceError(f"data.root must be a folder with {name} or one *.json, found {names} in {root}")
-
-
-def read_annotations(root: Path, path: Path) -> Any:
-    """The JSON in a file of ``root``; SourceError when it holds none or is a link that leads out."""
-    try:
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise ValueError(f"{path} is a link to a place outside {root}; copy the file there")
-        return read_json(path)
-    except (ValueError, OSError) as error:
-        raise SourceError(str(error)) from error
-
-
-def json_number(value: Any) -> float:
-    """A JSON number as float; nan for what is none or is beyond ``MAX_NUMBER``."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) <= MAX_NUMBER else math.nan
-
-
-def named_film(root: Path, file: Any, extras: dict[str, Any]) -> Film:
-    """The film ``file`` in ``root``, with ``patient`` and ``spacing_mm`` of ``extras``.
-
-    ValueError says what is wrong, OSError that the file system refuses the name.
-    """
-    if not isinstance(file, str):
-        raise ValueError(f"the name of the film must be a text, got {short(file)}")
-    path = film_inside(root, file)
-    patient, spacing_mm = extras.get("patient"), extras.get("spacing_mm")
-    if isinstance(patient, bool) or not isinstance(patient, str | int | None):
-        raise ValueError(f"patient of {file} must be a text, a whole number or missing, got {short(patient)}")
-    if spacing_mm is not None and not json_number(spacing_mm) > 0:
-        raise ValueError(f"spacing_mm of {file} must be a number above 0 or missing, got {short(spacing_mm)}")
-    film = path.relative_to(root).as_posix()
-    group = "" if patient is None else str(patient).strip()
-    return Film(film, path, group or film, None if spacing_mm is None else float(spacing_mm))
-
-
-def film_record(film: Film, corners: Iterable[Corner], schema: Schema, notes: tuple[str, ...] = ()) -> Record:
-    """A film with its corners; those not given are UNLABELLED, levels that the schema lacks are left out.
-
-    ValueError names every corner that is given twice, does not exist, or lies beyond any film.
-    """
-    points, states = label_arrays(schema)
-    given: set[str] = set()
-    faults = []
-    for level, corner, x, y in corners:
-        name = corner_name(level, corner)
-        place = (schema.levels.index(level), CORNERS.index(corner)) if level in schema.levels else None
-        if name in given:
-            faults.append(f"{name} is given twice; keep one")
-        elif not max(abs(x), abs(y)) <= MAX_NUMBER:
-            faults.append(f"{name} lies at ({x:g}, {y:g}), beyond any film")
-        elif place and not schema.exists[place]:
-            faults.append(f"{level} has no {corner} in {schema.name}; take {name} out")
-        elif place:
-            points[place] = x, y
-            states[place] = State.LABELLED
-        given.add(name)
-    if faults:
-        raise ValueError("; ".join(faults))
-    return Record(
-        id=film.id,
-        image_path=film.path,
-        group=film.group,
-        points_xy_image=points,
-        states=states,
-        spacing_mm=film.spacing_mm,
-        anterior_side="left" if schema.view == "LA" else None,
-        notes=notes,
-    )
 
 
 # --- the lists of a COCO file: what is wrong with an entry goes to ``problems`` ------------------
@@ -192,7 +108,7 @@ def _read_images(root: Path, content: dict[str, Any], problems: list[str]) -> di
                 raise ValueError(f"film {film.id} stands above already; keep one")
             seen.add(film.id)
             films[key] = film
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             problems.append(f"{place}: {error}")
     return films
 
@@ -275,7 +191,8 @@ def _labelled_corners(keypoints: Any, names: list[tuple[str, str]]) -> list[Corn
                 f"got {short(x)}, {short(y)}"
             )
         elif v:
-            corners.append((level, corner, *map(float, points_from_indices(xy))))
+            point = points_from_indices(np.array(xy))
+            corners.append(Corner(level, corner, float(point[0]), float(point[1])))
     if faults:
         raise ValueError("; ".join(faults))
     return corners

@@ -19,10 +19,13 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vertebra_kp.anatomy import CORNERS, LEVELS, Schema, State
-from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.data.names import STATES
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.sources.annotations import MAX_NUMBER, Corner, Film, film_record, labels_of
+from vertebra_kp.data.sources.files import film_inside, forward_slashes
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 
@@ -31,7 +34,6 @@ log = logging.getLogger(__name__)
 LABELS = "labels.csv"
 NAMED = 5  # films that a warning names
 HEADER = ("file", "patient", "spacing_mm", "level", "corner", "x", "y", "state")
-STATES = {state.name.lower(): state for state in State}
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             row = _parse(cells)
             first = films.get(row.file, [row])[0]
             if row.file not in films:
-                _check_file(root, row.file)
+                film_inside(root, row.file)
             _check_row(row, first, schema)
             corner = row.file, row.level, row.corner
             if seen.setdefault(corner, line) != line:
@@ -118,31 +120,24 @@ def _parse(cells: list[str]) -> _Row:
         faults.append(f"state must be one of {', '.join(STATES)}, got {state!r}")
     spacing_mm = _number(spacing) if spacing else None
     if spacing_mm is not None and not spacing_mm > 0:
-        faults.append(f"spacing_mm must be a number above 0 or empty, got {spacing!r}")
+        faults.append(f"spacing_mm must be a number above 0, up to {MAX_NUMBER:g}, or empty, got {spacing!r}")
     xy = _number(x), _number(y)
     if state == "labelled" and any(map(math.isnan, xy)):
-        faults.append(f"x,y of a labelled corner must be finite numbers, got {x!r},{y!r}")
+        faults.append(f"x,y of a labelled corner must be numbers up to {MAX_NUMBER:g}, got {x!r},{y!r}")
     if state in STATES and state != "labelled" and (x or y):
         faults.append(f"x,y must be empty where state is {state}, got {x!r},{y!r}")
     if faults:
         raise ValueError("; ".join(faults))
-    return _Row(str(PurePosixPath(file)), patient, spacing_mm, level, corner, *xy, STATES[state])
+    return _Row(forward_slashes(file), patient, spacing_mm, level, corner, *xy, STATES[state])
 
 
 def _number(cell: str) -> float:
-    """A finite number, else nan."""
+    """A number, nan for what is none or is beyond ``MAX_NUMBER``."""
     try:
         value = float(cell)
     except ValueError:
         return math.nan
-    return value if math.isfinite(value) else math.nan
-
-
-def _check_file(root: Path, file: str) -> None:
-    if PurePosixPath(file).is_absolute() or Path(file).is_absolute() or ".." in Path(file).parts:
-        raise ValueError(f"file must be relative to the folder of {LABELS} and stay inside it, got {file!r}")
-    if not (root / file).is_file():
-        raise ValueError(f"film {file} is not in {root}; copy it there, or take its rows out")
+    return value if abs(value) <= MAX_NUMBER else math.nan
 
 
 def _check_row(row: _Row, first: _Row, schema: Schema) -> None:
@@ -159,21 +154,7 @@ def _check_row(row: _Row, first: _Row, schema: Schema) -> None:
 
 
 def _record(root: Path, rows: list[_Row], schema: Schema) -> Record:
-    points, states = label_arrays(schema)
-    for row in rows:
-        if row.level not in schema.levels:
-            continue
-        corner = schema.levels.index(row.level), CORNERS.index(row.corner)
-        if schema.exists[corner]:
-            points[corner] = row.x, row.y
-            states[corner] = row.state
-    file = rows[0].file
-    return Record(
-        id=file,
-        image_path=root / file,
-        group=rows[0].patient or file,
-        points_xy_image=points,
-        states=states,
-        spacing_mm=rows[0].spacing_mm,
-        anterior_side="left" if schema.view == "LA" else None,
-    )
+    first = rows[0]
+    film = Film(first.file, root / first.file, first.patient or first.file, first.spacing_mm)
+    corners = (Corner(row.level, row.corner, row.x, row.y, row.state) for row in rows)
+    return film_record(film, labels_of(corners, schema))

@@ -29,30 +29,28 @@ patient, so every film is a group of its own, and no spacing. Lateral films look
 """
 
 import io
+import math
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
 
-from vertebra_kp.anatomy import CORNERS, Schema, State
-from vertebra_kp.data.names import corner_name, parse_corner, parse_level
-from vertebra_kp.data.record import Record, label_arrays
-from vertebra_kp.data.sources.files import film_inside, read_text
+from vertebra_kp.anatomy import Schema, State
+from vertebra_kp.data.names import parse_corner, parse_level
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.sources.annotations import MAX_NUMBER, Corner, Film, Labels, film_record, named_film
+from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 
 ANNOTATIONS = "annotations.xml"
 IMAGES = "images"
 FORMAT = "CVAT for images 1.1"
 NO_SHAPES = ("tag", "attribute")
-MAX_COORDINATE = 1e6  # no film has that many pixels; float32 is still good to 1/16 pixel there
 
 HIDDEN = {"0": State.OUTSIDE, "1": State.UNLABELLED}  # state of an outside point, by occluded
-
-Mark = tuple[tuple[str, str], State, tuple[float, float]]  # (level, corner), state, (x, y) or (nan, nan)
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
@@ -71,16 +69,13 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             shapes = [shape for shape in image if shape.tag not in NO_SHAPES]
             if not shapes:
                 continue
-            points, states, faults = _labels(shapes, schema)
+            labels, faults = _labels(shapes, schema)
             try:
                 film = _film(root, image)
-                id = film.relative_to(root).as_posix()
-                if id in records:
+                if film.id in records:
                     faults.append("stands twice in the file; join the two")
-                records[id] = Record(
-                    id, film, id, points, states, anterior_side="left" if schema.view == "LA" else None
-                )
-            except (ValueError, OSError) as error:
+                records[film.id] = film_record(film, labels)
+            except ValueError as error:
                 faults.append(str(error))
             problems += [f"image {image.get('name')!r}: {fault}" for fault in faults]
     except ValueError as error:
@@ -93,9 +88,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
 
 def _images(root: Path, path: Path) -> Iterator[Element]:
     """Every image of the file, one at a time; ValueError says what is wrong with the file."""
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{path} is a link to a place outside {root}; copy the file there")
-    parsed = iterparse(io.StringIO(read_text(path)), events=("start", "end"), forbid_dtd=True)
+    parsed = iterparse(io.StringIO(read_text(path, within=root)), events=("start", "end"), forbid_dtd=True)
     try:
         _, annotations = next(parsed)
         if annotations.tag != "annotations":
@@ -112,53 +105,45 @@ def _images(root: Path, path: Path) -> Iterator[Element]:
         raise ValueError(f"{path} declares entities or a document type, as no export does ({error})") from error
 
 
-def _film(root: Path, image: Element) -> Path:
+def _film(root: Path, image: Element) -> Film:
     """The film of an image, wherever an export of a project or a task has it, or beside the XML."""
     name, subset = image.get("name"), image.get("subset")
     if not name:
         raise ValueError("name is missing; it must be the name of the film")
     for place in ([f"{IMAGES}/{subset}/{name}"] if subset else []) + [f"{IMAGES}/{name}"]:
         try:
-            return film_inside(root, place)
+            return named_film(root, place, {})
         except ValueError:
             continue
-    return film_inside(root, name)
+    return named_film(root, name, {})
 
 
-def _labels(shapes: list[Element], schema: Schema) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Points, states, and what is wrong with the shapes of an image."""
-    points, states = label_arrays(schema)
-    seen: set[str] = set()
+def _labels(shapes: list[Element], schema: Schema) -> tuple[Labels, list[str]]:
+    """The labels, and what is wrong with the shapes of an image."""
+    labels = Labels(schema)
     faults: list[str] = []
     for shape in shapes:
         try:
-            marks = _marks(shape)
+            corners = _corners(shape)
         except ValueError as error:
             faults.append(f"{shape.tag} {reprlib.repr(shape.get('label'))}: {error}")
             continue
-        for (level, corner), state, xy in marks:
-            name = corner_name(level, corner)
-            if name in seen:
-                faults.append(f"{name} is labelled twice; delete one of the two")
-            elif level in schema.levels:
-                at = schema.levels.index(level), CORNERS.index(corner)
-                if schema.exists[at]:
-                    points[at] = xy
-                    states[at] = state
-                elif state == State.LABELLED:
-                    faults.append(f"{level} has no {corner} in {schema.name}; delete {name}, or hide it (outside)")
-            seen.add(name)
-    return points, states, faults
+        for corner in corners:
+            try:
+                labels.put(corner)
+            except ValueError as error:
+                faults.append(str(error))
+    return labels, faults
 
 
-def _marks(shape: Element) -> list[Mark]:
+def _corners(shape: Element) -> list[Corner]:
     """The corners that a shape gives; ValueError says why it gives none."""
     label = shape.get("label") or ""
     if shape.tag == "points":
-        return [(parse_corner(label), *_state_and_xy(shape))]
+        return [_corner(*parse_corner(label), shape)]
     if shape.tag != "skeleton":
         raise ValueError("is not read; draw a skeleton of TL, TR, BL, BR per level, or a point per corner")
-    level, marks = parse_level(label), []
+    level, corners = parse_level(label), []
     for element in shape:
         if element.tag in NO_SHAPES:
             continue
@@ -166,23 +151,23 @@ def _marks(shape: Element) -> list[Mark]:
             raise ValueError(f"its elements must be points, got {element.tag}")
         name = element.get("label") or ""
         try:
-            marks.append((parse_corner(f"{level}.{name}"), *_state_and_xy(element)))
+            corners.append(_corner(*parse_corner(f"{level}.{name}"), element))
         except ValueError as error:
             raise ValueError(f"point {name!r}: {error}") from error
-    return marks
+    return corners
 
 
-def _state_and_xy(point: Element) -> tuple[State, tuple[float, float]]:
+def _corner(level: str, name: str, point: Element) -> Corner:
     outside, occluded = (point.get(flag, "0") for flag in ("outside", "occluded"))
     if outside not in ("0", "1") or occluded not in ("0", "1"):
         raise ValueError(f"outside and occluded must be 0 or 1, got {outside!r}, {occluded!r}")
     if outside == "1":  # CVAT gives a hidden point a place, which means nothing
-        return HIDDEN[occluded], (np.nan, np.nan)
+        return Corner(level, name, math.nan, math.nan, HIDDEN[occluded])
     text = point.get("points") or ""
     try:
         x, y = (float(number) for number in text.split(","))
     except ValueError as error:
         raise ValueError(f"points must be one x,y in pixels, got {reprlib.repr(text)}") from error
-    if not (abs(x) <= MAX_COORDINATE and abs(y) <= MAX_COORDINATE):  # true for NaN
-        raise ValueError(f"points must be pixels, up to {MAX_COORDINATE:.0f}, got {reprlib.repr(text)}")
-    return State.LABELLED, (x, y)
+    if not (abs(x) <= MAX_NUMBER and abs(y) <= MAX_NUMBER):  # true for NaN
+        raise ValueError(f"points must be pixels, up to {MAX_NUMBER:.0f}, got {reprlib.repr(text)}")
+    return Corner(level, name, x, y)

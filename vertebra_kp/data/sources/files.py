@@ -7,27 +7,38 @@ from typing import Any
 MAX_TEXT_BYTES = 512 * 2**20  # of one annotation file; 100,000 films of 68 points as COCO take 400 MB
 
 
+def forward_slashes(file: str) -> str:
+    """A path as it may have been saved on Windows, with forward slashes."""
+    return PureWindowsPath(file).as_posix()
+
+
 def film_inside(root: Path, file: str) -> Path:
     """The film ``file``, a path relative to ``root`` with either slash.
 
     Raises ValueError when it is absolute, leads out of ``root`` (through a link too), or is not there.
     """
-    relative = PurePosixPath(PureWindowsPath(file).as_posix())
+    relative = PurePosixPath(forward_slashes(file))
     anchored = relative.is_absolute() or PureWindowsPath(file).anchor
     if not file or anchored or ".." in relative.parts or "\0" in file:
         raise ValueError(f"file must be relative to the folder of the films and stay inside it, got {file!r}")
     path = root / relative
-    if not path.is_file():
-        raise ValueError(f"film {file} is not in {root}; copy it there, or take its labels out")
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"film {file} is a link to a place outside {root}; copy the film there")
+    try:
+        if not path.is_file():
+            raise ValueError(f"film {file!r} is not in {root}; copy it there, or take its labels out")
+        inside = path.resolve().is_relative_to(root.resolve())
+    except OSError as error:  # of a name that is too long, for example
+        raise ValueError(f"film {file!r} cannot be looked for ({error.strerror}); correct its name") from error
+    if not inside:
+        raise ValueError(f"film {file!r} is a link to a place outside {root}; copy the film there")
     return path
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text of bounded size; ValueError says what is wrong with it."""
+def read_text(path: Path, *, within: Path | None = None) -> str:
+    """A UTF-8 text of bounded size; ValueError says what is wrong, or that it is a link out of ``within``."""
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
+    if within is not None and not path.resolve().is_relative_to(within.resolve()):
+        raise ValueError(f"{path} is a link to a place outside {within}; copy the file there")
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise ValueError(f"{path} is larger than {MAX_TEXT_BYTES // 2**20} MiB: no annotation file is; check it")
     try:
@@ -36,9 +47,9 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 ({error})") from error
 
 
-def read_json(path: Path) -> Any:
-    """A JSON text of bounded size; ValueError says what is wrong with it."""
-    text = read_text(path)
+def read_json(path: Path, *, within: Path | None = None) -> Any:
+    """A JSON text of bounded size; ValueError as ``read_text`` and for what is no JSON."""
+    text = read_text(path, within=within)
     try:
         return json.loads(text)
     except RecursionError as error:

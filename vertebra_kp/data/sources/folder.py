@@ -3,8 +3,11 @@
 import glob
 from pathlib import Path
 
+from vertebra_kp.data.dicom import is_dicom
 from vertebra_kp.data.images import FILM_SUFFIXES
 from vertebra_kp.data.sources.problems import SourceError
+
+DICOM_INDEX = "DICOMDIR"  # the list of files that comes with a folder of DICOM films (PS3.10, section 8.6)
 
 
 def find_films(inputs: list[str]) -> list[Path]:
@@ -12,7 +15,9 @@ def find_films(inputs: list[str]) -> list[Path]:
 
     A folder gives its films at any depth, sorted, hidden files left out; a pattern (``*``, ``?``, ``[]``,
     ``**``) the films and folders it matches; anything else is taken as the name of a film, and reading it
-    tells whether it is one. Raises SourceError naming every folder and pattern that gives nothing.
+    tells whether it is one. In folders and patterns, films are what has the suffix of one, and DICOM files
+    named without a suffix (``IM0001``) or by numbers alone (``1.2.840.10008``). Raises SourceError naming every
+    folder and pattern that gives nothing.
     """
     found: dict[Path, None] = {}
     problems = [] if inputs else ["no input; name films, folders or patterns"]
@@ -37,12 +42,17 @@ def find_films(inputs: list[str]) -> list[Path]:
 def _films_matching(pattern: str) -> list[Path]:
     matches = map(Path, glob.glob(pattern, recursive=True))
     films = {film for match in matches for film in (_films_under(match) if match.is_dir() else [match])}
-    return sorted(film for film in films if film.suffix.lower() in FILM_SUFFIXES)
+    return sorted(film for film in films if _is_film(film))
 
 
 def _films_under(folder: Path) -> list[Path]:
     return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in FILM_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file() and _is_film(path)
     )
+
+
+def _is_film(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix and not suffix[1:].isdigit():
+        return suffix in FILM_SUFFIXES
+    return path.name != DICOM_INDEX and path.is_file() and is_dicom(path)

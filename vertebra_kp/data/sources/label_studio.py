@@ -37,7 +37,7 @@ task, and every record says so in its notes.
 import math
 import os
 import re
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from reprlib import repr as short
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -45,22 +45,24 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.data.names import corner_name, parse_corner
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.coco import (
+from vertebra_kp.data.sources.annotations import (
+    PREDICTED,
     Corner,
     Film,
     annotation_file,
     film_record,
     json_number,
+    labels_of,
     named_film,
     read_annotations,
 )
+from vertebra_kp.data.sources.files import forward_slashes
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 
 TASKS = "tasks.json"
 LOCAL_FILES = "/data/local-files/"
 UPLOAD = "/data/upload/"
 KEYPOINT = "keypointlabels"
-PREDICTED = "corners are predictions that nobody has corrected"
 MAX_PATH = 4096  # characters; file systems hold no longer path
 
 _UPLOADED_NAME = re.compile(r"^[0-9a-f]{8}-(.+)$")
@@ -88,8 +90,8 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             records[film.id] = None
             if corners := _read_corners(film, task, kind):
                 notes = (PREDICTED,) if kind == "predictions" else ()
-                records[film.id] = film_record(film, corners, schema, notes)
-        except (ValueError, OSError) as error:
+                records[film.id] = film_record(film, labels_of(corners, schema), notes)
+        except ValueError as error:
             problems.append(f"[{index}]{_title(task)}: {error}")
     raise_if_any(problems, path, "correct these tasks and export them again")
     labelled = [record for _, record in sorted(records.items()) if record is not None]
@@ -110,7 +112,7 @@ def film_name(root: Path, image: Any) -> str:
         raise ValueError(f"data.image is an address, {short(image)}; copy the film to {root} and write its name")
     else:
         return image
-    parts = PurePosixPath(PureWindowsPath(name).as_posix().lstrip("/")).parts
+    parts = PurePosixPath(forward_slashes(name).lstrip("/")).parts
     if not parts or ".." in parts:
         raise ValueError(f"data.image must lead to a film below the folder, got {short(image)}")
     names = ["/".join(parts[i:]) for i in range(len(parts))]
@@ -169,8 +171,8 @@ def _parse_region(region: Any) -> Corner:
     if not isinstance(region, dict) or region.get("type") != KEYPOINT:
         what = region.get("type") if isinstance(region, dict) else region
         raise ValueError(f"type must be {KEYPOINT}, got {short(what)}; take other regions out of the export")
-    value = region.get("value")
-    labels = value.get(KEYPOINT) if isinstance(value, dict) else None
+    value = region["value"] if isinstance(region.get("value"), dict) else {}
+    labels = value.get(KEYPOINT)
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
         raise ValueError(f"{KEYPOINT} must be one label like L1.TL, got {short(labels)}")
     level, corner = parse_corner(labels[0])
@@ -186,4 +188,4 @@ def _parse_region(region: Any) -> Corner:
         faults.append(f"x, y must be percent of the film, got {short(value.get('x'))}, {short(value.get('y'))}")
     if faults:
         raise ValueError(f"{corner_name(level, corner)}: {'; '.join(faults)}")
-    return level, corner, percent[0] / 100 * size[0], percent[1] / 100 * size[1]
+    return Corner(level, corner, percent[0] / 100 * size[0], percent[1] / 100 * size[1])

@@ -22,24 +22,30 @@ is a group of its own, and no spacing. Lateral films have their anterior side at
 
 import posixpath
 import reprlib
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, Schema, State
-from vertebra_kp.data.names import corner_name, parse_corner, parse_level
-from vertebra_kp.data.record import Record, label_arrays
-from vertebra_kp.data.sources.files import film_inside, read_json
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.data.names import parse_corner, parse_level
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.sources.annotations import (
+    MAX_NUMBER,
+    Corner,
+    Film,
+    Labels,
+    film_record,
+    is_clockwise,
+    named_film,
+)
+from vertebra_kp.data.sources.files import forward_slashes, read_json
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 
 SUFFIX = ".json"
 POLYGON_CORNERS = ("TL", "TR", "BR", "BL")
 LINE_CORNERS = ("TL", "TR")
 LINE_LEVEL = "S1"  # of any other vertebra a line could be either endplate
-MAX_COORDINATE = 1e6  # no film has that many pixels; float32 is still good to 1/16 pixel there
-
-Corner = tuple[str, str]  # level, corner
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
@@ -56,23 +62,46 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     for path in _json_files(root):
         name = path.relative_to(root).as_posix()
         try:
-            document = _read_document(root, path)
+            document = read_document(root, path)
             if not document["shapes"]:
                 continue
             film = _film(root, path, document.get("imagePath"))
         except (ValueError, OSError) as error:
             problems.append(f"{name}: {error}")
             continue
-        points, states, faults = _labels(document["shapes"], schema)
-        id = film.relative_to(root).as_posix()
-        if json_of_film.setdefault(id, name) != name:
-            faults.append(f"imagePath names {id}, as {json_of_film[id]} does; keep one of the two")
+        labels, faults = _labels(document["shapes"], schema)
+        if json_of_film.setdefault(film.id, name) != name:
+            faults.append(f"imagePath names {film.id}, as {json_of_film[film.id]} does; keep one of the two")
         problems += [f"{name}: {fault}" for fault in faults]
-        records[id] = Record(id, film, id, points, states, anterior_side="left" if schema.view == "LA" else None)
+        records[film.id] = film_record(film, labels)
     raise_if_any(problems, root, "correct these in labelme, or take the files out")
     if not records:
         raise SourceError(f"{root} holds no {SUFFIX} file with shapes; label films with labelme, save them there")
     return [records[id] for id in sorted(records)]
+
+
+def read_document(root: Path, path: Path) -> dict[str, Any]:
+    """A LabelMe document of ``root`` that has a list of shapes; ValueError says what is wrong with the file."""
+    document = read_json(path, within=root)
+    shapes = document.get("shapes") if isinstance(document, dict) else None
+    if not isinstance(shapes, list):
+        raise ValueError("is no LabelMe file, it has no list 'shapes'; move it out of the folder")
+    return document
+
+
+def shape_points(shape: dict[str, Any]) -> list[tuple[float, float]]:
+    """The points (x, y) of a shape, continuous coordinates; ValueError for what are none."""
+    points = shape.get("points")
+    if not isinstance(points, list) or not all(_is_point(point) for point in points):
+        raise ValueError(f"points must be a list of [x, y] in pixels, got {reprlib.repr(points)}")
+    return [(float(x), float(y)) for x, y in points]
+
+
+def _is_point(point: Any) -> bool:
+    if not isinstance(point, list) or len(point) != 2:
+        return False
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in point)
+    return numbers and all(abs(value) <= MAX_NUMBER for value in point)  # false for NaN
 
 
 def _json_files(root: Path) -> list[Path]:
@@ -81,30 +110,17 @@ def _json_files(root: Path) -> list[Path]:
     return sorted(path for path in files if not path.name.startswith("._") and not path.is_dir())
 
 
-def _read_document(root: Path, path: Path) -> dict[str, Any]:
-    """A LabelMe document that has a list of shapes; ValueError says what is wrong with the file."""
-    if path.is_file() and not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"is a link to a place outside {root}; copy the file there")
-    document = read_json(path)
-    shapes = document.get("shapes") if isinstance(document, dict) else None
-    if not isinstance(shapes, list):
-        raise ValueError("is no LabelMe file, it has no list 'shapes'; move it out of the folder")
-    return document
-
-
-def _film(root: Path, path: Path, image_path: Any) -> Path:
+def _film(root: Path, path: Path, image_path: Any) -> Film:
     """The film that a JSON names; ``..`` may lead to another folder of ``root``, but not out of it."""
     if not isinstance(image_path, str) or not image_path:
         raise ValueError(f"imagePath must be the name of the film, got {reprlib.repr(image_path)}")
     folder = path.parent.relative_to(root).as_posix()
-    from_root = posixpath.join(folder, PureWindowsPath(image_path).as_posix())  # Windows saves backslashes
-    return film_inside(root, posixpath.normpath(from_root))
+    return named_film(root, posixpath.normpath(posixpath.join(folder, forward_slashes(image_path))), {})
 
 
-def _labels(shapes: list[Any], schema: Schema) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Points, states, and what is wrong with the shapes."""
-    points, states = label_arrays(schema)
-    seen: set[str] = set()
+def _labels(shapes: list[Any], schema: Schema) -> tuple[Labels, list[str]]:
+    """The labels, and what is wrong with the shapes."""
+    labels = Labels(schema)
     faults: list[str] = []
     for number, shape in enumerate(shapes):
         try:
@@ -112,22 +128,15 @@ def _labels(shapes: list[Any], schema: Schema) -> tuple[np.ndarray, np.ndarray, 
         except ValueError as error:
             faults.append(f"shapes[{number}]: {error}")
             continue
-        for (level, corner), xy in corners.items():
-            name = corner_name(level, corner)
-            if name in seen:
-                faults.append(f"shapes[{number}]: {name} is labelled twice; delete one of the two")
-            elif level in schema.levels:
-                at = schema.levels.index(level), CORNERS.index(corner)
-                if not schema.exists[at]:
-                    faults.append(f"shapes[{number}]: {level} has no {corner} in {schema.name}; delete {name}")
-                    continue
-                points[at] = xy
-                states[at] = State.LABELLED
-            seen.add(name)
-    return points, states, faults
+        for corner in corners:
+            try:
+                labels.put(corner)
+            except ValueError as error:
+                faults.append(f"shapes[{number}]: {error}")
+    return labels, faults
 
 
-def _corners(shape: Any) -> dict[Corner, tuple[float, float]]:
+def _corners(shape: Any) -> list[Corner]:
     """The corners that a shape gives; ValueError says why it gives none."""
     if not isinstance(shape, dict):
         raise ValueError(f"a shape must be an object, got {reprlib.repr(shape)}")
@@ -144,44 +153,28 @@ def _corners(shape: Any) -> dict[Corner, tuple[float, float]]:
         names = [(level, corner) for corner in LINE_CORNERS]
     else:
         raise ValueError(f"shape_type {reprlib.repr(kind)} of {label!r} is not read; draw a point per corner")
-    xy = _points(shape.get("points"))
+    xy = shape_points(shape)
     if len(xy) != len(names):
         raise ValueError(f"{kind} {label!r} must have {len(names)} points, got {len(xy)}")
     if kind == "polygon":
         _check_polygon(label, np.array(xy))
     elif kind != "point":
         _check_line(label, kind, level, xy)
-    return dict(zip(names, xy, strict=True))
-
-
-def _points(points: Any) -> list[tuple[float, float]]:
-    if not isinstance(points, list) or not all(_is_point(point) for point in points):
-        raise ValueError(f"points must be a list of [x, y] in pixels, got {reprlib.repr(points)}")
-    return [(float(x), float(y)) for x, y in points]
-
-
-def _is_point(point: Any) -> bool:
-    if not isinstance(point, list) or len(point) != 2:
-        return False
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in point)
-    return numbers and all(abs(value) <= MAX_COORDINATE for value in point)  # false for NaN
+    return [Corner(*name, *point) for name, point in zip(names, xy, strict=True)]
 
 
 def _check_polygon(label: str, xy: np.ndarray) -> None:
     """``xy`` [4, 2] in drawing order must be a vertebra's TL, TR, BR, BL.
 
-    y points down, so a clockwise turn has a positive cross product. A start at another corner turns the
-    endplates by 90 degrees; up to 45 degrees of tilt the two cannot be mixed up.
+    A start at another corner turns the endplates by 90 degrees; up to 45 degrees of tilt the two cannot be
+    mixed up.
     """
-    sides = np.roll(xy, -1, axis=0) - xy
-    before = np.roll(sides, 1, axis=0)
-    turns = before[:, 0] * sides[:, 1] - before[:, 1] * sides[:, 0]
-    if (turns <= 0).any():
+    if not is_clockwise(xy):
         raise ValueError(
             f"polygon {label!r} must go clockwise round the vertebra from its top left corner (TL, TR, BR, BL); "
             f"draw it again, or label its corners as points ({label}.TL, ...)"
         )
-    across, down = sides[0] - sides[2]
+    across, down = xy[1] - xy[0] + xy[2] - xy[3]  # the upper edge and the lower one, from left to right
     if abs(down) > across:
         raise ValueError(
             f"polygon {label!r} must begin at the top left corner, but its upper edge is tilted by "

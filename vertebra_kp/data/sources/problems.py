@@ -5,15 +5,19 @@ from pathlib import Path
 
 from vertebra_kp.errors import UserError
 
+MOST_LINES = 50  # that an error lists; a table with one wrong column has a problem in every line
+
 
 class SourceError(UserError):
     """A data set that cannot be read; the message names folder or file, problem and remedy."""
 
 
 def raise_if_any(problems: Iterable[str], where: Path, remedy: str) -> None:
-    """One SourceError that lists every problem of a data set, one a line; nothing when there is none."""
+    """One SourceError that counts a data set's problems and lists them, one a line; nothing when there is none."""
     problems = list(problems)
     if not problems:
         return
     head = f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''}; {remedy}"
-    raise SourceError("\n  ".join([head, *problems]))
+    rest = len(problems) - MOST_LINES
+    more = [f"... and {rest} more"] if rest > 0 else []
+    raise SourceError("\n  ".join([head, *problems[:MOST_LINES], *more]))

@@ -29,17 +29,20 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+import numpy as np
+
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.data.names import parse_corner
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.coco import (
+from vertebra_kp.data.sources.annotations import (
     MAX_NUMBER,
     Corner,
     film_record,
     json_number,
+    labels_of,
     named_film,
-    read_annotations,
 )
+from vertebra_kp.data.sources.files import read_json
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 from vertebra_kp.geometry import points_from_indices
@@ -72,10 +75,10 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     for path in files:
         try:
             film = _only_film(films[str(path).removesuffix(SUFFIX)])
-            corners, spacing_mm = _read_corners(read_annotations(root, path))
+            corners, spacing_mm = _read_corners(read_json(path, within=root))
             named = named_film(root, film.relative_to(root).as_posix(), {"spacing_mm": spacing_mm})
             if corners:
-                records.append(film_record(named, corners, schema))
+                records.append(film_record(named, labels_of(corners, schema)))
         except (ValueError, OSError) as error:
             problems.append(f"{path.relative_to(root).as_posix()}: {error}")
     raise_if_any(problems, root, "correct these files")
@@ -114,8 +117,8 @@ def _read_corners(content: Any) -> tuple[list[Corner], float | None]:
             try:
                 spacings |= _parse_spacing(point)
                 if point.get("positionStatus", "defined") == "defined":
-                    level, corner, x, y = _parse_point(point)
-                    placed.append((level, corner, sign * x, sign * y))
+                    corner = _parse_point(point)
+                    placed.append(corner._replace(x=sign * corner.x, y=sign * corner.y))
             except ValueError as error:
                 faults.append(f"markups[{i}].controlPoints[{j}]: {error}")
     if len(spacings) > 1:
@@ -124,9 +127,9 @@ def _read_corners(content: Any) -> tuple[list[Corner], float | None]:
         raise ValueError("; ".join(faults))
     spacing_mm = next(iter(spacings), None)
     corners = []
-    for level, corner, x, y in placed:
-        indices = x / (spacing_mm or 1), y / (spacing_mm or 1)
-        corners.append((level, corner, *map(float, points_from_indices(indices))))
+    for corner in placed:
+        x, y = points_from_indices(np.array([corner.x, corner.y]) / (spacing_mm or 1))
+        corners.append(corner._replace(x=float(x), y=float(y)))
     return corners, spacing_mm
 
 
@@ -181,4 +184,4 @@ def _parse_point(point: dict[str, Any]) -> Corner:
         raise ValueError(
             f"position of {label} is off the film, z must be 0, got {xyz[2]:g}; place it in the slice"
         )
-    return level, corner, xyz[0], xyz[1]
+    return Corner(level, corner, xyz[0], xyz[1])

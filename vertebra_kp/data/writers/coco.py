@@ -1,10 +1,10 @@
 """COCO keypoints: ``annotations.json``, which ``sources/coco.py`` describes and pycocotools loads.
 
 A category per level, all with the keypoints TL, TR, BL, BR, since evaluation by object keypoint similarity takes
-one number of keypoints (S1's lower two are never labelled). An annotation per vertebra with a labelled corner:
-``v`` is 2 where labelled, else x = y = v = 0; ``bbox`` frames the pixels that hold the corners (never empty, also
-for one endplate), ``area`` is its area; predictions also have ``score``, the mean over their corners. Whether an
-unlabelled corner is off the film or does not exist cannot be said.
+one number of keypoints (those that a schema lacks are never labelled). An annotation per vertebra with a labelled
+corner: ``v`` is 2 where labelled, else x = y = v = 0; ``bbox`` frames the pixels that hold the corners (never
+empty, also for one endplate), ``area`` is its area; predictions also have ``score``, the mean over their corners.
+Whether an unlabelled corner is off the film or does not exist cannot be said.
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 from vertebra_kp.anatomy import CORNERS, LEVELS, State
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.coco import ANNOTATIONS
+from vertebra_kp.data.writers.files import path_below, write_texts
 from vertebra_kp.geometry import points_to_indices
 
 DIGITS = 3  # of a pixel
@@ -25,9 +26,13 @@ SKELETON = [[1, 2], [2, 4], [4, 3], [3, 1]]  # around the vertebra, keypoints co
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """``annotations.json`` for films that stand, or will stand, in ``folder``."""
-    folder = folder.expanduser()
-    images, annotations = [], []
+    """``annotations.json`` for films that stand, or will stand, in ``folder``.
+
+    Raises UserError when the file is a link out of ``folder``.
+    """
+    path = path_below(folder, ANNOTATIONS)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, film in enumerate(films, start=1):
         images.append(_image(film, image_id))
         for i, level in enumerate(film.schema.levels):
@@ -38,8 +43,7 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     levels = {level for film in films for level in film.schema.levels}
     categories = [_category(level) for level in LEVELS if level in levels]
     content = {"images": images, "categories": categories, "annotations": annotations}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ANNOTATIONS).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+    write_texts({path: json.dumps(content, allow_nan=False)})
 
 
 def _image(film: LabelledFilm, image_id: int) -> dict[str, Any]:
@@ -68,7 +72,7 @@ def _vertebra(film: LabelledFilm, i: int) -> dict[str, Any]:
     indices = points_to_indices(film.points_xy_image[i].astype(float))
     left, top = indices[labelled].min(axis=0)
     width, height = np.ptp(indices[labelled], axis=0) + 1
-    keypoints = []
+    keypoints: list[float] = []
     for (x, y), known in zip(indices, labelled, strict=True):
         keypoints += [round(float(x), DIGITS), round(float(y), DIGITS), VISIBLE] if known else [0, 0, 0]
     annotation = {

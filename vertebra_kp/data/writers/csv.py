@@ -1,29 +1,41 @@
-"""``labels.csv``, described in ``data/sources/csv.py``: the only format that says every state."""
+"""``labels.csv``, described in ``data/sources/csv.py``: one row per corner, with its state."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from vertebra_kp.anatomy import CORNERS, State
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.csv import HEADER, LABELS
+from vertebra_kp.data.writers.files import path_below, write_texts
+from vertebra_kp.errors import UserError
 
 DIGITS = 4  # of a pixel
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """``labels.csv`` for films that stand, or will stand, in ``folder``."""
-    folder = folder.expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LABELS).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows((HEADER, *(row for film in films for row in rows_of(film))))
+    """``labels.csv`` for films that stand, or will stand, in ``folder``.
+
+    Raises UserError, and writes nothing, when the table is a link out of ``folder``, or when the name of a film
+    begins or ends with a space: readers of tables cut it off.
+    """
+    path = path_below(folder, LABELS)
+    table = io.StringIO(newline="")
+    rows = csv.writer(table)
+    rows.writerow(HEADER)
+    for film in films:
+        if film.file != film.file.strip():
+            raise UserError(f"film {film.file!r} begins or ends with a space, lost in {LABELS}; rename it")
+        rows.writerows(rows_of(film))
+    write_texts({path: table.getvalue()})
 
 
 def rows_of(film: LabelledFilm) -> list[tuple[str, ...]]:
     """One row per corner of the film's schema."""
     patient = "" if film.group == film.file else film.group
     spacing = "" if film.spacing_mm is None else f"{film.spacing_mm:.9g}"
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for i, j in film.schema.channels:
         state = State(film.states[i, j])
         xy = film.points_xy_image[i, j]

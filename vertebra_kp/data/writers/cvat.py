@@ -21,9 +21,10 @@ import numpy as np
 
 from vertebra_kp.anatomy import CORNERS, LEVELS, State
 from vertebra_kp.data.record import LabelledFilm
+from vertebra_kp.data.sources.cvat import ANNOTATIONS
+from vertebra_kp.data.writers.files import path_below, write_texts
 from vertebra_kp.errors import UserError
 
-ANNOTATIONS = "annotations.xml"
 LABELS = "cvat_labels.json"
 
 FLAGS = {State.LABELLED: ("0", "0"), State.OUTSIDE: ("1", "0")}  # outside, occluded
@@ -39,9 +40,10 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]") 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     """``annotations.xml`` and ``cvat_labels.json`` in ``folder``.
 
-    Raises UserError, and writes nothing, when the name of a film cannot stand in XML.
+    Raises UserError, and writes nothing, when the name of a film cannot stand in XML, or one of the files is a
+    link out of ``folder``.
     """
-    folder = folder.expanduser()
+    paths = path_below(folder, ANNOTATIONS), path_below(folder, LABELS)
     for film in films:
         if _NOT_XML.search(film.file):
             raise UserError(f"film {film.file!r} has a character that XML cannot hold; rename it")
@@ -52,9 +54,8 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     for number, film in enumerate(films):
         annotations.append(_image(number, film))
     ElementTree.indent(annotations)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ANNOTATIONS).write_bytes(ElementTree.tostring(annotations, "utf-8", xml_declaration=True))
-    (folder / LABELS).write_text(json.dumps(_raw_labels(corners), indent=2), encoding="utf-8")
+    xml = ElementTree.tostring(annotations, "utf-8", xml_declaration=True).decode()
+    write_texts(dict(zip(paths, (xml, json.dumps(_raw_labels(corners), indent=2)), strict=True)))
 
 
 def _corners_of_levels(films: Sequence[LabelledFilm]) -> dict[str, list[str]]:

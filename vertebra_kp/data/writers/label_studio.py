@@ -24,6 +24,7 @@ from vertebra_kp.anatomy import CORNERS, LEVELS, State
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.label_studio import KEYPOINT, LOCAL_FILES, TASKS
+from vertebra_kp.data.writers.files import path_below, write_texts
 
 CONFIG = "labelling_config.xml"
 MODEL_VERSION = "vertebra_kp"
@@ -33,13 +34,19 @@ COLOURS = {"TL": "#e6194b", "TR": "#3cb44b", "BL": "#4363d8", "BR": "#f58231"}
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """``tasks.json`` and ``labelling_config.xml`` for films that stand, or will stand, in ``folder``."""
+    """``tasks.json`` and ``labelling_config.xml`` for films that stand, or will stand, in ``folder``.
+
+    Raises UserError, and writes nothing, when one of them is a link out of ``folder``.
+    """
     folder = folder.expanduser()
     tasks = [_task(film, folder.resolve().name) for film in films]
     names = {name for film in films for name in film.schema.channel_names}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / TASKS).write_text(json.dumps(tasks, allow_nan=False, indent=1), encoding="utf-8")
-    (folder / CONFIG).write_text(labelling_config(names), encoding="utf-8")
+    write_texts(
+        {
+            path_below(folder, TASKS): json.dumps(tasks, allow_nan=False, indent=1),
+            path_below(folder, CONFIG): labelling_config(names),
+        }
+    )
 
 
 def labelling_config(names: set[str]) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
-from vertebra_kp.errors import UserError
+from vertebra_kp.data.sources.labelme import SUFFIX
+from vertebra_kp.data.writers.files import paths_of_films, write_texts
 
 VERSION = "5.5.0"  # of labelme, whose fields these are; later ones open them as well
 DECIMALS = 4
@@ -22,26 +23,8 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
 
     Raises UserError, and writes nothing, when a name leads out of ``folder`` or two films share a JSON file.
     """
-    folder = folder.expanduser()
-    film_of_path: dict[Path, str] = {}
-    for film in films:
-        path = _json_path(folder, film.file)
-        if path in film_of_path:
-            raise UserError(f"films {film_of_path[path]!r} and {film.file!r} would share {path}; rename one")
-        film_of_path[path] = film.file
-    for film, path in zip(films, film_of_path, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_document(film), ensure_ascii=False, indent=2), encoding="utf-8")
-
-
-def _json_path(folder: Path, file: str) -> Path:
-    relative = PurePosixPath(file)
-    if not relative.name or relative.is_absolute() or ".." in relative.parts or "\\" in file:
-        raise UserError(f"file of a film must be relative, with forward slashes and without .., got {file!r}")
-    path = (folder / relative).with_suffix(".json")
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"film {file!r} would be written through a link to {path.resolve()}, outside {folder}")
-    return path
+    paths = paths_of_films(films, folder, SUFFIX)
+    write_texts({path: json.dumps(_document(film), ensure_ascii=False, indent=2) for path, film in paths.items()})
 
 
 def _document(film: LabelledFilm) -> dict[str, object]:

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.slicer import SUFFIX
-from vertebra_kp.errors import UserError
+from vertebra_kp.data.writers.files import paths_of_films, write_texts
 from vertebra_kp.geometry import points_to_indices
 
 SCHEMA = (  # an identifier, not an address: Slicer compares its end
@@ -25,30 +27,19 @@ SCHEMA = (  # an identifier, not an address: Slicer compares its end
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     """A point list beside where each film stands, or will stand, in ``folder``.
 
-    Raises UserError, before anything is written, for a film outside ``folder`` and for two of one name.
+    Raises UserError, and writes nothing, for a film outside ``folder`` and for two of one name.
     """
-    folder = folder.expanduser()
-    paths: dict[Path, LabelledFilm] = {}
-    for film in films:
-        path = (folder / film.file).with_suffix(SUFFIX)
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{film.file} leads out of {folder}; give it a path below the folder")
-        if path in paths:
-            raise UserError(
-                f"{film.file} and {paths[path].file} would share the point list {path.name}; rename one of them"
-            )
-        paths[path] = film
-    for path, film in paths.items():
-        content = {"@schema": SCHEMA, "markups": [_markup(film)]}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, allow_nan=False, indent=1), encoding="utf-8")
+    texts = {}
+    for path, film in paths_of_films(films, folder, SUFFIX).items():
+        texts[path] = json.dumps({"@schema": SCHEMA, "markups": [_markup(film)]}, allow_nan=False, indent=1)
+    write_texts(texts)
 
 
 def _markup(film: LabelledFilm) -> dict[str, Any]:
     description = "" if film.spacing_mm is None else f"spacing_mm={float(film.spacing_mm)}"
     points = []
     for number, (level, corner, x, y) in enumerate(film.labelled(), start=1):
-        i, j = points_to_indices([x, y]) * (film.spacing_mm or 1)
+        i, j = points_to_indices(np.array([x, y])) * (film.spacing_mm or 1)
         points.append(
             {
                 "id": str(number),

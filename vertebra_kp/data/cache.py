@@ -1,0 +1,249 @@
+"""Films decoded and shrunk once and kept on disk: runs after the first start at once, and hold no pixels.
+
+A cache is a folder with a folder for each input size in it (its name also has the resolution that is kept and
+the version of the format, so other settings never meet). There, ``films.bin`` holds the pixels, uint8, row by
+row, film after film, and ``index.jsonl`` a line for every film: its file, that file's size and time of change, the
+film's own height and width, and where its pixels begin. Pixels are only ever appended, and a line is written when
+its pixels are on the disk. So a run that is killed leaves whole films behind, which the next one uses; a film that
+changed is read again, alone; and a cache may grow while others read from it. Labels are not kept: they come from
+the records.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
+
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from vertebra_kp.anatomy import Schema
+from vertebra_kp.data.films import (
+    KEPT_RESOLUTION,
+    Film,
+    check_labels,
+    identity_of,
+    kept_frame,
+    labelled_film,
+    read_kept,
+)
+from vertebra_kp.data.images import FilmError
+from vertebra_kp.data.record import Record
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # to be raised when files are laid out, or films decoded and shrunk, in another way
+PIXELS, INDEX, LOCK = "films.bin", "index.jsonl", "lock"
+FILMS_PER_SYNC = 64  # so many are read again at most after a run was killed
+
+
+@dataclass(frozen=True)
+class CachedFilm:
+    """``file`` as it was read: ``bytes`` long, changed at ``mtime_ns``; the film's own ``size``.
+
+    Its pixels begin at byte ``offset`` of ``films.bin``.
+    """
+
+    file: str
+    bytes: int
+    mtime_ns: int
+    size: tuple[int, int]
+    offset: int
+
+    def kept_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
+        return kept_frame(self.size, input_size)[0]
+
+    def end(self, input_size: tuple[int, int]) -> int:
+        height, width = self.kept_size(input_size)
+        return self.offset + height * width
+
+
+def settings_folder(cache: Path, input_size: tuple[int, int]) -> Path:
+    """Where a cache has its films for an input size."""
+    height, width = input_size
+    return cache.expanduser() / f"{height}x{width}-{KEPT_RESOLUTION}-v{FORMAT}"
+
+
+def fill_cache(
+    cache: Path, paths: Sequence[Path], input_size: tuple[int, int], *, workers: int | None = None
+) -> list[CachedFilm]:
+    """The entry of every film; what the cache lacks, and what has changed on disk, is read first.
+
+    Several processes may ask at once: one reads, the others wait and use what it read. ``workers`` are threads,
+    None takes a few more than there are cores. Raises FilmError naming every film that cannot be read, after the
+    others are in the cache.
+    """
+    folder = settings_folder(cache, input_size)
+    files = [os.path.abspath(path) for path in paths]
+    index = read_index(folder, input_size)
+    if _to_read(files, index):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK):
+            index = read_index(folder, input_size)
+            if lacking := _to_read(files, index):
+                log.info("%s: reading %d films, %s", folder, len(lacking), _reason(lacking, index))
+                with _appender(folder, index) as appender:
+                    _read_films(lacking, input_size, appender, workers)
+                index = read_index(folder, input_size)
+    return [index[file] for file in files]
+
+
+def read_index(folder: Path, input_size: tuple[int, int]) -> dict[str, CachedFilm]:
+    """The newest entry of every file whose pixels are there; a line that a killed run left unfinished is none."""
+    if not all((folder / name).is_file() for name in (PIXELS, INDEX)):
+        return {}
+    end = (folder / PIXELS).stat().st_size
+    index = {}
+    for line in (folder / INDEX).read_bytes().split(b"\n"):
+        entry = _parsed(line)
+        if entry is not None and entry.end(input_size) <= end:
+            index[entry.file] = entry
+    return index
+
+
+def _line(film: CachedFilm) -> bytes:
+    return json.dumps(asdict(film)).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> CachedFilm | None:
+    try:
+        fields = json.loads(line)
+        height, width = fields.pop("size")
+        return CachedFilm(**fields, size=(height, width))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _to_read(files: Sequence[str], index: dict[str, CachedFilm]) -> list[str]:
+    return [file for file in dict.fromkeys(files) if file not in index or not _is_current(index[file])]
+
+
+def _is_current(entry: CachedFilm) -> bool:
+    try:
+        found = os.stat(entry.file)
+    except OSError:  # reading it tells what is wrong
+        return False
+    return (found.st_size, found.st_mtime_ns) == (entry.bytes, entry.mtime_ns)
+
+
+def _reason(lacking: Sequence[str], index: dict[str, CachedFilm]) -> str:
+    if not index:
+        return "the first with these settings"
+    changed = sum(file in index for file in lacking)
+    return f"{len(lacking) - changed} new, {changed} changed since they were cached"
+
+
+def _read_films(
+    files: Sequence[str], input_size: tuple[int, int], appender: "_Appender", workers: int | None
+) -> None:
+    failures: list[str] = []
+
+    def read(file: str) -> None:
+        try:
+            found = os.stat(file)  # before its pixels: a change while they are read is seen the next time
+            image, size = read_kept(Path(file), input_size)
+        except FileNotFoundError:
+            failures.append(f"{file}: no such file; check the name")
+        except FilmError as error:
+            failures.append(str(error))
+        else:
+            appender.add(image, CachedFilm(file, found.st_size, found.st_mtime_ns, size, offset=0))
+
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in tqdm(pool.map(read, files), "caching films", len(files), unit="film", leave=False):
+            pass
+    if failures:
+        raise FilmError("\n".join(sorted(failures)))
+
+
+class _Appender:
+    """Adds films to the files of a cache, from several threads."""
+
+    def __init__(self, pixels: BinaryIO, index: BinaryIO) -> None:
+        self._pixels, self._index = pixels, index
+        self._waiting: list[CachedFilm] = []
+        self._lock = Lock()
+
+    def add(self, image: np.ndarray, film: CachedFilm) -> None:
+        with self._lock:
+            offset = self._pixels.seek(0, os.SEEK_END)
+            self._pixels.write(np.ascontiguousarray(image))
+            self._waiting.append(replace(film, offset=offset))
+            if len(self._waiting) == FILMS_PER_SYNC:
+                self.sync()
+
+    def sync(self) -> None:
+        """Pixels first: what the index tells of is there."""
+        self._pixels.flush()
+        os.fsync(self._pixels.fileno())
+        self._index.writelines(map(_line, self._waiting))
+        self._index.flush()
+        self._waiting.clear()
+
+
+@contextmanager
+def _appender(folder: Path, index: dict[str, CachedFilm]) -> Iterator[_Appender]:
+    """Of a folder whose lock the caller holds and whose whole films are ``index``.
+
+    Other lines go first: pixels that come now would seem to be theirs.
+    """
+    partial = folder / f"{INDEX}.partial"
+    partial.write_bytes(b"".join(map(_line, index.values())))
+    os.replace(partial, folder / INDEX)
+    with open(folder / PIXELS, "ab") as pixels, open(folder / INDEX, "ab") as lines:
+        appender = _Appender(pixels, lines)
+        try:
+            yield appender
+        finally:
+            appender.sync()
+
+
+class CachedFilms:
+    """Films of records whose pixels stay in a cache: memory does not grow with their number.
+
+    The same films, bit by bit, as a ``FilmList`` of the records. The pixels of a film are mapped when it is asked
+    for, by the process that asks.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        schema: Schema,
+        input_size: tuple[int, int],
+        cache: Path,
+        *,
+        workers: int | None = None,
+    ) -> None:
+        """Fills the cache where it lacks a film.
+
+        Raises FilmError naming every film that cannot be read, or when no film has a labelled corner.
+        """
+        paths = [record.image_path for record in records]
+        self._entries = fill_cache(cache, paths, input_size, workers=workers)
+        self._films = [
+            labelled_film(record, schema, entry.size, input_size)
+            for record, entry in zip(records, self._entries, strict=True)
+        ]
+        check_labels(self._films, schema)
+        self._pixels = settings_folder(cache, input_size) / PIXELS
+        self._input_size = input_size
+
+    def __len__(self) -> int:
+        return len(self._films)
+
+    @property
+    def identity(self) -> str:
+        return identity_of(self._films)
+
+    def at(self, epoch: int, index: int) -> Film:
+        """The same film in every epoch."""
+        entry = self._entries[index]
+        pixels = np.memmap(self._pixels, np.uint8, "r", entry.offset, entry.kept_size(self._input_size))
+        return replace(self._films[index], image=np.asarray(pixels))

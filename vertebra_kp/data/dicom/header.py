@@ -1,0 +1,107 @@
+"""What a DICOM file says of its film besides the pixels, without anything that identifies a patient."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydicom.dataset import Dataset
+
+from vertebra_kp.data.dicom.elements import ElementError, code, codes, dicom_elements, numbers
+
+SpacingSource = Literal["PixelSpacing", "ImagerPixelSpacing"]
+
+SPACINGS: tuple[SpacingSource, ...] = ("PixelSpacing", "ImagerPixelSpacing")  # the first that is there counts
+# PS3.3 C.8.1.2 (CR series), and what vendors write instead. Other words may be anything, a name too.
+VIEW_POSITIONS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LAT", "LATERAL")
+LATERALITIES = ("R", "L", "U", "B")  # PS3.3 C.7.3.1 and C.8.11.1: unpaired, both
+DIRECTIONS = set("APRLHF")  # PS3.3 C.7.6.1.1.1
+TOLERANCE = 1e-3  # between spacings that are equal but for rounding
+
+_KEYWORDS = (
+    *SPACINGS,
+    "PixelSpacingCalibrationType",
+    "ViewPosition",
+    "PatientOrientation",
+    "ImageLaterality",
+    "Laterality",
+    "BurnedInAnnotation",
+)
+
+
+@dataclass(frozen=True)
+class DicomInfo:
+    """``spacing_mm`` is the size of a square pixel, taken from the element ``spacing_from`` (PS3.3 10.7.1.3):
+    PixelSpacing, which may be corrected for magnification, else ImagerPixelSpacing, measured at the detector.
+
+    ``view_position`` is the code in ViewPosition (AP, LL, ...), else what PatientOrientation tells: "frontal"
+    or "lateral". ``laterality`` is R, L, U (unpaired) or B (both). None is what the file does not say.
+    ``notes`` are sentences for whoever uses the film.
+    """
+
+    spacing_mm: float | None = None
+    spacing_from: SpacingSource | None = None
+    view_position: str | None = None
+    laterality: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_header(path: Path) -> DicomInfo:
+    """What a DICOM file says of its film. Raises FilmError for a file that is damaged, or none of DICOM."""
+    with dicom_elements(path, _KEYWORDS) as elements:
+        notes: list[str] = []
+        spacing_mm, spacing_from = _spacing(elements, notes)
+        if code(elements, "BurnedInAnnotation") == "YES":
+            notes.append("BurnedInAnnotation is YES: pictures show the text that stands in the pixels")
+        return DicomInfo(spacing_mm, spacing_from, _view_position(elements), _laterality(elements), tuple(notes))
+
+
+def _spacing(elements: Dataset, notes: list[str]) -> tuple[float, SpacingSource] | tuple[None, None]:
+    given = {keyword: pair for keyword in SPACINGS if (pair := _pair(elements, keyword, notes))}
+    if not given:
+        return None, None
+    keyword, (rows_mm, columns_mm) = next(iter(given.items()))
+    if not _alike(rows_mm, columns_mm):
+        notes.append(f"{keyword} is {rows_mm:g} x {columns_mm:g} mm: pixels are not square, no spacing is taken")
+        return None, None
+    imager_mm = given.get("ImagerPixelSpacing", (rows_mm, columns_mm))[0]
+    if not _alike(rows_mm, imager_mm) and not code(elements, "PixelSpacingCalibrationType"):
+        notes.append(
+            f"PixelSpacing is {rows_mm:g} mm, ImagerPixelSpacing {imager_mm:g} mm, and "
+            "PixelSpacingCalibrationType does not say why: PixelSpacing is taken"
+        )
+    return rows_mm, keyword
+
+
+def _pair(elements: Dataset, keyword: str, notes: list[str]) -> tuple[float, float] | None:
+    """Distance of rows and distance of columns, mm."""
+    try:
+        pair = numbers(elements, keyword)
+    except ElementError:
+        pair = (0.0,)
+    if not pair:
+        return None
+    if len(pair) != 2 or min(pair) <= 0:
+        notes.append(f"{keyword} is not two numbers above 0: it is ignored")
+        return None
+    return pair[0], pair[1]
+
+
+def _alike(a_mm: float, b_mm: float) -> bool:
+    return abs(a_mm - b_mm) <= TOLERANCE * max(a_mm, b_mm)
+
+
+def _view_position(elements: Dataset) -> str | None:
+    if (position := code(elements, "ViewPosition")) in VIEW_POSITIONS:
+        return position
+    directions = codes(elements, "PatientOrientation")
+    if len(directions) != 2 or not all(len(one) <= 3 and set(one) <= DIRECTIONS for one in directions):
+        return None
+    along_rows = directions[0][:1]  # the main direction comes first
+    return "frontal" if along_rows in ("L", "R") else "lateral" if along_rows in ("A", "P") else None
+
+
+def _laterality(elements: Dataset) -> str | None:
+    for keyword in ("ImageLaterality", "Laterality"):
+        if (side := code(elements, keyword)) in LATERALITIES:
+            return side
+    return None

@@ -1,0 +1,97 @@
+"""The film in a DICOM file. What its header tells is checked before a pixel is decoded."""
+
+from pathlib import Path
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder, pixel_array
+from pydicom.uid import RLELossless
+
+from vertebra_kp.data.dicom import display
+from vertebra_kp.data.dicom.elements import ElementError, code, dicom_elements, whole_number
+from vertebra_kp.data.dicom.frames import frame_shape
+from vertebra_kp.data.film_file import MAX_PIXELS
+
+# The bytes of a compressed frame against those of its pixels; RLE may grow by up to 1/128, and others little more.
+MAX_EXPANSION = 2
+FRAME_OVERHEAD = 2**20
+
+_SIZE = ("Rows", "Columns")
+_KEYWORDS = (*_SIZE, "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", *display.KEYWORDS)
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """A film ``[H, W]``, uint8 (up to 8 bits stored) or uint16, as displayed: windowed, MONOCHROME1 inverted.
+
+    Raises FilmError for what is no single gray image, has too many pixels, is truncated or damaged, or needs a
+    decoder that is not installed.
+    """
+    with dicom_elements(path, _KEYWORDS) as elements:
+        _check_image(elements)
+        table = display.display_table(elements)
+        _check_decoder(elements)
+        _read_pixel_data(path, elements)
+        return table[pixel_array(elements, index=0, raw=True)]
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a film, from its header; raises FilmError."""
+    with dicom_elements(path, _SIZE) as elements:
+        return _size(elements)
+
+
+def _size(elements: Dataset) -> tuple[int, int]:
+    rows, columns = (whole_number(elements, keyword) for keyword in _SIZE)
+    if rows < 1 or columns < 1:
+        raise ElementError(f"Rows x Columns is {rows} x {columns}: there is no pixel; export it again")
+    if rows * columns > MAX_PIXELS:
+        raise ElementError(f"Rows x Columns is {rows} x {columns}, more than {MAX_PIXELS} pixels; shrink it")
+    return rows, columns
+
+
+def _check_image(elements: Dataset) -> None:
+    _size(elements)
+    frames = whole_number(elements, "NumberOfFrames", default=1)
+    if frames != 1:
+        raise ElementError(f"NumberOfFrames must be 1, got {frames}; export the frame that counts as a film")
+    samples = whole_number(elements, "SamplesPerPixel")
+    if samples != 1:
+        raise ElementError(f"SamplesPerPixel must be 1, got {samples}; convert colour to gray, or the film to PNG")
+    if code(elements, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ElementError("PhotometricInterpretation must be MONOCHROME1 or MONOCHROME2; convert the film to PNG")
+    allocated, stored = whole_number(elements, "BitsAllocated"), whole_number(elements, "BitsStored")
+    if allocated not in (8, 16) or not 1 <= stored <= allocated:
+        told = f"must be 8 or 16 and hold BitsStored, got {allocated} and {stored}"
+        raise ElementError(f"BitsAllocated {told}; convert the film to PNG")
+    if whole_number(elements, "PixelRepresentation") not in (0, 1):
+        raise ElementError("PixelRepresentation must be 0 or 1; correct it")
+
+
+def _check_decoder(elements: Dataset) -> None:
+    syntax = elements.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise ElementError("TransferSyntaxUID is none that can be read; store it uncompressed") from None
+    if not decoder.is_available:
+        raise ElementError(f"its pixels are {syntax.name}, no decoder is there; pip install 'vertebra_kp[dicom]'")
+
+
+def _read_pixel_data(path: Path, elements: Dataset) -> None:
+    """Adds the element PixelData, when a compressed frame in it is one of this film."""
+    pixel_data = dcmread(path, specific_tags=["PixelData"])
+    if "PixelData" not in pixel_data:
+        raise ElementError("PixelData is missing: no image, or cut short; copy or export it again")
+    elements["PixelData"] = pixel_data["PixelData"]
+    syntax = elements.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated:
+        return
+    frame = get_frame(elements.PixelData, 0, number_of_frames=1)
+    wanted = *_size(elements), 1
+    if len(frame) > MAX_EXPANSION * wanted[0] * wanted[1] * elements.BitsAllocated // 8 + FRAME_OVERHEAD:
+        raise ElementError(f"its frame has {len(frame)} bytes, more than Rows x Columns can need; export it again")
+    if syntax != RLELossless and (shape := frame_shape(frame)) != wanted:
+        got, told = (" x ".join(map(str, numbers)) for numbers in (shape, wanted))
+        raise ElementError(f"its frame is {got}, by Rows, Columns and SamplesPerPixel {told}; export it again")

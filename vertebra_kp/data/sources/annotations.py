@@ -1,0 +1,151 @@
+"""What readers of annotation formats share: the file, the films that it names, corners put in their places."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vertebra_kp.anatomy import CORNERS, Schema, State
+from vertebra_kp.data.names import corner_name
+from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.data.sources.files import film_inside, read_json
+from vertebra_kp.data.sources.problems import SourceError
+
+MAX_NUMBER = 1e6  # pixels, percent, mm: no film is larger, and float32 is still good to 1/16 pixel there
+PREDICTED = "corners are predictions that nobody has corrected"  # a record's note
+
+
+class Corner(NamedTuple):
+    """A corner as a file gives it: ``x, y`` in continuous image coordinates, of no meaning unless LABELLED."""
+
+    level: str
+    name: str
+    x: float
+    y: float
+    state: State = State.LABELLED
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film that an annotation file names, and what the file says of it besides corners."""
+
+    id: str
+    path: Path
+    group: str
+    spacing_mm: float | None = None
+
+
+class Labels:
+    """Labels of one film while they are read: ``points`` [levels, 4, 2] and ``states`` [levels, 4].
+
+    Corners that are not given are UNLABELLED, levels that the schema lacks are left out.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.points, self.states = label_arrays(schema)
+        self._given: set[tuple[str, str]] = set()
+
+    def put(self, corner: Corner) -> None:
+        """Raises ValueError for a corner that is given twice, does not exist, or lies beyond any film."""
+        level, name, x, y, state = corner
+        if (level, name) in self._given:
+            raise ValueError(f"{corner_name(level, name)} is given twice; keep one")
+        self._given.add((level, name))
+        if state == State.LABELLED and not (abs(x) <= MAX_NUMBER and abs(y) <= MAX_NUMBER):  # true for nan
+            raise ValueError(f"{corner_name(level, name)} lies at ({x:g}, {y:g}), beyond any film")
+        if level not in self.schema.levels:
+            return
+        place = self.schema.levels.index(level), CORNERS.index(name)
+        if self.schema.exists[place]:
+            self.states[place] = state
+            if state == State.LABELLED:
+                self.points[place] = x, y
+        elif state == State.LABELLED:
+            raise ValueError(
+                f"{level} has no {name} in {self.schema.name}; take {corner_name(level, name)} out, or hide it"
+            )
+
+
+def labels_of(corners: Iterable[Corner], schema: Schema) -> Labels:
+    """Corners in their places; ValueError lists all that ``Labels.put`` refuses."""
+    labels = Labels(schema)
+    faults = []
+    for corner in corners:
+        try:
+            labels.put(corner)
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("; ".join(faults))
+    return labels
+
+
+def film_record(film: Film, labels: Labels, notes: tuple[str, ...] = ()) -> Record:
+    """A film with its labels; lateral films have their anterior side at the left of the image."""
+    return Record(
+        id=film.id,
+        image_path=film.path,
+        group=film.group,
+        points_xy_image=labels.points,
+        states=labels.states,
+        spacing_mm=film.spacing_mm,
+        anterior_side="left" if labels.schema.view == "LA" else None,
+        notes=notes,
+    )
+
+
+def annotation_file(root: Path, name: str) -> Path:
+    """The file ``name`` in ``root``, or the only other JSON there; SourceError when there is none or a choice."""
+    if (root / name).is_file():
+        return root / name
+    found = sorted(root.glob("*.json"))
+    if len(found) == 1:
+        return found[0]
+    names = short([path.name for path in found]) if found else "none"
+    raise SourceError(f"data.root must be a folder with {name} or one *.json, found {names} in {root}")
+
+
+def read_annotations(root: Path, path: Path) -> Any:
+    """The JSON in a file of ``root``; SourceError when it holds none or is a link that leads out."""
+    try:
+        return read_json(path, within=root)
+    except (ValueError, OSError) as error:
+        raise SourceError(str(error)) from error
+
+
+def json_number(value: Any) -> float:
+    """A JSON number as float; nan for what is none or is beyond ``MAX_NUMBER``."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= MAX_NUMBER else math.nan
+
+
+def named_film(root: Path, file: Any, extras: dict[str, Any]) -> Film:
+    """The film ``file`` in ``root``, with ``patient`` and ``spacing_mm`` of ``extras``.
+
+    The film's id is its path relative to ``root``; without a patient it is a group of its own. ValueError says
+    what is wrong.
+    """
+    if not isinstance(file, str):
+        raise ValueError(f"the name of the film must be a text, got {short(file)}")
+    path = film_inside(root, file)
+    patient, spacing_mm = extras.get("patient"), extras.get("spacing_mm")
+    if isinstance(patient, bool) or not isinstance(patient, str | int | None):
+        raise ValueError(f"patient of {file!r} must be a text, a whole number or missing, got {short(patient)}")
+    if spacing_mm is not None and not json_number(spacing_mm) > 0:
+        raise ValueError(f"spacing_mm of {file!r} must be a number above 0 or missing, got {short(spacing_mm)}")
+    id = path.relative_to(root).as_posix()
+    group = "" if patient is None else str(patient).strip()
+    return Film(id, path, group or id, None if spacing_mm is None else float(spacing_mm))
+
+
+def is_clockwise(outline: np.ndarray) -> bool:
+    """Whether the points ``[n, 2]`` go clockwise round a convex outline, as seen on the screen (y points down)."""
+    sides = np.roll(outline, -1, axis=0) - outline
+    before = np.roll(sides, 1, axis=0)
+    turns = before[:, 0] * sides[:, 1] - before[:, 1] * sides[:, 0]  # y points down: clockwise is positive
+    return bool((turns > 0).all())

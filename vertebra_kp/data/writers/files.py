@@ -1,0 +1,55 @@
+"""Where writers put their files: below the folder that was named, never through a link to another place."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from vertebra_kp.data.record import LabelledFilm
+from vertebra_kp.errors import UserError
+
+
+def path_below(folder: Path, name: str, suffix: str = "") -> Path:
+    """The file ``name``, relative and with forward slashes, in ``folder``; ``suffix`` replaces its own.
+
+    Raises UserError when it would lie outside, also through a link.
+    """
+    folder = folder.expanduser()
+    relative = PurePosixPath(name)
+    if not relative.name or relative.is_absolute() or ".." in relative.parts or {"\\", "\0"} & set(name):
+        raise UserError(f"file of a film must be relative, with forward slashes and without .., got {name!r}")
+    path = folder / (relative.with_suffix(suffix) if suffix else relative)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{path} would be written through a link to {path.resolve()}, outside {folder}; remove the link"
+        )
+    return path
+
+
+def paths_of_films(films: Sequence[LabelledFilm], folder: Path, suffix: str) -> dict[Path, LabelledFilm]:
+    """For a file per film: beside where it stands in ``folder``, with its name and ``suffix``.
+
+    Raises UserError when a film leads out of ``folder``, or when two would share a file.
+    """
+    paths: dict[Path, LabelledFilm] = {}
+    for film in films:
+        path = path_below(folder, film.file, suffix)
+        if path in paths:
+            raise UserError(f"films {paths[path].file!r} and {film.file!r} would share {path}; rename one")
+        paths[path] = film
+    return paths
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """UTF-8 files with the line ends that the texts have; folders are made.
+
+    Raises UserError, and writes nothing, for a text that UTF-8 cannot hold: a name of bytes that are no UTF-8.
+    """
+    encoded = {}
+    for path, text in texts.items():
+        try:
+            encoded[path] = text.encode()
+        except UnicodeEncodeError as error:
+            around = text[max(0, error.start - 20) : error.end + 20]
+            raise UserError(f"{path} cannot hold {around!r}: a name in it is not UTF-8; rename it") from error
+    for path, content in encoded.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
