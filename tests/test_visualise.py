@@ -110,7 +110,7 @@ def test_a_heatmap_blob_shines_at_its_place_in_the_film():
     x, y = 25.0, 53.0
     rows, columns = np.mgrid[: height // stride, : width // stride] + 0.5
     blob = np.exp(-((columns - x / stride) ** 2 + (rows - y / stride) ** 2) / (2 * 1.7**2))
-    picture = overlay_heatmaps(np.zeros((height, width), np.uint8), blob[None] / blob.sum())
+    picture = overlay_heatmaps(np.zeros((height, width), np.uint8), blob[None] / blob.sum(), [0])
     assert centre_of_colour(picture) == pytest.approx((x, y), abs=0.3)
 
 
@@ -119,24 +119,25 @@ def test_heatmaps_are_shown_alike_whether_their_sum_or_their_peak_is_one():
     film = rng.integers(0, 255, (64, 32), dtype=np.uint8)
     peak_one = rng.random((LATERAL.num_channels, 16, 8), dtype=np.float32)
     sum_one = peak_one / peak_one.sum(axis=(1, 2), keepdims=True)
-    difference = overlay_heatmaps(film, peak_one).astype(int) - overlay_heatmaps(film, sum_one)
+    levels = [level for level, _ in LATERAL.channels]
+    difference = overlay_heatmaps(film, peak_one, levels).astype(int) - overlay_heatmaps(film, sum_one, levels)
     assert np.abs(difference).max() <= 1
 
 
 def test_an_empty_heatmap_shows_the_plain_film():
     film = np.arange(64 * 32, dtype=np.uint8).reshape(64, 32)
-    picture = overlay_heatmaps(film, np.zeros((3, 16, 8), np.float32))
+    picture = overlay_heatmaps(film, np.zeros((3, 16, 8), np.float32), [0, 0, 0])
     assert np.array_equal(picture, np.repeat(film[..., None], 3, axis=2))
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_corners_of_a_level_share_a_hue_and_neighbouring_levels_differ(name):
     schema = SCHEMAS[name]
-    colours = []
+    colours, levels = [], [level for level, _ in schema.channels]
     for k in range(schema.num_channels):
         heatmaps = np.zeros((schema.num_channels, 4, 4), np.float32)
         heatmaps[k] = 1.0
-        colours.append(overlay_heatmaps(np.zeros((4, 4), np.uint8), heatmaps)[0, 0].astype(int))
+        colours.append(overlay_heatmaps(np.zeros((4, 4), np.uint8), heatmaps, levels)[0, 0].astype(int))
     for (level, _), colour, (next_level, _), next_colour in zip(
         schema.channels, colours, schema.channels[1:], colours[1:], strict=False
     ):

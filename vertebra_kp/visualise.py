@@ -89,17 +89,17 @@ def draw_vertebrae(
     return _draw_level_names(image, labels, colour, thickness) if names else image
 
 
-def overlay_heatmaps(film: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
+def overlay_heatmaps(film: np.ndarray, heatmaps: np.ndarray, levels: Sequence[int]) -> np.ndarray:
     """The film ``[H, W]`` under its heatmaps ``[K, h, w]``, each scaled to its own peak, one hue per level.
 
-    Channels come as schemas list them: level by level, and only the last level may have fewer corners.
+    ``levels`` ``[K]`` numbers the level that each channel belongs to.
     """
     height, width = film.shape[:2]
     K, h, w = heatmaps.shape
     peaks = heatmaps.max(axis=(1, 2), keepdims=True, initial=0)
     share = np.divide(heatmaps, peaks, out=np.zeros((K, h, w), np.float32), where=peaks > 0)
     share = share.clip(0, 1)
-    colours = np.array([_level_colour(k // len(CORNERS)) for k in range(K)], np.float32)
+    colours = np.array([_level_colour(level) for level in levels], np.float32)
     weight = share / np.maximum(share.sum(axis=0), 1e-6)
     colour = np.tensordot(weight, colours, axes=(0, 0))  # [h, w, 3]
     alpha = HEATMAP_OPACITY * share.max(axis=0, initial=0)[..., None]
@@ -112,7 +112,7 @@ def film_panel(view: FilmView, schema: Schema) -> np.ndarray:
     """Film with heatmaps beside film with true (green) and predicted (orange) vertebrae, under a heading."""
     factor = PANEL_HEIGHT / view.film.shape[0]
     film = _to_rgb(_enlarge(view.film, factor))
-    left = film if view.heatmaps is None else overlay_heatmaps(film, view.heatmaps)
+    left = film if view.heatmaps is None else overlay_heatmaps(film, view.heatmaps, [level for level, _ in schema.channels])
     right = film
     if view.true_points_xy is not None:
         # Wide below, thin above: both stay visible where they agree.
