@@ -86,8 +86,8 @@ def write_phantoms(config: Config, films: int, folder: Path) -> list[Record]:
 
 
 def in_own_process(records: list[Record], config: Config, steps: list[float], cache: Path | None) -> Measured:
-    """A new process, so that its memory is that of these films alone."""
-    context = multiprocessing.get_context("spawn")
+    """A process of its own, so that its memory is that of these films alone."""
+    context = multiprocessing.get_context("fork")  # what it starts itself is then started as in training
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(measure, records, config, steps, cache).result()
 
