@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.data.sources import SOURCES, aasce, read_records
+from vertebra_kp.data.sources import SOURCES, read_records
 from vertebra_kp.data.splits import deal, split_file_from, unite_groups
 from vertebra_kp.data.strata import stratum
 from vertebra_kp.errors import UserError

@@ -112,8 +112,9 @@ def film_panel(view: FilmView, schema: Schema) -> np.ndarray:
     """Film with heatmaps beside film with true (green) and predicted (orange) vertebrae, under a heading."""
     factor = PANEL_HEIGHT / view.film.shape[0]
     film = _to_rgb(_enlarge(view.film, factor))
-    left = film if view.heatmaps is None else overlay_heatmaps(film, view.heatmaps, [level for level, _ in schema.channels])
-    right = film
+    left = right = film
+    if view.heatmaps is not None:
+        left = overlay_heatmaps(film, view.heatmaps, [level for level, _ in schema.channels])
     if view.true_points_xy is not None:
         # Wide below, thin above: both stay visible where they agree.
         points = apply_affine(scale(factor), view.true_points_xy)
