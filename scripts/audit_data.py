@@ -65,14 +65,18 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=SOURCES, required=True)
     parser.add_argument("--root", type=Path, help="folder of the data set")
-    parser.add_argument("--anatomy", choices=SCHEMAS, default="ap_whole_spine")
+    parser.add_argument("--anatomy", choices=SCHEMAS, help="of the labels; not needed for aasce")
     parser.add_argument("--split-file", help="also look for patients and films that stand in two of its splits")
     parser.add_argument(
         "--checkpoint", type=Path, help="best.pt of a run: also compare labels with its predictions"
     )
     parser.add_argument("--labels-only", action="store_true", help="do not compare the films' pixels")
     parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.anatomy is None and arguments.source != "aasce":
+        parser.error(f"--source {arguments.source} needs --anatomy, one of {', '.join(SCHEMAS)}")
+    arguments.anatomy = arguments.anatomy or "ap_whole_spine"
+    return arguments
 
 
 def splits_by_film(split_file: str | None) -> dict[str, str]:

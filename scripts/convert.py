@@ -8,15 +8,20 @@ python scripts/convert.py --source mendeley --root FOLDER --without-buu-lspine B
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.data.exchange import films_of_predictions, films_of_records
+from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources import SOURCES, aasce, read_records
 from vertebra_kp.data.sources.mendeley import without_buu_lspine
 from vertebra_kp.data.writers import WRITERS
-from vertebra_kp.data.writers.files import path_below
+from vertebra_kp.data.writers.files import path_below, refuse_existing
 from vertebra_kp.errors import UserError
+
+WITHOUT_PATIENT = ("cvat", "labelme", "slicer")
+WITHOUT_SPACING = ("cvat", "labelme")
 
 
 def main() -> int:
@@ -39,17 +44,31 @@ def main() -> int:
                     "its readers take the left",
                     file=sys.stderr,
                 )
+        for lost in what_is_lost(films, arguments.to):
+            print(f"note: {arguments.to} cannot say {lost}", file=sys.stderr)
+        copies = {path_below(arguments.out, film.file): film for film in films if arguments.copy_films}
+        refuse_existing(copies)
         WRITERS[arguments.to](films, arguments.out)
-        if arguments.copy_films:
-            for film in films:
-                target = path_below(arguments.out, film.file)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(root / film.file, target)
+        for target, film in copies.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / film.file, target)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{len(films)} films written to {arguments.out} as {arguments.to}")
     return 0
+
+
+def what_is_lost(films: Sequence[LabelledFilm], to: str) -> list[str]:
+    """What the films have and the format has no place for."""
+    lost = []
+    if to in WITHOUT_PATIENT and any(film.group != film.file for film in films):
+        lost.append(
+            "whose films they are; deal splits from the original, or give the pairs of a patient by --pairs"
+        )
+    if to in WITHOUT_SPACING and any(film.spacing_mm is not None for film in films):
+        lost.append("how large a pixel is")
+    return lost
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -66,7 +66,11 @@ def as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Name
         "split_file": data.split_file if same_source else committed,
         "repair_file": data.repair_file if same_source else None,
         "stored_order": data.stored_order and same_source,
+        "cache": data.cache if same_source else None,
+        "shards": data.shards if same_source and arguments.root is None else None,
     }
+    if arguments.stored_order or arguments.split == [AASCE_TEST]:
+        trained |= {"repair_file": None, "shards": None}  # they have other labels
     said = {name: value for name, value in vars(arguments).items() if value is not None}
     return argparse.Namespace(**vars(arguments) | trained | said)
 
@@ -99,6 +103,8 @@ def films_of(arguments: argparse.Namespace, data: DataConfig) -> Films:
         splits=splits,
         stored_order=arguments.stored_order,
         repair_file=arguments.repair_file,
+        cache=arguments.cache,
+        shards=arguments.shards,
     )
 
 

@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=SOURCES, required=True)
     parser.add_argument("--root", type=Path, help="folder of the data set")
-    parser.add_argument("--anatomy", choices=SCHEMAS, default="ap_whole_spine")
+    parser.add_argument("--anatomy", choices=SCHEMAS, help="of the labels; not needed for aasce")
     parser.add_argument("--pairs", type=Path, help="CSV, columns 1 and 2: ids that show the same patient")
     parser.add_argument("--leave-out", type=Path, help="text file of ids that stand in no split, one a line")
     parser.add_argument("--folds", type=int, default=5)
@@ -49,7 +49,11 @@ def parse_arguments() -> argparse.Namespace:
         "--calibration", type=int, help="films of the calibration part (default: 40, at most 10 %%)"
     )
     parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.anatomy is None and arguments.source != "aasce":
+        parser.error(f"--source {arguments.source} needs --anatomy, one of {', '.join(SCHEMAS)}")
+    arguments.anatomy = arguments.anatomy or "ap_whole_spine"
+    return arguments
 
 
 def make_splits(arguments: argparse.Namespace) -> dict:
@@ -58,6 +62,9 @@ def make_splits(arguments: argparse.Namespace) -> dict:
     groups = unite_groups({record.id: record.group for record in records}, read_pairs(arguments.pairs))
     left_out = read_lines(arguments.leave_out)
     used = {id: group for id, group in groups.items() if id not in left_out}
+    if all(record.group == record.id for record in records) and not arguments.pairs:
+        told = "every film is a patient of its own; where that is not so, name the pairs of a patient by --pairs"
+        print(f"note: {arguments.source} names no patients: {told}", file=sys.stderr)
     strata = {record.id: stratum(record, schema) for record in records if record.id in used}
     calibration = arguments.calibration
     if calibration is None:

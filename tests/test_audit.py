@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,8 +16,9 @@ from vertebra_kp.data.audit_records import gap_findings, outside_findings, patie
 from vertebra_kp.data.datasets import labelled_records
 from vertebra_kp.data.duplicates import same_films, thumbnail
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
-from vertebra_kp.data.record import Record, take_levels
+from vertebra_kp.data.record import LabelledFilm, Record, take_levels
 from vertebra_kp.data.repair import RepairError, RepairFile, apply_repairs, load_repair_file
+from vertebra_kp.data.writers import WRITERS
 from vertebra_kp.disagreement import MOST, compare
 from vertebra_kp.metrics import FilmResult
 
@@ -91,6 +93,34 @@ def test_order_and_corners_are_mended_together():
     assert {(f.kind, f.level) for f in findings} == {("order", ""), ("corners_swapped", "T1")}
     findings.sort(key=lambda f: f.order is None)
     np.testing.assert_array_equal(repaired(stored, findings, WHOLE), spine())
+
+
+def test_a_film_upside_down_is_told_and_nothing_of_it_is_repaired():
+    turned = (400, 620) - spine()
+    findings = audit_labels([record(turned.astype(np.float32))], WHOLE)
+    assert ("order", "") in {(f.kind, f.level) for f in findings if f.severity >= 0.5}
+    assert [f for f in findings if f.order or f.corners] == []
+
+
+def test_labels_made_on_a_mirror_image_are_a_proposal():
+    mirrored = (400, 0) + spine() * (-1, 1)
+    findings = audit_labels([record(mirrored.astype(np.float32))], WHOLE)
+    assert {f.level for f in findings if f.kind == "corners_swapped"} == set(WHOLE.levels)
+    assert [f for f in findings if f.corners] == []
+
+
+def lumbar(sacrum):
+    """L1..L5 level by level, and the two corners of S1."""
+    points = np.full((6, 4, 2), np.nan, np.float32)
+    points[:5], points[5, :2] = spine(0)[:5], sacrum
+    return points
+
+
+def test_a_sacrum_with_two_corners_is_looked_at_too():
+    left, right = (180, 195), (220, 195)
+    assert found(lumbar((left, right)), LATERAL) == set()
+    assert found(lumbar((right, left)), LATERAL) == {("corners_swapped", "S1")}
+    assert ("order", "") in found(lumbar(((180, 20), (220, 20))), LATERAL)
 
 
 def change(level, move):
@@ -233,6 +263,28 @@ def test_repairs_that_do_not_fit_are_all_told():
     )
     with pytest.raises(RepairError, match=r"(?s)a: order must hold 0..16 .*b: level 'S1'"):
         apply_repairs([record(spine(), "a"), record(spine(), "b")], files, WHOLE)
+
+
+def written(tmp_path, **changes):
+    path = tmp_path / "repair.json"
+    path.write_text(json.dumps({"source": "csv", "anatomy": "ap_whole_spine", "films": {}} | changes))
+    return str(path)
+
+
+def test_a_repair_file_for_another_anatomy_or_source_is_refused(tmp_path):
+    with pytest.raises(RepairError, match="labels of ap_whole_spine, the anatomy is la_lumbar"):
+        labelled_records("csv", tmp_path, LATERAL, repair_file=written(tmp_path))
+    with pytest.raises(RepairError, match="films of csv, the source is coco"):
+        labelled_records("coco", tmp_path, WHOLE, repair_file=written(tmp_path))
+
+
+def test_a_repair_of_a_film_that_is_not_there_is_told(tmp_path, caplog):
+    cv2.imwrite(str(tmp_path / "film.png"), np.zeros((600, 400), np.uint8))
+    film = LabelledFilm("film.png", (600, 400), WHOLE, spine(), record(spine()).states, "P1")
+    WRITERS["csv"]([film], tmp_path)
+    repairs = written(tmp_path, films={"flim.png": [{"action": "unlabel", "reason": "blurred"}]})
+    assert len(labelled_records("csv", tmp_path, WHOLE, repair_file=repairs)) == 1
+    assert "1 films that are not there: flim.png" in caplog.text
 
 
 def test_a_repair_file_that_is_none_is_told(tmp_path):

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import test_format_csxa
+import test_format_mendeley
 from scipy.io import savemat
 
 from vertebra_kp.anatomy import SCHEMAS, State
@@ -62,8 +64,20 @@ def write_buu_lspine(folder):
         (folder / "LA" / f"000{i}-F-030Y1.csv").write_text("".join(",".join(map(str, e)) + "\n" for e in ends))
 
 
+def write_csxa(folder):
+    for name in ("0001035", "0002040"):
+        test_format_csxa.save(folder, test_format_csxa.document(test_format_csxa.shapes()), name)
+
+
+def write_mendeley(folder):
+    spine = test_format_mendeley.spine(6)
+    test_format_mendeley.save(folder, test_format_mendeley.as_json(spine))
+    test_format_mendeley.save(folder, test_format_mendeley.as_text(spine), "N24-a")
+
+
 SOURCES = {name: (lambda folder, name=name: write_format(folder, name), LATERAL) for name in sorted(WRITERS)}
 SOURCES |= {"aasce": (write_aasce, WHOLE), "buu_lspine": (write_buu_lspine, LATERAL)}
+SOURCES |= {"csxa": (write_csxa, SCHEMAS["la_cervical"]), "mendeley": (write_mendeley, LATERAL)}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +93,7 @@ def sound(tmp_path_factory):
 
 
 def label_files(folder):
-    return sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".xml", ".csv", ".mat"))
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".xml", ".csv", ".mat", ".txt"))
 
 
 # --- damages: bytes of a label file, a random generator -> bytes ----------------------------------------

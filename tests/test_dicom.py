@@ -315,6 +315,7 @@ def refused(path):
         ({"BitsAllocated": 32}, "BitsAllocated must be 8 or 16 and hold BitsStored, got 32 and 16"),
         ({"BitsStored": 17}, "got 16 and 17"),
         ({"PixelRepresentation": 2}, "PixelRepresentation"),
+        ({"HighBit": 11}, "HighBit must be 15, one less than BitsStored, got 11"),
         ({"Rows": 60000, "Columns": 60000}, "Rows x Columns is 60000 x 60000"),
         ({"Rows": 0}, "Rows x Columns is 0 x 23"),
         ({"Rows": None}, "Rows is missing"),
@@ -360,7 +361,8 @@ def test_a_kind_of_jpeg_that_no_decoder_knows_is_told(tmp_path):
     content = path.read_bytes()
     uids = [str(uid).encode() for uid in (JPEGBaseline8Bit, JPEGExtended12Bit)]
     at = content.index(b"\x28\x00\x00\x01US\x02\x00") + 8  # the value of BitsAllocated, before BitsStored
-    wide = content[:at] + b"\x10\x00" + content[at + 2 : at + 10] + b"\x0c\x00" + content[at + 12 :]
+    wide = content[:at] + b"\x10\x00" + content[at + 2 : at + 10] + b"\x0c\x00" + content[at + 12 : at + 20]
+    wide += b"\x0b\x00" + content[at + 22 :]
     path.write_bytes(wide.replace(*uids))
     assert "no decoder knows; copy it again, or store it uncompressed" in refused(path)
 

@@ -59,10 +59,12 @@ def test_predictions_are_written_without_the_vertebrae_that_are_not_there(tmp_pa
     level = {"presence": 0.9, "corners": corners, "scores": dict.fromkeys(corners, 0.7), "covariances": {}}
     levels = {name: level for name in SCHEMAS["ap_lumbar"].levels} | {"L2": level | {"presence": 0.1}}
     film = {"file": str(tmp_path / "a film.png"), "size": [40, 30], "view": "AP", "levels": levels}
+    film["spacing_mm"] = 0.2  # of a DICOM file
     path = tmp_path / "predictions.json"
     path.write_text(json.dumps({"films": [film]}))
     (predicted,) = films_of_predictions(path, tmp_path)
     assert predicted.file == "a film.png"
+    assert predicted.spacing_mm == 0.2
     assert predicted.schema is SCHEMAS["ap_lumbar"]
     assert (predicted.states[1] == State.UNLABELLED).all()
     np.testing.assert_array_equal(predicted.points_xy_image[0, 1], (9.5, 2))
@@ -133,3 +135,36 @@ def test_a_film_without_labels_is_not_written(phantoms):
     records = read_records("csv", phantoms, LATERAL)
     films = films_of_records(records, phantoms, LATERAL)
     assert [film.size for film in films] == [(130, 71)] * 4
+
+
+def test_files_that_exist_are_never_replaced(phantoms, tmp_path):
+    arguments = [
+        "--source",
+        "csv",
+        "--root",
+        phantoms,
+        "--anatomy",
+        "la_lumbar",
+        "--copy-films",
+        "--out",
+        tmp_path,
+    ]
+    assert run("convert", *arguments, "--to", "labelme").returncode == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for to in ("labelme", "coco"):  # its own files, and the films
+        refused = run("convert", *arguments, "--to", to)
+        assert refused.returncode == 1
+        assert "exists (4 files do); name another folder" in refused.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_a_format_cannot_say_is_told(phantoms, tmp_path):
+    said = {}
+    for to in ("labelme", "slicer", "coco"):
+        arguments = ["--source", "csv", "--root", phantoms, "--anatomy", "la_lumbar", "--to", to]
+        said[to] = run("convert", *arguments, "--out", tmp_path / to).stderr
+    assert "whose films" in said["labelme"]
+    assert "how large a pixel" in said["labelme"]
+    assert "whose films" in said["slicer"]
+    assert "how large" not in said["slicer"]
+    assert "cannot say" not in said["coco"]

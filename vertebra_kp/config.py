@@ -101,6 +101,8 @@ class DataConfig(Section):
                     problems.append(f"{part} is empty: name at least one split of {self.split_file}")
             if shared := set(self.train_splits) & set(self.validation_splits):
                 problems.append(f"splits {sorted(shared)} are in train_splits and validation_splits")
+        if self.stored_order and self.repair_file:
+            problems.append("stored_order reads labels as they are, repair_file mends them; leave one out")
         problems += self._problems_of_storage()
         if problems:
             raise ValueError("; ".join(problems))

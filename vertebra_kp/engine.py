@@ -264,6 +264,7 @@ def batches_from(run: Run, step: int, end: int, meter: Meter) -> Iterator[list[B
             rank=group.rank,
             world_size=group.world_size,
             start=done * config.batch_size * config.accumulate,
+            shard_order=dataset.shard_order,
         )
         loader = iter(
             make_loader(

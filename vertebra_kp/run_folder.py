@@ -12,7 +12,14 @@ from vertebra_kp.config_io import load_config, save_config
 from vertebra_kp.errors import UserError
 
 # Where a run is taken up on another machine, these may differ without changing a single weight.
-MAY_DIFFER = ("data.root", "data.workers", "train.save_every_steps", "train.log_every_steps")
+MAY_DIFFER = (
+    "data.root",
+    "data.cache",
+    "data.shards",
+    "data.workers",
+    "train.save_every_steps",
+    "train.log_every_steps",
+)
 
 
 class RunFolderError(UserError):

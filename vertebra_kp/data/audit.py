@@ -6,7 +6,7 @@ vertebrae of the neck are no findings.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
 
 import cv2
@@ -54,7 +54,10 @@ def audit_labels(records: Sequence[Record], schema: Schema) -> list[Finding]:
     for record in records:
         if record.points_xy_image is None or record.states is None:
             continue
-        points = np.where((record.states == State.LABELLED)[..., None], record.points_xy_image, np.nan)
+        labelled = record.states == State.LABELLED
+        if not labelled.any():
+            continue
+        points = np.where(labelled[..., None], record.points_xy_image, np.nan)
         certain = order_findings(record.id, points, schema)
         certain += corner_findings(record.id, repaired(points, certain, schema), schema)
         findings += certain
@@ -83,20 +86,23 @@ def order_findings(film: str, points: np.ndarray, schema: Schema) -> list[Findin
 
     Sorting is certain where it makes the steps even, or where it only exchanges vertebrae drawn at one place.
     """
-    centres = points.mean(axis=1)
-    known = np.flatnonzero(np.isfinite(centres).all(axis=-1))
+    known = np.flatnonzero(np.isfinite(points).all(axis=2).sum(axis=1) >= 2)  # S1 has two corners
+    centres = np.full((len(points), 2), np.nan)
+    centres[known] = np.nanmean(points[known], axis=1)
     if len(known) < 3:
         return []
     by_height = known[np.argsort(centres[known, 1], kind="stable")]
     if (by_height == known).all():
         return []
+    if (by_height == known[::-1]).all():
+        return [Finding(film, "order", "", 0.8, "all are from foot to head; is the film upside down?")]
     order = np.arange(len(points))
     order[known] = by_height
     moved = [schema.levels[i] for i in known if order[i] != i]
     steps = np.linalg.norm(np.diff(centres[by_height], axis=0), axis=1)
     usual_step = max(float(np.median(steps)), 1e-9)
     shifted = np.abs(centres[order, 1] - centres[:, 1])[known].max() / usual_step
-    heights = np.ptp(points[known, :, 1], axis=1)
+    heights = np.nanmax(points[known, :, 1], axis=1) - np.nanmin(points[known, :, 1], axis=1)
     sound = heights.max() < OUTSIZED * np.median(heights)  # else its centre says nothing
     if sound and (steps.max() / usual_step < EVEN_STEPS or shifted < SAME_PLACE):
         told = f"sort from head to foot ({moved[0]}..{moved[-1]} move)"
@@ -107,7 +113,13 @@ def order_findings(film: str, points: np.ndarray, schema: Schema) -> list[Findin
 def corner_findings(film: str, points: np.ndarray, schema: Schema) -> list[Finding]:
     """Corners under a wrong name: another order of the four makes the vertebra upright and convex."""
     findings = []
-    for i in np.flatnonzero(np.isfinite(points).all(axis=(1, 2))):
+    whole = np.isfinite(points).all(axis=(1, 2))
+    for i in np.flatnonzero(~whole):
+        for left, right in ((0, 1), (2, 3)):
+            if points[i, right, 0] < points[i, left, 0]:  # false where one is unknown
+                told = f"{CORNERS[left]} lies to the right of {CORNERS[right]}; exchange them"
+                findings.append(Finding(film, "corners_swapped", schema.levels[i], 0.9, told))
+    for i in np.flatnonzero(whole):
         if _is_upright(points[i]):
             continue
         fitting = [order for order in permutations(range(4)) if _is_upright(points[i, list(order)])]
@@ -118,6 +130,9 @@ def corner_findings(film: str, points: np.ndarray, schema: Schema) -> list[Findi
         else:
             told = "no order of the corners makes a vertebra; draw it anew"
             findings.append(Finding(film, "not_convex", level, 0.9, told))
+    certain = [finding for finding in findings if finding.corners is not None]
+    if len(certain) > whole.sum() / 2:  # the film is turned, or its labels were made on a mirror image
+        return [replace(f, corners=None, proposal=f"{f.proposal}, or the film is turned") for f in findings]
     return findings
 
 

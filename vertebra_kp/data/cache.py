@@ -174,7 +174,7 @@ class _Appender:
     def add(self, image: np.ndarray, film: CachedFilm) -> None:
         with self._lock:
             offset = self._pixels.seek(0, os.SEEK_END)
-            self._pixels.write(np.ascontiguousarray(image))
+            self._pixels.write(np.ascontiguousarray(image).data)
             self._waiting.append(replace(film, offset=offset))
             if len(self._waiting) == FILMS_PER_SYNC:
                 self.sync()

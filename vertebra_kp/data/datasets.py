@@ -1,5 +1,6 @@
 """Films that a config or a command line names, split into what trains and what measures."""
 
+import logging
 from pathlib import Path
 
 from vertebra_kp.anatomy import SCHEMAS, Schema
@@ -11,6 +12,8 @@ from vertebra_kp.data.repair import RepairError, apply_repairs, load_repair_file
 from vertebra_kp.data.shards import ShardFilms, read_shards
 from vertebra_kp.data.sources import read_records
 from vertebra_kp.data.splits import SplitError, SplitFile, load_split_file, select
+
+log = logging.getLogger(__name__)
 
 
 def training_films(config: Config) -> Films:
@@ -99,7 +102,8 @@ def labelled_records(
 ) -> list[Record]:
     """Films of a source with the repairs of ``repair_file`` made; with ``stored_order`` no repair at all.
 
-    A repair file speaks of the films it was made from, AASCE's training part; other parts are only read.
+    A repair file speaks of the films it was made from, AASCE's training part; other parts are only read. It stands
+    in place of what the reader mends by itself. Raises RepairError where it does not fit the source or the schema.
     """
     if repair_file is None or stored_order or part is not None:
         return read_records(source, root, schema, part, stored_order=stored_order)
@@ -107,8 +111,15 @@ def labelled_records(
     if repair.source != source:
         raise RepairError(f"repair_file {repair_file} repairs films of {repair.source}, the source is {source}")
     whole = SCHEMAS[repair.anatomy]
+    if schema.view != whole.view or not set(schema.levels) <= set(whole.levels):
+        raise RepairError(
+            f"repair_file {repair_file} is for labels of {whole.name}, the anatomy is {schema.name}; audit it anew"
+        )
     # The places that a repair names are those of the stored labels.
-    records = apply_repairs(read_records(source, root, whole, stored_order=True), repair, whole)
+    stored = read_records(source, root, whole, stored_order=True)
+    if unknown := sorted(repair.films.keys() - {record.id for record in stored}):
+        log.warning("repair_file %s names %d films that are not there: %s", repair_file, len(unknown), unknown[0])
+    records = apply_repairs(stored, repair, whole)
     return [take_levels(record, whole, schema) for record in records]
 
 

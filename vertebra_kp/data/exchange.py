@@ -63,7 +63,16 @@ def _predicted(film: dict[str, Any], root: Path, min_presence: float) -> Labelle
     height, width = film["size"]
     file = name_under(Path(film["file"]), root)
     scored = np.isfinite(scores[states == State.LABELLED]).all()
-    return LabelledFilm(file, (height, width), schema, points, states, file, scores=scores if scored else None)
+    return LabelledFilm(
+        file=file,
+        size=(height, width),
+        schema=schema,
+        points_xy_image=points,
+        states=states,
+        group=file,
+        spacing_mm=film.get("spacing_mm"),
+        scores=scores if scored else None,
+    )
 
 
 def name_under(path: Path, root: Path) -> str:

@@ -19,7 +19,7 @@ MAX_EXPANSION = 2
 FRAME_OVERHEAD = 2**20
 
 _SIZE = ("Rows", "Columns")
-_KEYWORDS = (*_SIZE, "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", *display.KEYWORDS)
+_KEYWORDS = (*_SIZE, "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", "HighBit", *display.KEYWORDS)
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -65,6 +65,11 @@ def _check_image(elements: Dataset) -> None:
     if allocated not in (8, 16) or not 1 <= stored <= allocated:
         told = f"must be 8 or 16 and hold BitsStored, got {allocated} and {stored}"
         raise ElementError(f"BitsAllocated {told}; convert the film to PNG")
+    high = whole_number(elements, "HighBit", default=stored - 1)
+    if high != stored - 1:  # PS3.5, 8.1.1; older files put their bits elsewhere
+        raise ElementError(
+            f"HighBit must be {stored - 1}, one less than BitsStored, got {high}; convert the film to PNG"
+        )
     if whole_number(elements, "PixelRepresentation") not in (0, 1):
         raise ElementError("PixelRepresentation must be 0 or 1; correct it")
 

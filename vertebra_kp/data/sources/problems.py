@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vertebra_kp.errors import UserError
 
+LONGEST_LINE = 2000  # characters; what a damaged file has in place of a number may be endless
 MOST_LINES = 50  # that an error lists; a table with one wrong column has a problem in every line
 
 
@@ -20,4 +21,5 @@ def raise_if_any(problems: Iterable[str], where: Path, remedy: str) -> None:
     head = f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''}; {remedy}"
     rest = len(problems) - MOST_LINES
     more = [f"... and {rest} more"] if rest > 0 else []
-    raise SourceError("\n  ".join([head, *problems[:MOST_LINES], *more]))
+    lines = [line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..." for line in problems[:MOST_LINES]]
+    raise SourceError("\n  ".join([head, *lines, *more]))

@@ -1,6 +1,6 @@
 """Where writers put their files: below the folder that was named, never through a link to another place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from vertebra_kp.data.record import LabelledFilm
@@ -38,11 +38,19 @@ def paths_of_films(films: Sequence[LabelledFilm], folder: Path, suffix: str) -> 
     return paths
 
 
+def refuse_existing(paths: Iterable[Path]) -> None:
+    """Raises UserError that names the first file that is there already."""
+    if there := [path for path in paths if path.exists()]:
+        raise UserError(f"{there[0]} exists ({len(there)} files do); name another folder, or move it away")
+
+
 def write_texts(texts: Mapping[Path, str]) -> None:
     """UTF-8 files with the line ends that the texts have; folders are made.
 
-    Raises UserError, and writes nothing, for a text that UTF-8 cannot hold: a name of bytes that are no UTF-8.
+    Raises UserError, and writes nothing, where one of the files is there already, for it may hold somebody's
+    labels, and for a text that UTF-8 cannot hold: a name of bytes that are no UTF-8.
     """
+    refuse_existing(texts)
     encoded = {}
     for path, text in texts.items():
         try:
