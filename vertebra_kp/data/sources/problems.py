@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vertebra_kp.errors import UserError
 
-LONGEST_LINE = 2000  # characters; what a damaged file has in place of a number may be endless
+LONGEST_LINE = 2000  # characters
 MOST_LINES = 50  # that an error lists; a table with one wrong column has a problem in every line
 
 
@@ -21,5 +21,10 @@ def raise_if_any(problems: Iterable[str], where: Path, remedy: str) -> None:
     head = f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''}; {remedy}"
     rest = len(problems) - MOST_LINES
     more = [f"... and {rest} more"] if rest > 0 else []
-    lines = [line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..." for line in problems[:MOST_LINES]]
-    raise SourceError("\n  ".join([head, *lines, *more]))
+    raise SourceError("\n  ".join([head, *map(_shortened, problems[:MOST_LINES]), *more]))
+
+
+def _shortened(line: str) -> str:
+    """Without its middle, where it is too long: what stands in a damaged file may be endless."""
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
