@@ -36,6 +36,7 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
+from test_command_lines import run, tiny
 
 from vertebra_kp import dicom_results
 from vertebra_kp.anatomy import SCHEMAS
@@ -43,7 +44,10 @@ from vertebra_kp.checkpoint import Checkpoint, save_checkpoint
 from vertebra_kp.config_io import load_config
 from vertebra_kp.data.dicom import DicomInfo, is_dicom, pixels, read_header
 from vertebra_kp.data.images import FilmError, film_size, read_film
+from vertebra_kp.data.phantom import draw_film
+from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.folder import find_films
+from vertebra_kp.data.writers import WRITERS
 from vertebra_kp.dicom_results import IDENTITY, write_presentation_state
 from vertebra_kp.errors import UserError
 from vertebra_kp.geometry import points_from_indices
@@ -815,3 +819,38 @@ def test_a_broken_number_is_told_without_its_text(tmp_path):
     message = refused(path)
     assert "WindowCenter is not a number" in message
     assert "LEAK" not in message
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Unknown encoding")  # when the test writes it
+def test_nothing_of_the_patient_gets_into_a_run_its_evaluation_or_an_audit(tmp_path):
+    films, split = tmp_path / "films", tmp_path / "split.json"
+    films.mkdir()
+    labelled = []
+    for i in range(6):
+        saved(films / f"{i}.dcm", identified(twelve_bits(shape=(256, 128))))
+        drawn_film = draw_film(SCHEMA, "standard", 1, i, (256, 128))
+        labelled.append(
+            LabelledFilm(f"{i}.dcm", (256, 128), SCHEMA, drawn_film.points_xy_image, drawn_film.states, f"{i}.dcm")
+        )
+    WRITERS["csv"](labelled, films)
+    ids = [film.file for film in labelled]
+    split.write_text(json.dumps({"source": "csv", "splits": {"one": ids[:4], "two": ids[4:]}}))
+    data = [f"data.root={films}", f"data.split_file={split}", "data.train_splits=[one]"]
+    data += ["data.validation_splits=[two]", f"data.anatomy={SCHEMA.name}", f"data.cache={tmp_path / 'cache'}"]
+    own, folder = REPOSITORY / "configs" / "own_films.yaml", tmp_path / "run"
+    best = folder / "checkpoints" / "best.pt"
+    csv_source = ("--source", "csv", "--root", films)
+    done = [
+        run("train", "--config", own, "--run-dir", folder, "--set", *tiny("own_films"), *data),
+        run("evaluate", "--checkpoint", best, *csv_source, "--out", tmp_path / "evaluation"),
+        run("audit_data", *csv_source, "--anatomy", SCHEMA.name, "--out", tmp_path / "audit"),
+    ]
+    assert [command.returncode for command in done] == [0, 0, 0], [command.stderr for command in done]
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(films)]
+    assert {"best.pt", "metrics.json", "films.bin", "audit.html"} <= {path.name for path in written}
+    assert any(path.name.startswith("events.out") for path in written)
+    said = [text.encode() for command in done for text in (command.stdout, command.stderr)]
+    for content in (*said, *(path.read_bytes() for path in written)):
+        # Longer marks: among millions of weights a few letters come by chance.
+        assert not leaks(content, [b"LEAK0", b"LEAK^", b"LEAK PRIVATE", b"LEAKMETA", b"18991231"])
