@@ -22,7 +22,7 @@ from vertebra_kp.data.duplicates import SameFilm, same_films, thumbnail
 from vertebra_kp.data.images import FilmError, read_film
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.repair import Action, ReorderCorners, ReorderLevels, RepairFile, write_repair_file
-from vertebra_kp.data.sources import SOURCES, read_records
+from vertebra_kp.data.sources import SOURCES, read_records, schema_of
 from vertebra_kp.data.splits import load_split_file
 from vertebra_kp.disagreement import disagreement_findings
 from vertebra_kp.errors import UserError
@@ -35,7 +35,7 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        schema = SCHEMAS[arguments.anatomy]
+        schema = schema_of(arguments.source, arguments.anatomy)
         records = read_records(arguments.source, arguments.root, schema, stored_order=True)
         split_of = splits_by_film(arguments.split_file)
         findings = audit_labels(records, schema) + spacing_findings(records) + patient_findings(records, split_of)
@@ -44,10 +44,10 @@ def main() -> int:
         if not arguments.labels_only:
             findings += film_findings(records, schema, split_of)
         if arguments.checkpoint is not None:
-            findings += disagreement_findings(records, load_for(arguments.checkpoint, arguments.anatomy))
+            findings += disagreement_findings(records, load_for(arguments.checkpoint, schema))
         findings.sort(key=lambda finding: -finding.severity)
         write_rows(arguments.out / "audit.csv", findings)
-        repair = repair_file_of(arguments.source, arguments.anatomy, findings)
+        repair = repair_file_of(arguments.source, schema.name, findings)
         write_repair_file(repair, arguments.out / "repair.json")
         write_page(arguments.out / "audit.html", f"Audit of {arguments.source}", findings, records, schema)
     except (UserError, OSError) as error:
@@ -72,11 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--labels-only", action="store_true", help="do not compare the films' pixels")
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    if arguments.anatomy is None and arguments.source != "aasce":
-        parser.error(f"--source {arguments.source} needs --anatomy, one of {', '.join(SCHEMAS)}")
-    arguments.anatomy = arguments.anatomy or "ap_whole_spine"
-    return arguments
+    return parser.parse_args()
 
 
 def splits_by_film(split_file: str | None) -> dict[str, str]:
@@ -85,11 +81,11 @@ def splits_by_film(split_file: str | None) -> dict[str, str]:
     return {id: name for name, ids in load_split_file(split_file).splits.items() for id in ids}
 
 
-def load_for(checkpoint: Path, anatomy: str) -> Predictor:
+def load_for(checkpoint: Path, schema: Schema) -> Predictor:
     predictor = load(checkpoint)
-    if predictor.schema.name != anatomy:
+    if predictor.schema != schema:
         raise UserError(
-            f"{checkpoint} knows {predictor.schema.name}, --anatomy is {anatomy}; name another checkpoint"
+            f"{checkpoint} knows {predictor.schema.name}, the labels are of {schema.name}; name another checkpoint"
         )
     return predictor
 

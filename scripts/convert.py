@@ -2,7 +2,7 @@
 
 python scripts/convert.py --source labelme --root FILMS --anatomy la_lumbar --to coco --out OUT
 python scripts/convert.py --predictions results/predictions.json --root FILMS --to label_studio --out OUT
-python scripts/convert.py --source mendeley --root FOLDER --without-buu-lspine BUU_FOLDER --to csv --out OUT
+python scripts/convert.py --source mendeley --root DIR --anatomy la_lumbar --without-buu-lspine BUU --to csv --out OUT
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.data.exchange import films_of_predictions, films_of_records
 from vertebra_kp.data.record import LabelledFilm
-from vertebra_kp.data.sources import SOURCES, aasce, read_records
+from vertebra_kp.data.sources import SOURCES, aasce, read_records, schema_of
 from vertebra_kp.data.sources.mendeley import without_buu_lspine
 from vertebra_kp.data.writers import WRITERS
 from vertebra_kp.data.writers.files import path_below, refuse_existing
@@ -31,7 +31,7 @@ def main() -> int:
         if arguments.predictions:
             films = films_of_predictions(arguments.predictions, root)
         else:
-            schema = SCHEMAS[arguments.anatomy]
+            schema = schema_of(arguments.source, arguments.anatomy)
             if arguments.source == "aasce":
                 root = aasce.find_root(root)
             records = read_records(arguments.source, root, schema)
@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     given.add_argument("--source", choices=SOURCES, help="format of the labels")
     given.add_argument("--predictions", type=Path, metavar="FILE", help="predictions.json of predict.py")
     parser.add_argument("--root", type=Path, required=True, help="folder of the films")
-    parser.add_argument("--anatomy", choices=SCHEMAS, default="la_lumbar", help="keypoint schema of the labels")
+    parser.add_argument("--anatomy", choices=SCHEMAS, help="of the labels; not needed for aasce and predictions")
     parser.add_argument(
         "--without-buu-lspine",
         type=Path,

@@ -54,6 +54,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(
             f"--films {arguments.films} --seed {arguments.seed}: films must be 1 or more, the seed 0 or more"
         )
+    if arguments.repair_file and (arguments.stored_order or arguments.split == [AASCE_TEST]):
+        parser.error("--repair-file mends the labels of AASCE's training part; leave --stored-order or test out")
     return arguments
 
 
@@ -71,6 +73,8 @@ def as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Name
     }
     if arguments.stored_order or arguments.split == [AASCE_TEST]:
         trained |= {"repair_file": None, "shards": None}  # they have other labels
+    if arguments.repair_file:
+        trained["shards"] = None  # a repair is made on the labels as they are stored
     said = {name: value for name, value in vars(arguments).items() if value is not None}
     return argparse.Namespace(**vars(arguments) | trained | said)
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.data.sources import SOURCES, read_records
+from vertebra_kp.data.sources import SOURCES, read_records, schema_of
 from vertebra_kp.data.splits import deal, split_file_from, unite_groups
 from vertebra_kp.data.strata import stratum
 from vertebra_kp.errors import UserError
@@ -49,15 +49,11 @@ def parse_arguments() -> argparse.Namespace:
         "--calibration", type=int, help="films of the calibration part (default: 40, at most 10 %%)"
     )
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    if arguments.anatomy is None and arguments.source != "aasce":
-        parser.error(f"--source {arguments.source} needs --anatomy, one of {', '.join(SCHEMAS)}")
-    arguments.anatomy = arguments.anatomy or "ap_whole_spine"
-    return arguments
+    return parser.parse_args()
 
 
 def make_splits(arguments: argparse.Namespace) -> dict:
-    schema = SCHEMAS[arguments.anatomy]
+    schema = schema_of(arguments.source, arguments.anatomy)
     records = read_records(arguments.source, arguments.root, schema)
     groups = unite_groups({record.id: record.group for record in records}, read_pairs(arguments.pairs))
     left_out = read_lines(arguments.leave_out)

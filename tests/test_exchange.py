@@ -98,7 +98,8 @@ def test_films_are_copied_below_the_folder_only(phantoms, tmp_path):
     film = sorted(phantoms.glob("*.png"))[0].name
     (out / film).symlink_to(tmp_path / "elsewhere.png")
     done = run(
-        "convert", "--source", "csv", "--root", phantoms, "--to", "coco", "--copy-films", "--out", out,
+        "convert", "--source", "csv", "--root", phantoms, "--anatomy", "la_lumbar",
+        "--to", "coco", "--copy-films", "--out", out,
     )  # fmt: skip
     assert done.returncode == 1
     assert "through a link to" in done.stderr
@@ -111,7 +112,8 @@ def test_mendeley_is_converted_without_the_films_of_buu_lspine(tmp_path):
     save(tmp_path / "films", as_json(mirrored), "N24-F-3")
     write_buu(tmp_path / "buu", NAME.partition("_")[0])
     done = run(
-        "convert", "--source", "mendeley", "--root", tmp_path / "films", "--to", "csv", "--out", tmp_path / "out",
+        "convert", "--source", "mendeley", "--anatomy", "la_lumbar", "--root", tmp_path / "films",
+        "--to", "csv", "--out", tmp_path / "out",
         "--without-buu-lspine", tmp_path / "buu",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -124,7 +126,8 @@ def test_mendeley_is_converted_without_the_films_of_buu_lspine(tmp_path):
 
 def test_films_of_buu_lspine_are_left_out_of_mendeley_only(phantoms, tmp_path):
     done = run(
-        "convert", "--source", "csv", "--root", phantoms, "--to", "coco", "--out", tmp_path / "out",
+        "convert", "--source", "csv", "--root", phantoms, "--anatomy", "la_lumbar",
+        "--to", "coco", "--out", tmp_path / "out",
         "--without-buu-lspine", tmp_path,
     )  # fmt: skip
     assert done.returncode == 2

@@ -38,6 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "data.exchange",
         "data.phantom.*",
         "data.strata",
+        "data.committed",
         "data.splits",
         "data.audit",
         "data.audit_records",

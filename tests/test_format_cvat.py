@@ -271,7 +271,7 @@ def test_every_problem_of_every_image_is_listed_at_once(tmp_path):
     with pytest.raises(SourceError) as caught:
         read_records(root, LA)
     expected = [
-        "image 'a.png': L1.TL is given twice",
+        "image 'a.png': points 'L1.TL': L1.TL is given twice",
         "image 'a.png': points 'x': 'x' names no corner",
         "image 'a.png': stands twice in the file",
         "image 'b.png': film 'b.png' is not in",

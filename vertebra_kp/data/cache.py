@@ -28,8 +28,7 @@ from vertebra_kp.anatomy import Schema
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     Film,
-    check_labels,
-    identity_of,
+    FilmsOfRecords,
     kept_frame,
     labelled_film,
     read_kept,
@@ -205,7 +204,7 @@ def _appender(folder: Path, index: dict[str, CachedFilm]) -> Iterator[_Appender]
             appender.sync()
 
 
-class CachedFilms:
+class CachedFilms(FilmsOfRecords):
     """Films of records whose pixels stay in a cache: memory does not grow with their number.
 
     The same films, bit by bit, as a ``FilmList`` of the records. The pixels of a film are mapped when it is asked
@@ -227,23 +226,15 @@ class CachedFilms:
         """
         paths = [record.image_path for record in records]
         self._entries = fill_cache(cache, paths, input_size, workers=workers)
-        self._films = [
+        films = [
             labelled_film(record, schema, entry.size, input_size)
             for record, entry in zip(records, self._entries, strict=True)
         ]
-        check_labels(self._films, schema)
+        super().__init__(films, schema)
         self._pixels = settings_folder(cache, input_size) / PIXELS
         self._input_size = input_size
 
-    def __len__(self) -> int:
-        return len(self._films)
-
-    @property
-    def identity(self) -> str:
-        return identity_of(self._films)
-
     def at(self, epoch: int, index: int) -> Film:
-        """The same film in every epoch."""
         entry = self._entries[index]
         pixels = np.memmap(self._pixels, np.uint8, "r", entry.offset, entry.kept_size(self._input_size))
         return replace(self._films[index], image=np.asarray(pixels))

@@ -157,8 +157,24 @@ def check_labels(films: Sequence[Film], schema: Schema) -> None:
         log.warning("%d films have no labelled corner: %s ...", len(without), ", ".join(without[:3]))
 
 
-class FilmList:
-    """Films of records, decoded and shrunk once, then held in memory; the same in every epoch."""
+class FilmsOfRecords:
+    """Films that are the same in every epoch; where their pixels are is what subclasses know."""
+
+    def __init__(self, films: Sequence[Film], schema: Schema) -> None:
+        """Raises FilmError when no film has a labelled corner."""
+        check_labels(films, schema)
+        self._films = films
+
+    def __len__(self) -> int:
+        return len(self._films)
+
+    @property
+    def identity(self) -> str:
+        return identity_of(self._films)
+
+
+class FilmList(FilmsOfRecords):
+    """Films of records, decoded and shrunk once, then held in memory."""
 
     def __init__(self, records: list[Record], schema: Schema, input_size: tuple[int, int]) -> None:
         """Raises FilmError naming every film that cannot be read, or when no film has a labelled corner."""
@@ -176,18 +192,9 @@ class FilmList:
             films = list(bar)
         if failures:
             raise FilmError("\n".join(sorted(failures)))
-        self._films = [film for film in films if film is not None]
-        check_labels(self._films, schema)
-
-    def __len__(self) -> int:
-        return len(self._films)
-
-    @property
-    def identity(self) -> str:
-        return identity_of(self._films)
+        super().__init__([film for film in films if film is not None], schema)
 
     def at(self, epoch: int, index: int) -> Film:
-        """The same film in every epoch."""
         return self._films[index]
 
 

@@ -1,6 +1,6 @@
 """One film with what is known of it: the only thing that sources return and everything else reads."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,7 @@ class Record:
     states: np.ndarray | None = None
     spacing_mm: float | None = None
     anterior_side: Literal["left", "right"] | None = None  # lateral films only
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vertebra_kp.anatomy import SCHEMAS, Schema, State
+from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record
 from vertebra_kp.errors import UserError
 
@@ -67,15 +68,10 @@ class RepairFile(_Strict):
 
 def load_repair_file(name_or_path: str) -> RepairFile:
     """A committed repair file by its name (``aasce``), or any by its path. Raises RepairError."""
-    path = COMMITTED / f"{name_or_path}.json"
-    if not path.is_file():
-        path = Path(name_or_path).expanduser()
-    if not path.is_file():
-        committed = ", ".join(sorted(file.stem for file in COMMITTED.glob("*.json")))
-        raise RepairError(
-            f"repair_file {name_or_path}: no such file and no committed name ({committed}); "
-            "make one with scripts/audit_data.py"
-        )
+    try:
+        path = committed_or_own(COMMITTED, name_or_path)
+    except FileNotFoundError as error:
+        raise RepairError(f"repair_file {error}; make one with scripts/audit_data.py") from error
     try:
         return RepairFile.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:

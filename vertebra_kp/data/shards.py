@@ -28,9 +28,8 @@ from vertebra_kp.anatomy import CORNERS, SCHEMAS, Schema, State
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     Film,
-    check_labels,
+    FilmsOfRecords,
     film_of_record,
-    identity_of,
     kept_frame,
     labelled_film,
 )
@@ -346,7 +345,7 @@ def _extended_header(file: BinaryIO, header: tarfile.TarInfo) -> dict[str, str]:
     return records
 
 
-class ShardFilms:
+class ShardFilms(FilmsOfRecords):
     """Films of records whose pixels stay in shards until asked for: memory does not grow with their number."""
 
     def __init__(
@@ -364,22 +363,15 @@ class ShardFilms:
         corner.
         """
         self._places = [places[record.id] for record in records]
-        self._films = [
+        films = [
             replace(
                 labelled_film(record, schema, place.size, input_size),
                 file=f"{place.shard}/{place.member}",
             )
             for record, place in zip(records, self._places, strict=True)
         ]
-        check_labels(self._films, schema)
+        super().__init__(films, schema)
         self._input_size, self._window = input_size, window
-
-    def __len__(self) -> int:
-        return len(self._films)
-
-    @property
-    def identity(self) -> str:
-        return identity_of(self._films)
 
     @property
     def order(self) -> ShardOrder | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record
 from vertebra_kp.errors import UserError
 
@@ -38,15 +39,10 @@ def load_split_file(name_or_path: str) -> SplitFile:
 
     Raises SplitError when there is none, when an id stands twice, or a group in two splits.
     """
-    path = COMMITTED / f"{name_or_path}.json"
-    if not path.is_file():
-        path = Path(name_or_path).expanduser()
-    if not path.is_file():
-        committed = ", ".join(sorted(file.stem for file in COMMITTED.glob("*.json")))
-        raise SplitError(
-            f"split_file {name_or_path}: no such file and no committed name ({committed}); "
-            "make one with scripts/split_data.py"
-        )
+    try:
+        path = committed_or_own(COMMITTED, name_or_path)
+    except FileNotFoundError as error:
+        raise SplitError(f"split_file {error}; make one with scripts/split_data.py") from error
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return split_file_from(content)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.anatomy import SCHEMAS, Schema
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources import (
     aasce,
@@ -21,7 +21,7 @@ from vertebra_kp.data.sources import (
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError
 
-__all__ = ["SOURCES", "SourceError", "find_films", "read_records"]
+__all__ = ["SOURCES", "SourceError", "find_films", "read_records", "schema_of"]
 
 READERS: dict[str, Callable[[Path, Schema], list[Record]]] = {
     "buu_lspine": buu_lspine.read_records,
@@ -38,14 +38,21 @@ READERS: dict[str, Callable[[Path, Schema], list[Record]]] = {
 SOURCES = ("aasce", *READERS)
 
 
+def schema_of(source: str, anatomy: str | None) -> Schema:
+    """The keypoint schema that a command line names; AASCE has its own. Raises SourceError when none is named."""
+    if anatomy is None and source != "aasce":
+        raise SourceError(f"--source {source} needs --anatomy, one of {', '.join(SCHEMAS)}")
+    return SCHEMAS[anatomy or "ap_whole_spine"]
+
+
 def read_records(
     source: str, root: Path | None, schema: Schema, part: str | None = None, *, stored_order: bool = False
 ) -> list[Record]:
     """Every labelled film of a data set, sorted by id; pixels are not read.
 
     ``part`` ("training" or "test", default "training") and ``stored_order`` (vertebrae as the files have them,
-    T1 last in some) are known to AASCE only. Raises SourceError, which
-    lists every problem found, when the layout or a label is not as the format says.
+    T1 last in some) are known to AASCE only. Raises SourceError, which lists every problem found, when the
+    layout or a label is not as the format says.
     """
     if source == "aasce":
         return aasce.read_records(root, schema, part or aasce.PARTS[0], stored_order=stored_order)

@@ -14,7 +14,6 @@ or distance would change. In 18 training films T1 is stored
 after L5; it is put first unless the stored order is asked for. Other errors of the labels stay as they are.
 """
 
-import csv
 import os
 import re
 from pathlib import Path
@@ -87,21 +86,6 @@ def case_group(name: str) -> str:
     """Case number of a film, the same under every date; the film itself where the name has none."""
     case = _CASE.match(name)
     return case.group(1) if case else Path(name).stem
-
-
-def read_main_angles(root: Path | None, part: str = PARTS[0]) -> dict[str, float]:
-    """Main Cobb angle in degrees of every film, as published in ``angles.csv``."""
-    folder = find_root(root, part) / "labels" / part
-    names = (folder / "filenames.csv").read_text(encoding="utf-8").split("\n")
-    names = [name.strip() for name in names if name.strip()]
-    with open(folder / "angles.csv", newline="", encoding="utf-8") as file:
-        angles = [float(row[0]) for row in csv.reader(file) if row]
-    if len(names) != len(angles):
-        raise SourceError(
-            f"{folder}: filenames.csv names {len(names)} films, angles.csv has {len(angles)} rows; "
-            "restore both from the data set"
-        )
-    return dict(zip(names, angles, strict=True))
 
 
 def find_root(root: Path | None, part: str = PARTS[0]) -> Path:

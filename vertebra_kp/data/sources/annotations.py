@@ -1,7 +1,7 @@
 """What readers of annotation formats share: the file, the films that it names, corners put in their places."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -83,6 +83,29 @@ def labels_of(corners: Iterable[Corner], schema: Schema) -> Labels:
     if faults:
         raise ValueError("; ".join(faults))
     return labels
+
+
+def labels_of_shapes(
+    shapes: Iterable[tuple[str, Any]], corners_of: Callable[[Any], list[Corner]], schema: Schema
+) -> tuple[Labels, list[str]]:
+    """The labels that (place in the file, shape) give, and what is wrong with the shapes, by place.
+
+    ``corners_of`` raises ValueError for a shape that gives no corner.
+    """
+    labels = Labels(schema)
+    faults: list[str] = []
+    for place, shape in shapes:
+        try:
+            corners = corners_of(shape)
+        except ValueError as error:
+            faults.append(f"{place}: {error}")
+            continue
+        for corner in corners:
+            try:
+                labels.put(corner)
+            except ValueError as error:
+                faults.append(f"{place}: {error}")
+    return labels, faults
 
 
 def film_record(film: Film, labels: Labels, notes: tuple[str, ...] = ()) -> Record:

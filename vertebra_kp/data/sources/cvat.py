@@ -41,7 +41,14 @@ from defusedxml.ElementTree import ParseError, iterparse
 from vertebra_kp.anatomy import Schema, State
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import MAX_NUMBER, Corner, Film, Labels, film_record, named_film
+from vertebra_kp.data.sources.annotations import (
+    MAX_NUMBER,
+    Corner,
+    Film,
+    film_record,
+    labels_of_shapes,
+    named_film,
+)
 from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 
@@ -69,7 +76,8 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             shapes = [shape for shape in image if shape.tag not in NO_SHAPES]
             if not shapes:
                 continue
-            labels, faults = _labels(shapes, schema)
+            places = ((f"{shape.tag} {reprlib.repr(shape.get('label'))}", shape) for shape in shapes)
+            labels, faults = labels_of_shapes(places, _corners, schema)
             try:
                 film = _film(root, image)
                 if film.id in records:
@@ -116,24 +124,6 @@ def _film(root: Path, image: Element) -> Film:
         except ValueError:
             continue
     return named_film(root, name, {})
-
-
-def _labels(shapes: list[Element], schema: Schema) -> tuple[Labels, list[str]]:
-    """The labels, and what is wrong with the shapes of an image."""
-    labels = Labels(schema)
-    faults: list[str] = []
-    for shape in shapes:
-        try:
-            corners = _corners(shape)
-        except ValueError as error:
-            faults.append(f"{shape.tag} {reprlib.repr(shape.get('label'))}: {error}")
-            continue
-        for corner in corners:
-            try:
-                labels.put(corner)
-            except ValueError as error:
-                faults.append(str(error))
-    return labels, faults
 
 
 def _corners(shape: Element) -> list[Corner]:

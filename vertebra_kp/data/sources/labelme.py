@@ -34,9 +34,9 @@ from vertebra_kp.data.sources.annotations import (
     MAX_NUMBER,
     Corner,
     Film,
-    Labels,
     film_record,
     is_clockwise,
+    labels_of_shapes,
     named_film,
 )
 from vertebra_kp.data.sources.files import forward_slashes, read_json
@@ -69,7 +69,8 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         except (ValueError, OSError) as error:
             problems.append(f"{name}: {error}")
             continue
-        labels, faults = _labels(document["shapes"], schema)
+        places = ((f"shapes[{number}]", shape) for number, shape in enumerate(document["shapes"]))
+        labels, faults = labels_of_shapes(places, _corners, schema)
         if json_of_film.setdefault(film.id, name) != name:
             faults.append(f"imagePath names {film.id}, as {json_of_film[film.id]} does; keep one of the two")
         problems += [f"{name}: {fault}" for fault in faults]
@@ -116,24 +117,6 @@ def _film(root: Path, path: Path, image_path: Any) -> Film:
         raise ValueError(f"imagePath must be the name of the film, got {reprlib.repr(image_path)}")
     folder = path.parent.relative_to(root).as_posix()
     return named_film(root, posixpath.normpath(posixpath.join(folder, forward_slashes(image_path))), {})
-
-
-def _labels(shapes: list[Any], schema: Schema) -> tuple[Labels, list[str]]:
-    """The labels, and what is wrong with the shapes."""
-    labels = Labels(schema)
-    faults: list[str] = []
-    for number, shape in enumerate(shapes):
-        try:
-            corners = _corners(shape)
-        except ValueError as error:
-            faults.append(f"shapes[{number}]: {error}")
-            continue
-        for corner in corners:
-            try:
-                labels.put(corner)
-            except ValueError as error:
-                faults.append(f"shapes[{number}]: {error}")
-    return labels, faults
 
 
 def _corners(shape: Any) -> list[Corner]:
