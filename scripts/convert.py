@@ -2,7 +2,7 @@
 
 python scripts/convert.py --source labelme --root FILMS --anatomy la_lumbar --to coco --out OUT
 python scripts/convert.py --predictions results/predictions.json --root FILMS --to label_studio --out OUT
-python scripts/convert.py --source mendeley --root DIR --anatomy la_lumbar --without-buu-lspine BUU --to csv --out OUT
+python scripts/convert.py --source mendeley --anatomy la_lumbar --root FOLDER --without-buu-lspine BUU_FOLDER ...
 """
 
 import argparse

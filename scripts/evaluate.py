@@ -1,7 +1,6 @@
 """Measure a checkpoint on labelled films, in the films' own pixels; writes JSON, CSV and the worst films."""
 
 import argparse
-import csv
 import logging
 import sys
 from pathlib import Path
@@ -15,12 +14,11 @@ from vertebra_kp.data.phantom import PRESETS
 from vertebra_kp.data.sources import SOURCES
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.errors import UserError
-from vertebra_kp.evaluate import Evaluated, evaluate_films
-from vertebra_kp.metrics import film_errors
+from vertebra_kp.evaluate import evaluate_films
 from vertebra_kp.predict import load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
 from vertebra_kp.run_folder import write_json
-from vertebra_kp.selection import hardware, summary_of, views_of
+from vertebra_kp.selection import hardware, summary_of, views_of, write_film_rows
 from vertebra_kp.visualise import film_grid, film_panel
 
 AASCE_TEST = "test"  # the data set's own part, not a split of the training part
@@ -110,14 +108,6 @@ def films_of(arguments: argparse.Namespace, data: DataConfig) -> Films:
         cache=arguments.cache,
         shards=arguments.shards,
     )
-
-
-def write_film_rows(evaluated: list[Evaluated], path: Path) -> None:
-    rows = [film_errors(item.result) for item in evaluated]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def print_summary(summary: dict) -> None:

@@ -36,7 +36,7 @@ from vertebra_kp.run_folder import (
     write_json,
 )
 from vertebra_kp.schedule import Phase, Plan, enter, frozen_batch_norms, lr_factor, make_plan
-from vertebra_kp.selection import hardware, row_of, summary_of, views_of
+from vertebra_kp.selection import hardware, row_of, summary_of, views_of, write_film_rows
 from vertebra_kp.state import RunState, change_optimiser, checkpoint_of, restore, start_state
 from vertebra_kp.tracking import Tracker
 
@@ -327,7 +327,7 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
 
 
 def final_report(run: Run, state: RunState) -> dict[str, Any]:
-    """The best checkpoint on all validation films, with intervals; written to ``metrics.json``."""
+    """The best checkpoint on all validation films, with intervals; written to ``metrics.json``, its films to ``films.csv``."""
     config, schema = run.config, run.config.data.keypoint_schema
     best: Checkpoint = load_checkpoint(run.folder.best)
     state.network.load_state_dict(best.weights)
@@ -343,6 +343,7 @@ def final_report(run: Run, state: RunState) -> dict[str, Any]:
         "split_file_sha256": split_hash(config.data.split_file),
         "validation": summary,
     }
+    write_film_rows(evaluated, run.folder.films)
     write_json(report, run.folder.metrics)
     assert run.tracker is not None
     numbers = {f"hparam/{k}": v for k, v in row_of(summary).items() if v is not None}

@@ -46,9 +46,13 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.json"
 
+    @property
+    def films(self) -> Path:
+        return self.path / "films.csv"
+
     def contents(self) -> list[Path]:
         """What a run writes; nothing else in the folder is ever removed."""
-        names = ("config.yaml", "checkpoints", "metrics.json", "metrics.csv", "tensorboard")
+        names = ("config.yaml", "checkpoints", "metrics.json", "metrics.csv", "films.csv", "tensorboard")
         return [self.path / name for name in names if (self.path / name).exists()]
 
 

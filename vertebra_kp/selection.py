@@ -1,6 +1,8 @@
 """Evaluations of a run: the figures that select its best checkpoint, what TensorBoard shows, the final report."""
 
+import csv
 import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,15 @@ def row_of(summary: dict[str, Any]) -> dict[str, Any]:
         "smape_published",
     )
     return {name: summary.get(name) for name in names}
+
+
+def write_film_rows(evaluated: list[Evaluated], path: Path) -> None:
+    """One row of errors per film, as CSV."""
+    rows = [film_errors(item.result) for item in evaluated]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def views_of(
