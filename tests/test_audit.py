@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vertebra_kp.anatomy import SCHEMAS, State
+from vertebra_kp.anatomy import SCHEMAS, UNKNOWN, State
 from vertebra_kp.data.audit import audit_labels, corner_findings, order_findings, repaired
 from vertebra_kp.data.audit_records import gap_findings, outside_findings, patient_findings, spacing_findings
 from vertebra_kp.data.datasets import labelled_records
@@ -249,6 +249,17 @@ def test_actions_are_applied_in_their_order():
     assert np.isnan(mended.points_xy_image[16]).all()
     assert (mended.states[16] == State.UNLABELLED).all()
     assert (mended.states[:16] == State.LABELLED).all()
+
+
+def test_slips_move_and_go_with_their_levels():
+    stored = np.roll(np.arange(17) % 3, -1).astype(np.int8)
+    actions = [
+        {"action": "reorder_levels", "order": [16, *range(16)], "reason": "T1 last"},
+        {"action": "unlabel", "level": "L5", "reason": "not seen"},
+    ]
+    (mended,) = apply_repairs([replace(record(spine()), slips=stored)], repair_file(film=actions), WHOLE)
+    assert mended.slips.tolist() == [*(np.arange(16) % 3), UNKNOWN]
+    assert stored.tolist() == np.roll(np.arange(17) % 3, -1).tolist()
 
 
 def test_a_film_without_a_right_label_is_unlabelled_as_a_whole():

@@ -301,6 +301,11 @@ def test_an_override_equals_writing_the_value_in_the_file(changes, write):
             "job.yaml:7: augment.flip is on, but a mirrored la_lumbar film swaps anterior and posterior; "
             "set augment.flip to false",
         ),
+        (
+            "data: {anatomy: ap_whole_spine, phantom: {other_view: 0.3}}",
+            "job.yaml:6: data.phantom.other_view is 0.3, but ap_whole_spine is drawn from one side only; "
+            "set it to 0 or anatomy to ap_lumbar or la_lumbar",
+        ),
         ("1: x", "job.yaml:6: 1: a key must be text; quote it"),
     ],
 )

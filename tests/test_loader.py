@@ -1,5 +1,6 @@
 """Seed, epoch and step fix which film comes when; what the network finds maps back to the original film."""
 
+import hashlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vertebra_kp.anatomy import SCHEMAS, State, presence_target
+from vertebra_kp.anatomy import SCHEMAS, UNKNOWN, VIEWS, State, presence_target
 from vertebra_kp.config import AugmentConfig, Config
 from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import FilmList, PhantomFilms
 from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.loader import EpochSampler, FilmDataset, make_loader, sequential
+from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.errors import UserError
 from vertebra_kp.geometry import apply_affine, invert
 from vertebra_kp.inference import predict_batch
 
@@ -130,6 +133,46 @@ def test_fresh_films_are_new_in_every_epoch_and_never_repeat():
     assert torch.equal(fixed[(0, 1)].image, fixed[(1, 1)].image)
 
 
+def test_a_share_of_the_films_shows_the_other_side_and_tells_only_that():
+    arguments = LATERAL, "standard", 11, 20, (64, 32)
+    mixed = PhantomFilms(*arguments, fresh=True, other_view=0.3)
+    plain = PhantomFilms(*arguments, fresh=True)
+    assert mixed.identity != plain.identity
+    dataset = FilmDataset(mixed, LATERAL, (64, 32), augmentation=AUGMENTATION)
+    frontal = VIEWS.index("AP")
+    for epoch in (0, 3):
+        batch = dataset.batch([(epoch, index) for index in range(20)])
+        other = (batch.view == frontal).tolist()
+        assert sum(other) == 6
+        for i, labels in enumerate(batch.labels):
+            drawn = mixed.at(epoch, i)
+            index = epoch * 20 + i
+            schema = SCHEMAS["ap_lumbar"] if other[i] else LATERAL
+            np.testing.assert_array_equal(drawn.image, draw_film(schema, "standard", 11, index, (64, 32)).image)
+            assert labels.view == batch.view[i]
+            if other[i]:
+                assert labels.id == f"{plain.at(epoch, i).id}-AP"
+                assert (batch.states[i] == State.UNLABELLED).all()
+                assert batch.presence[i].isnan().all()
+                assert (batch.slips[i] == UNKNOWN).all()
+            else:
+                assert labels.id == plain.at(epoch, i).id
+                np.testing.assert_array_equal(labels.slips, plain.at(epoch, i).slips)
+                assert batch.presence[i].isfinite().all()
+
+
+@pytest.mark.parametrize("share", [0.07, 0.3, 0.5, 0.99])
+def test_films_from_the_other_side_are_spread_evenly(share):
+    films = PhantomFilms(LATERAL, "standard", 11, 40, (32, 32), fresh=False, other_view=share)
+    other = np.cumsum([films.at(0, index).view == VIEWS.index("AP") for index in range(40)])
+    assert np.abs(other - share * np.arange(1, 41)).max() < 1
+
+
+def test_a_whole_spine_is_drawn_from_one_side():
+    with pytest.raises(UserError, match="no phantoms of ap_whole_spine from another side, only of ap_lumbar, la_"):
+        PhantomFilms(SCHEMAS["ap_whole_spine"], "standard", 11, 4, (64, 32), fresh=True, other_view=0.3)
+
+
 def test_a_batch_stacks_its_items():
     dataset = phantoms(5, augmentation=AUGMENTATION)
     sampler = EpochSampler(5, 1, seed=0, batch_size=3)
@@ -138,6 +181,8 @@ def test_a_batch_stacks_its_items():
     assert batch.points_xy.shape == (3, 22, 2)
     assert batch.states.shape == (3, 22)
     assert batch.presence.shape == (3, 6)
+    assert (batch.view.shape, batch.slips.shape) == ((3,), (3, 6))
+    assert batch.view.dtype == batch.slips.dtype == torch.int64
     assert batch.matrix.shape == (3, 3, 3)
     assert batch.matrix.dtype == torch.float64  # the way back is as exact as float64
     assert batch.image.dtype == batch.points_xy.dtype == batch.presence.dtype == torch.float32
@@ -343,6 +388,21 @@ def test_a_corrected_corner_makes_other_films(tmp_path):
     identities = {FilmList([r], FRONTAL, (64, 32)).identity for r in (record, corrected, unlabelled)}
     assert len(identities) == 3
     assert FilmList([record], FRONTAL, (64, 32)).identity in identities
+
+
+def test_a_slip_makes_other_films_and_films_without_any_keep_their_identity(tmp_path):
+    record = record_with_blob(tmp_path / "film.png", (64, 32), (15.0, 20.0), 4)
+    slips = np.array([0, 0, 1, UNKNOWN, 0], np.int8)
+    corrected = np.where(slips == 1, 2, slips).astype(np.int8)
+    told = [None, slips, corrected]
+    without, *others = (FilmList([replace(record, slips=s)], FRONTAL, (64, 32)).identity for s in told)
+    assert len({without, *others}) == 3
+    # As before films had slips: runs of that time can be resumed. (64, 32) is kept as it is.
+    places = np.round(record.points_xy_image, 1).astype("<f4").tobytes()
+    digest = hashlib.sha256(b"film" + places + record.states.tobytes()).hexdigest()
+    assert without == f"1:{digest[:16]}"
+    nobody_told = replace(record, slips=np.full(5, UNKNOWN, np.int8))
+    assert FilmList([nobody_told], FRONTAL, (64, 32)).identity == without
 
 
 def test_every_unreadable_film_is_named_at_once(tmp_path):

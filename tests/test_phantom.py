@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vertebra_kp.anatomy import CORNERS, SCHEMAS, State
+from vertebra_kp.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, State
 from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.data.phantom import ANATOMIES, PRESETS, PhantomFilm, body, draw_film
 from vertebra_kp.data.phantom.canvas import Canvas
+from vertebra_kp.data.phantom.presets import MOST_JITTER_SD, SLIP_FROM
 from vertebra_kp.data.phantom.radiograph import Exposure, expose
 from vertebra_kp.data.phantom.spine import Spine, draw_spine
 from vertebra_kp.errors import UserError
@@ -229,6 +230,50 @@ def test_lordosis_sacral_slope_and_slip_follow_from_the_corners(preset):
                 assert slip == pytest.approx(truth["slip_fraction"], abs=1e-4)
                 slips.append(slip)
     assert max(slips) > 0.06 > -0.06 > min(slips)  # antero- and retrolisthesis both occur
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("schema", ["la_lumbar", "ap_lumbar"])
+def test_slip_labels_tell_what_was_drawn_where_the_film_shows_it(schema, preset):
+    """From the generating fraction: positive is anterior or image left, one as small as a healthy step normal."""
+    ranges = PRESETS[preset]
+    healthy, smallest = 2 * ranges.alignment_jitter, ranges.slip_fraction[0]
+    names = {"la_lumbar": ("antero", "retro"), "ap_lumbar": ("left", "right")}[schema]
+    seen = set()
+    for index in range(60):
+        drawn = film(schema, preset, index=index, size=(64, 32))
+        outside = drawn.states == State.OUTSIDE
+        levels = SCHEMAS[schema].levels
+        for i, level in enumerate(levels):
+            truth, slip = drawn.truth["levels"][level], drawn.slips[i]
+            below = truth and truth["slip_on"]
+            if not below or outside[i, 2:].any() or outside[levels.index(below), :2].any():
+                assert slip == UNKNOWN
+                seen.add("unknown")
+                continue
+            fraction = truth["slip_fraction"]
+            assert not healthy < abs(fraction) < smallest
+            expected = "normal" if abs(fraction) <= healthy else names[0] if fraction > 0 else names[1]
+            assert SLIP_CLASSES[slip].startswith(expected)
+            seen.add(expected)
+    assert seen == {"normal", "unknown", *names}
+
+
+@pytest.mark.parametrize("preset", PRESETS.values())
+def test_the_threshold_of_a_slip_parts_healthy_steps_from_drawn_slips(preset):
+    assert MOST_JITTER_SD * preset.alignment_jitter < SLIP_FROM < preset.slip_fraction[0]
+    steps = [draw_spine(SCHEMAS["la_lumbar"], replace(preset, slip_probability=0.0), np.random.default_rng(seed))
+             for seed in range(300)]  # fmt: skip
+    assert max(np.abs(spine.slip_fraction).max() for spine in steps) == pytest.approx(2 * preset.alignment_jitter)
+
+
+def test_a_slip_to_anterior_is_one_on_either_side_of_the_film(monkeypatch):
+    left = [film("la_lumbar", "standard", index=index, size=(64, 32)) for index in range(20)]
+    monkeypatch.setitem(PRESETS, "standard", replace(PRESETS["standard"], anterior_right_probability=0.999))
+    right = [film("la_lumbar", "standard", index=index, size=(64, 32)) for index in range(20)]
+    assert {film.anterior_side for film in right} == {"right"}
+    assert [film.slips.tolist() for film in left] == [film.slips.tolist() for film in right]
+    assert any((film.slips > 0).any() for film in left)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -23,7 +23,7 @@ from film_files import INPUT_SIZE, SCHEMA, assert_same_film, labelled_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra_kp.anatomy import SCHEMAS, State
+from vertebra_kp.anatomy import SCHEMAS, UNKNOWN, State
 from vertebra_kp.config import AugmentConfig, Config
 from vertebra_kp.data.datasets import films_of_source, training_films, validation_films
 from vertebra_kp.data.films import FilmList
@@ -78,6 +78,26 @@ def test_records_from_shards_are_those_that_were_written(records, shards):
         np.testing.assert_array_equal(record.points_xy_image, wanted.points_xy_image)
         np.testing.assert_array_equal(record.states, wanted.states)
         assert (record.id, record.group, record.spacing_mm) == (wanted.id, wanted.group, wanted.spacing_mm)
+
+
+def test_slips_and_view_come_back_from_shards(records, tmp_path):
+    told = replace(records[0], view=SCHEMA.view, slips=np.array([0, 3, UNKNOWN, 4, 0, UNKNOWN], np.int8))
+    write([told, records[1]], tmp_path, shards=1)
+    again = {record.id: record for record in read_shards(tmp_path, SOURCE, SCHEMA, INPUT_SIZE)[0]}
+    np.testing.assert_array_equal(again[told.id].slips, told.slips)
+    assert again[told.id].slips.dtype == np.int8
+    assert again[told.id].view == SCHEMA.view
+    assert again[records[1].id].slips is None
+    assert opened(tmp_path).identity == FilmList([told, records[1]], SCHEMA, INPUT_SIZE).identity
+
+
+def test_older_shards_tell_no_slips_and_no_view(good, tmp_path):
+    png, told = good
+    old = {key: value for key, value in told.items() if key not in ("slips", "view")}
+    assert len(old) == len(told) - 2
+    write_tar(tmp_path / "old.tar", pair((png, old)))
+    ((record,), _) = read_shards(tmp_path, SOURCE, SCHEMA, INPUT_SIZE)
+    assert (record.view, record.slips) == (None, None)
 
 
 def test_fewer_levels_than_were_written_can_be_read(records, tmp_path):
@@ -296,6 +316,9 @@ def test_every_bad_shard_is_named_at_once(good, shards, tmp_path):
         ({"anatomy": "ap_lumbar"}, "films with the levels of ap_lumbar, data.anatomy is la_lumbar"),
         ({"size": [0, 5]}, r"a\.json: size\.0: .*greater than 0"),
         ({"states": [[1, 1, 1, 1]]}, "states must be 6 x 4 for la_lumbar"),
+        ({"slips": [0, 0, 0]}, "slips must be 6 for la_lumbar"),
+        ({"slips": [0, 0, 0, 5, 0, 0]}, r"a\.json: slips\.3: .*less than 5"),
+        ({"view": "PA"}, r"a\.json: view: .*'AP' or 'LA'"),
         ({"states": [[1, 1, 1, 9]] * 6}, r"a\.json: states\.0\.3"),
         ({"points_xy_image": [[None] * 4] * 6}, "L1 TL is labelled without a position"),
         ({"points_xy_image": [[[float("nan"), 1.0]] * 4] * 6}, r"a\.json: points_xy_image\.0\.0\.0"),

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from vertebra_kp.anatomy import CORNERS, SCHEMAS, State
+from vertebra_kp.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, State
+from vertebra_kp.data.record import take_levels
 from vertebra_kp.data.sources import SOURCES, SourceError, aasce, find_films, read_records
 from vertebra_kp.geometry import points_to_indices
 
@@ -213,6 +214,69 @@ def test_buu_rows_become_the_corners_of_their_endplates(tmp_path, schema, label)
     assert np.isnan(record.points_xy_image[~schema.exists]).all()
     assert record.anterior_side == {"AP": None, "LA": "left"}[schema.view]
     assert (record.id, record.group) == (BUU_FILMS[schema.view], "0001")
+
+
+def buu_slips(root, view, labels):
+    """Slips that are read where the rows end in these labels; None stands for a row without one."""
+    schema = {"AP": AP, "LA": LA}[view]
+    rows = [
+        [*row, *([] if label is None else [label])]
+        for row, label in zip(endplate_table(view).tolist(), labels, strict=True)
+    ]
+    write_buu(root, view, BUU_FILMS[view], rows)
+    (record,) = read_records("buu_lspine", root, schema)
+    return record
+
+
+def test_buu_the_slip_of_a_level_is_told_by_either_of_its_rows(tmp_path):
+    #           L1    L2    L3    L4       L5          S1, whose row counts for no level
+    labels = [0, 0, 3, 0, 0, 4, "3", "3.0", None, None, 3]
+    record = buu_slips(tmp_path, "LA", labels)
+    assert record.slips.dtype == np.int8
+    assert record.slips.tolist() == [0, 3, 4, 3, UNKNOWN, UNKNOWN]
+    assert record.view == "LA"
+    record = buu_slips(tmp_path, "AP", [0, 1, 2, None, "", 0, 0, 0, 2, 2])
+    assert record.slips.tolist() == [1, 2, 0, 0, 2]
+    assert record.notes == ()
+
+
+def test_buu_without_the_column_tells_no_slips(tmp_path):
+    assert buu_slips(tmp_path, "AP", 10 * [None]).slips.tolist() == 5 * [UNKNOWN]
+
+
+@pytest.mark.parametrize(("view", "label"), [("LA", 1), ("LA", 2), ("AP", 3), ("AP", 4)])
+def test_buu_slips_that_a_view_cannot_show_are_unknown_and_said_so(tmp_path, caplog, view, label):
+    labels = [0, label, *({"AP": 10, "LA": 11}[view] - 2) * [0]]
+    record = buu_slips(tmp_path, view, labels)
+    assert (record.slips == UNKNOWN).all()
+    assert f"no {view} film shows label {label} ({SLIP_CLASSES[label]})" in record.notes[0]
+    assert f"1 films like {BUU_FILMS[view]} slips are unknown" in caplog.text
+    assert (record.states == State.LABELLED).sum() == {"AP": 20, "LA": 22}[view]  # corners are kept
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        ([0, 0, 3, 4], "rows 3 and 4: L2 has label 3 (anterolisthesis) and 4 (retrolisthesis)"),
+        ([0, 5], "row 2: slip label is '5', wanted one of 0 normal, 1 left laterolisthesis"),
+        ([-1], "row 1: slip label is '-1'"),
+        ([0, 0, "nan"], "row 3: slip label is 'nan'"),
+        ([0.5], "row 1: slip label is '0.5'"),
+        (["antero"], "row 1: slip label is 'antero'"),
+    ],
+)
+def test_buu_a_slip_label_that_is_none_is_reported_with_its_file_and_row(tmp_path, labels, fault):
+    with pytest.raises(SourceError) as caught:
+        buu_slips(tmp_path, "LA", [*labels, *(11 - len(labels)) * [0]])
+    assert f"{BUU_FILMS['LA']}.csv {fault}" in str(caught.value)
+
+
+def test_buu_slips_follow_their_levels_into_another_schema(tmp_path):
+    labels = [0, 0, 1, 0, 0, 0, 0, 2, 0, 0]
+    buu_slips(tmp_path, "AP", labels)
+    (record,) = read_records("buu_lspine", tmp_path, WHOLE)
+    assert record.slips.tolist() == [*12 * [UNKNOWN], 0, 1, 0, 2, 0]
+    assert take_levels(record, WHOLE, AP).slips.tolist() == [0, 1, 0, 2, 0]
 
 
 def test_buu_levels_that_are_not_in_its_tables_stay_unlabelled(tmp_path):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vertebra_kp.anatomy import SCHEMAS, State, presence_target
+from vertebra_kp.anatomy import SCHEMAS, UNKNOWN, State, presence_target
 from vertebra_kp.config import AugmentConfig
 from vertebra_kp.data.films import Film, film_of_record
 from vertebra_kp.data.record import Record, label_arrays, mark_outside
@@ -30,13 +30,17 @@ def vertebrae(levels=5, *, left=50.0, right=110.0, top=30.0, step=50.0):
     return (corners + np.concatenate([0 * y, y], axis=-1)).astype(np.float32)
 
 
-def film_with(points=None, image=None, states=None) -> Film:
+def film_with(points=None, image=None, states=None, slips=None) -> Film:
     points = vertebrae() if points is None else points
     if image is None:
         image = np.random.default_rng(0).integers(0, 255, SIZE, dtype=np.uint8)
     if states is None:
         states = np.full(points.shape[:2], State.LABELLED, np.int8)
-    return Film("film", "film.png", "film", image, points, states, np.eye(3), image.shape)
+    if slips is None:
+        slips = np.zeros(len(points), np.int8)
+    return Film(
+        "film", "film.png", "film", image, points, states, slips, view=0, to_image=np.eye(3), size=image.shape
+    )
 
 
 def blob_film(point, sigma=5.0) -> Film:
@@ -112,6 +116,29 @@ def flips(film, seeds=20):
     config = STILL.model_copy(update={"flip": True})
     samples = [augment(film, INPUT_SIZE, config, rng(seed)) for seed in range(seeds)]
     return [s for s in samples if s.matrix[0, 0] < 0], [s for s in samples if s.matrix[0, 0] > 0]
+
+
+def test_after_a_flip_a_left_slip_is_a_right_one():
+    mirrored, plain = flips(film_with(slips=np.array([0, 1, 2, UNKNOWN, 1], np.int8)))
+    assert mirrored
+    assert plain
+    assert {tuple(sample.slips) for sample in plain} == {(0, 1, 2, UNKNOWN, 1)}
+    assert {tuple(sample.slips) for sample in mirrored} == {(0, 2, 1, UNKNOWN, 2)}
+
+
+def test_a_slip_whose_step_is_shifted_off_the_film_is_unknown():
+    """Boxes of 30 px every 50 px from 30 on a film of 300 px: a shift of 40 % takes one or two off an end."""
+    config = STILL.model_copy(update={"shift": 0.4})
+    seen = set()
+    for seed in range(30):
+        sample = augment(film_with(), INPUT_SIZE, config, rng(seed))
+        outside = sample.states == State.OUTSIDE
+        steps = [outside[i, 2:].any() or outside[i + 1, :2].any() for i in range(4)]
+        lost = [*steps, outside[4, 2:].any()]
+        assert (sample.slips == np.where(lost, UNKNOWN, 0)).all()
+        seen.add(tuple(sample.slips.tolist()))
+    # The step of L1 is on a film without L1's superior corners; that of L4 goes with L5's.
+    assert {tuple(5 * [0]), (0, 0, 0, 0, UNKNOWN), (0, 0, 0, UNKNOWN, UNKNOWN)} <= seen
 
 
 def test_after_a_flip_the_left_corner_is_still_on_the_left():

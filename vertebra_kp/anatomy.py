@@ -1,4 +1,4 @@
-"""Names and order of vertebrae and corners: levels, views, keypoint schemas, corner states.
+"""Names and order of vertebrae and corners: levels, views, slips, keypoint schemas, corner states.
 
 Corners are named by the side of the *image* (TL = top left), as every public data set stores them.
 On a lateral film the anterior side is a property of the film, not of the corner name.
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 View = Literal["AP", "LA"]
+VIEWS: tuple[View, ...] = ("AP", "LA")
 
 LEVELS: tuple[str, ...] = (
     *(f"C{i}" for i in range(1, 8)),
@@ -21,6 +22,19 @@ LEVELS: tuple[str, ...] = (
 )
 CORNERS: tuple[str, ...] = ("TL", "TR", "BL", "BR")
 FLIPPED_CORNER: tuple[int, ...] = (1, 0, 3, 2)  # TL <-> TR, BL <-> BR
+
+# Slip of a vertebra on the one below; numbers are those of BUU-LSPINE (Klinwichit et al., Applied Sciences 13,
+# 2023). Left and right are sides of the image, as those of the corners are.
+SLIP_CLASSES: tuple[str, ...] = (
+    "normal",
+    "left laterolisthesis",
+    "right laterolisthesis",
+    "anterolisthesis",
+    "retrolisthesis",
+)
+SLIPS_SEEN: dict[View, tuple[int, ...]] = {"AP": (0, 1, 2), "LA": (0, 3, 4)}
+FLIPPED_SLIP: tuple[int, ...] = (0, 2, 1, 3, 4)
+UNKNOWN = -1  # view or slip that nobody told; masked from loss and metrics
 
 
 class State(IntEnum):
@@ -111,6 +125,10 @@ SCHEMAS: dict[str, Schema] = {
         Schema("la_cervical", "LA", _between("C2", "C7"), inferior_only=frozenset({"C2"})),
     )
 }
+
+
+# The same levels from the other side.
+OTHER_VIEW: dict[str, str] = {"ap_lumbar": "la_lumbar", "la_lumbar": "ap_lumbar"}
 
 
 def presence_target(states: np.ndarray) -> np.ndarray:

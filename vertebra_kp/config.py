@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vertebra_kp.anatomy import SCHEMAS, Schema
+from vertebra_kp.anatomy import OTHER_VIEW, SCHEMAS, Schema
 
 STRIDE = 32  # of the deepest feature map: input sizes are multiples of it
 
@@ -33,6 +33,9 @@ class PhantomConfig(Section):
     """Training films per epoch; with ``fresh`` every epoch draws new ones."""
     validation_films: Annotated[int, Field(ge=1)] = 64
     fresh: bool = True
+    other_view: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the films that show the same levels from the other side, lateral for AP and AP for lateral: of
+    those only the view is labelled. For a network that tells the view."""
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
@@ -103,6 +106,11 @@ class DataConfig(Section):
                 problems.append(f"splits {sorted(shared)} are in train_splits and validation_splits")
         if self.stored_order and self.repair_file:
             problems.append("stored_order reads labels as they are, repair_file mends them; leave one out")
+        if self.phantom.other_view and self.anatomy not in OTHER_VIEW:
+            problems.append(
+                f"phantom.other_view is {self.phantom.other_view}, but {self.anatomy} is drawn from one side "
+                f"only; set it to 0 or anatomy to {' or '.join(OTHER_VIEW)}"
+            )
         problems += self._problems_of_storage()
         if problems:
             raise ValueError("; ".join(problems))

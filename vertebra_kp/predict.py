@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.anatomy import UNKNOWN, Schema
 from vertebra_kp.checkpoint import CheckpointError, load_checkpoint
 from vertebra_kp.config import Config
 from vertebra_kp.data.films import Film, shrink
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.loader import FilmDataset
-from vertebra_kp.data.record import label_arrays
+from vertebra_kp.data.record import label_arrays, unknown_slips
 from vertebra_kp.distributed import choose_device
 from vertebra_kp.inference import Prediction, predict_batch
 from vertebra_kp.models.network import VertebraNetwork, build_network
@@ -49,6 +49,8 @@ class Predictor:
             image=image,
             points_xy=points,
             states=states,
+            slips=unknown_slips(self.schema),
+            view=UNKNOWN,
             to_image=to_image,
             size=size,
         )

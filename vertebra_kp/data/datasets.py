@@ -33,7 +33,15 @@ def films_of_phase(config: Config, phase: PhaseConfig, films: Films) -> Films:
 def _training_phantoms(config: Config, films: int, *, fresh: bool) -> PhantomFilms:
     data, phantom = config.data, config.data.phantom
     size = data.input_size
-    return PhantomFilms(data.keypoint_schema, phantom.preset, phantom.seed, films, size, fresh=fresh)
+    return PhantomFilms(
+        data.keypoint_schema,
+        phantom.preset,
+        phantom.seed,
+        films,
+        size,
+        fresh=fresh,
+        other_view=phantom.other_view,
+    )
 
 
 def validation_films(config: Config) -> Films:
@@ -45,13 +53,16 @@ def validation_films(config: Config) -> Films:
             phantom.validation_seed,
             phantom.validation_films,
             data.input_size,
+            other_view=phantom.other_view,
         )
     return _films_of_splits(config, data.validation_splits)
 
 
-def phantom_films(schema: Schema, preset: str, seed: int, films: int, size: tuple[int, int]) -> PhantomFilms:
+def phantom_films(
+    schema: Schema, preset: str, seed: int, films: int, size: tuple[int, int], *, other_view: float = 0.0
+) -> PhantomFilms:
     """A fixed set of phantom films."""
-    return PhantomFilms(schema, preset, seed, films, size, fresh=False)
+    return PhantomFilms(schema, preset, seed, films, size, fresh=False, other_view=other_view)
 
 
 def _films_of_splits(config: Config, names: list[str]) -> Films:

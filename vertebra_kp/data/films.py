@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,10 +12,10 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import Schema, State
+from vertebra_kp.anatomy import OTHER_VIEW, SCHEMAS, UNKNOWN, VIEWS, Schema, State
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
-from vertebra_kp.data.record import Record, label_arrays, mark_outside
+from vertebra_kp.data.record import Record, label_arrays, mark_outside, mask_slips, unknown_slips
 from vertebra_kp.errors import UserError
 from vertebra_kp.geometry import apply_affine, invert, scale, warp_image
 
@@ -29,6 +30,8 @@ NO_PIXELS = np.empty((0, 0), dtype=np.uint8)
 class Film:
     """``image`` [H, W] uint8 with its corners ``points_xy`` [levels, 4, 2] and ``states`` [levels, 4].
 
+    ``slips`` [levels] int8 of ``SLIP_CLASSES`` and ``view``, a place in ``VIEWS``, are ``UNKNOWN`` where nobody
+    told.
     ``to_image`` is the 3x3 matrix from the original film's frame to this image's; ``size`` the original's;
     ``file`` where it was read from, its id for a drawn one.
     """
@@ -39,13 +42,25 @@ class Film:
     image: np.ndarray
     points_xy: np.ndarray
     states: np.ndarray
+    slips: np.ndarray
+    view: int
     to_image: np.ndarray
     size: tuple[int, int]
     spacing_mm: float | None = None
 
     def labels(self) -> "FilmLabels":
         points = apply_affine(invert(self.to_image), self.points_xy)
-        return FilmLabels(self.id, self.file, self.group, self.size, self.spacing_mm, points, self.states)
+        return FilmLabels(
+            self.id,
+            self.file,
+            self.group,
+            self.size,
+            self.spacing_mm,
+            points,
+            self.states,
+            self.slips,
+            self.view,
+        )
 
 
 def kept_frame(size: tuple[int, int], input_size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
@@ -89,7 +104,10 @@ def film_of_record(record: Record, schema: Schema, input_size: tuple[int, int]) 
 def labelled_film(record: Record, schema: Schema, size: tuple[int, int], input_size: tuple[int, int]) -> Film:
     """A record's film of ``size`` with all but its pixels: for films whose pixels stay on disk until asked for."""
     points, states = label_arrays(schema)
+    slips = unknown_slips(schema) if record.slips is None else record.slips
+    view = record.view
     if record.points_xy_image is not None and record.states is not None:
+        view = view or schema.view
         if np.isnan(record.points_xy_image[record.states == State.LABELLED]).any():
             raise FilmError(f"{record.image_path}: a labelled corner has no position (NaN); mark it unlabelled")
         points, states, outside = mark_outside(record.points_xy_image, record.states, size)
@@ -103,6 +121,8 @@ def labelled_film(record: Record, schema: Schema, size: tuple[int, int], input_s
         image=NO_PIXELS,
         points_xy=apply_affine(to_image, points).astype(np.float32),
         states=states,
+        slips=mask_slips(slips, states),
+        view=UNKNOWN if view is None else VIEWS.index(view),
         to_image=to_image,
         size=size,
         spacing_mm=record.spacing_mm,
@@ -120,6 +140,8 @@ class FilmLabels:
     spacing_mm: float | None
     points_xy_image: np.ndarray
     states: np.ndarray
+    slips: np.ndarray
+    view: int
 
 
 class Films(Protocol):
@@ -142,6 +164,8 @@ def identity_of(films: Sequence[Film]) -> str:
         digest.update(film.id.encode())
         # To a tenth of a shrunk pixel: another machine's rounding is no correction.
         digest.update(np.round(film.points_xy, 1).astype("<f4").tobytes() + film.states.tobytes())
+        if (film.slips != UNKNOWN).any():
+            digest.update(film.slips.tobytes())
     return f"{len(films)}:{digest.hexdigest()[:16]}"
 
 
@@ -201,39 +225,67 @@ class FilmList(FilmsOfRecords):
 class PhantomFilms:
     """Phantom films drawn when asked for; ``fresh`` draws others in every epoch.
 
-    Raises UserError for a schema that the phantom does not draw.
+    A share of ``other_view`` of them, the same ones every time, shows the same levels from the other side: of
+    those the view is known, corners and slips are not. Raises UserError for a schema that the phantom does not
+    draw, or not from another side.
     """
 
     def __init__(
-        self, schema: Schema, preset: str, seed: int, films: int, size: tuple[int, int], *, fresh: bool
+        self,
+        schema: Schema,
+        preset: str,
+        seed: int,
+        films: int,
+        size: tuple[int, int],
+        *,
+        fresh: bool,
+        other_view: float = 0.0,
     ) -> None:
         if schema.name not in ANATOMIES:
             raise UserError(
                 f"there are no phantoms of anatomy {schema.name}, only of {', '.join(ANATOMIES)}; name real films "
                 "(data.source, and films: data in every phase)"
             )
+        if other_view and schema.name not in OTHER_VIEW:
+            raise UserError(
+                f"there are no phantoms of {schema.name} from another side, only of {', '.join(OTHER_VIEW)}; "
+                "set other_view to 0"
+            )
         self.schema, self.preset, self.seed, self.size = schema, preset, seed, size
-        self.films, self.fresh = films, fresh
+        self.films, self.fresh, self.other_view = films, fresh, other_view
 
     def __len__(self) -> int:
         return self.films
 
     @property
     def identity(self) -> str:
-        return f"{self.films}:{self.schema.name}-{self.preset}-{self.seed}"
+        other = f"-{self.other_view:g}-{OTHER_VIEW[self.schema.name]}" if self.other_view else ""
+        return f"{self.films}:{self.schema.name}-{self.preset}-{self.seed}{other}"
 
     def at(self, epoch: int, index: int) -> Film:
         if self.fresh:
             index += epoch * self.films
-        drawn = draw_film(self.schema, self.preset, self.seed, index, self.size)
         name = f"phantom-{self.preset}-{self.seed}-{index}"
+        # Spread evenly: of any run of films, the share within one film.
+        if math.floor((index + 1) * self.other_view) > math.floor(index * self.other_view):
+            shown = SCHEMAS[OTHER_VIEW[self.schema.name]]
+            name = f"{name}-{shown.view}"
+        else:
+            shown = self.schema
+        drawn = draw_film(shown, self.preset, self.seed, index, self.size)
+        points, states, slips = drawn.points_xy_image, drawn.states, drawn.slips
+        if shown is not self.schema:
+            points, states = label_arrays(self.schema)
+            slips = unknown_slips(self.schema)
         return Film(
             id=name,
             file=name,
             group=name,
             image=drawn.image,
-            points_xy=drawn.points_xy_image,
-            states=drawn.states,
+            points_xy=points,
+            states=states,
+            slips=slips,
+            view=VIEWS.index(shown.view),
             to_image=np.eye(3),
             size=self.size,
             spacing_mm=drawn.spacing_mm,

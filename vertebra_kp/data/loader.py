@@ -20,18 +20,29 @@ from vertebra_kp.data.transforms import augment, place
 @dataclass(frozen=True)
 class Batch:
     """``image`` [B, 1, H, W] 0..1; ``points_xy`` [B, K, 2] and ``states`` [B, K] in its frame;
-    ``presence`` [B, L]; ``matrix`` [B, 3, 3] original film -> image; ``labels`` in original pixels.
+    ``presence`` [B, L]; ``view`` [B] and ``slips`` [B, L] int64, ``UNKNOWN`` where nobody told;
+    ``matrix`` [B, 3, 3] original film -> image; ``labels`` in original pixels.
     """
 
     image: Tensor
     points_xy: Tensor
     states: Tensor
     presence: Tensor
+    view: Tensor
+    slips: Tensor
     matrix: Tensor
     labels: list[FilmLabels]
 
     def pin_memory(self) -> "Batch":
-        tensors = (self.image, self.points_xy, self.states, self.presence, self.matrix)
+        tensors = (
+            self.image,
+            self.points_xy,
+            self.states,
+            self.presence,
+            self.view,
+            self.slips,
+            self.matrix,
+        )
         return Batch(*(tensor.pin_memory() for tensor in tensors), self.labels)
 
 
@@ -61,6 +72,8 @@ class FilmDataset(Dataset):
             torch.from_numpy(self.schema.gather(sample.points_xy)),
             torch.from_numpy(self.schema.gather(sample.states)),
             torch.from_numpy(presence_target(sample.states)),
+            torch.tensor(film.view),
+            torch.from_numpy(sample.slips.astype(np.int64)),
             torch.from_numpy(sample.matrix),
             [film.labels()],
         )
@@ -81,6 +94,8 @@ def collate(items: list[Batch]) -> Batch:
         torch.stack([item.points_xy for item in items]),
         torch.stack([item.states for item in items]),
         torch.stack([item.presence for item in items]),
+        torch.stack([item.view for item in items]),
+        torch.stack([item.slips for item in items]),
         torch.stack([item.matrix for item in items]),
         [item.labels[0] for item in items],
     )

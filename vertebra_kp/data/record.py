@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, Schema, State
+from vertebra_kp.anatomy import CORNERS, UNKNOWN, Schema, State, View
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,9 @@ class Record:
     ``points_xy_image`` ``[levels, 4, 2]`` float32, continuous coordinates of the film as displayed
     (after EXIF orientation), nan where the state is not ``LABELLED``; ``states`` ``[levels, 4]`` int8.
     Both are None for a film without labels. ``group`` is the patient or case: films of one group never
-    stand on two sides of a split. ``spacing_mm`` is the size of a pixel, None when unknown.
+    stand on two sides of a split. ``spacing_mm`` is the size of a pixel, None when unknown. ``view`` is what
+    the source says, None leaves it to the schema. ``slips`` ``[levels]`` int8 are indices of ``SLIP_CLASSES``,
+    ``UNKNOWN`` where nobody told, of each level's vertebra on the one below; None for a film without any.
     Remarks of a reader go to ``notes``.
     """
 
@@ -27,6 +29,8 @@ class Record:
     states: np.ndarray | None = None
     spacing_mm: float | None = None
     anterior_side: Literal["left", "right"] | None = None  # lateral films only
+    view: View | None = None
+    slips: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -63,12 +67,32 @@ def label_arrays(schema: Schema) -> tuple[np.ndarray, np.ndarray]:
 
 def take_levels(record: Record, old: Schema, new: Schema) -> Record:
     """The record with labels of schema ``new``, whose levels ``old`` has too."""
-    if old == new or record.points_xy_image is None or record.states is None:
+    if old == new:
         return record
     levels = [old.levels.index(level) for level in new.levels]
+    slips = None if record.slips is None else record.slips[levels]
+    if record.points_xy_image is None or record.states is None:
+        return replace(record, slips=slips)
     states = np.where(new.exists, record.states[levels], State.NONEXISTENT).astype(np.int8)
     points = np.where((states == State.LABELLED)[..., None], record.points_xy_image[levels], np.nan)
-    return replace(record, points_xy_image=points.astype(np.float32), states=states)
+    return replace(record, points_xy_image=points.astype(np.float32), states=states, slips=slips)
+
+
+def unknown_slips(schema: Schema) -> np.ndarray:
+    """``[levels]`` int8: nobody told."""
+    return np.full(schema.num_levels, UNKNOWN, dtype=np.int8)
+
+
+def mask_slips(slips: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """Slips ``[levels]``, UNKNOWN where the film (``states`` ``[levels, 4]``) does not show the step they tell of.
+
+    The step is seen between a vertebra's inferior corners and the superior ones of the next vertebra that exists.
+    """
+    outside = states == State.OUTSIDE
+    hidden = outside[:, 2:].any(axis=1)
+    existing = np.flatnonzero((states != State.NONEXISTENT).any(axis=1))
+    hidden[existing[:-1]] |= outside[existing[1:], :2].any(axis=1)
+    return np.where(hidden, UNKNOWN, slips).astype(np.int8)
 
 
 def mark_outside(

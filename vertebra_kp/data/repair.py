@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vertebra_kp.anatomy import SCHEMAS, Schema, State
+from vertebra_kp.anatomy import SCHEMAS, UNKNOWN, Schema, State
 from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record
 from vertebra_kp.errors import UserError
@@ -117,10 +117,12 @@ def _apply(record: Record, action: Action, schema: Schema) -> Record:
     if record.points_xy_image is None or record.states is None:
         raise ValueError("has no labels to repair")
     points, states = record.points_xy_image.copy(), record.states.copy()
+    slips = None if record.slips is None else record.slips.copy()
     if isinstance(action, ReorderLevels):
         if sorted(action.order) != list(range(schema.num_levels)):
             raise ValueError(f"order must hold 0..{schema.num_levels - 1} once each, got {action.order}")
         points, states = points[action.order], states[action.order]
+        slips = None if slips is None else slips[action.order]
     elif isinstance(action, ReorderCorners):
         level = _level(action.level, schema)
         if sorted(action.order) != [0, 1, 2, 3]:
@@ -130,7 +132,9 @@ def _apply(record: Record, action: Action, schema: Schema) -> Record:
         levels = slice(None) if action.level is None else _level(action.level, schema)
         points[levels] = np.nan
         states[levels] = np.where(schema.exists[levels], State.UNLABELLED, State.NONEXISTENT)
-    return replace(record, points_xy_image=points, states=states)
+        if slips is not None:
+            slips[levels] = UNKNOWN
+    return replace(record, points_xy_image=points, states=states, slips=slips)
 
 
 def _level(name: str, schema: Schema) -> int:

@@ -16,15 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import cv2
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import CORNERS, SCHEMAS, Schema, State
+from vertebra_kp.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, Schema, State, View
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     Film,
@@ -55,7 +55,8 @@ class ShardedFilm(BaseModel):
 
     ``size`` is height and width of the original film; the PNG is that film shrunk for a network of ``input_size``
     at ``kept_resolution``. ``points_xy_image`` ``[levels, 4]`` of ``[x, y]`` or null, and ``states``
-    ``[levels, 4]`` (numbers of ``State``), are the labels as in ``Record``, over the levels of ``anatomy``.
+    ``[levels, 4]`` (numbers of ``State``), are the labels as in ``Record``, over the levels of ``anatomy``; so are
+    ``view`` and ``slips``, which shards of earlier versions lack.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -71,6 +72,8 @@ class ShardedFilm(BaseModel):
     states: list[list[State]]
     spacing_mm: float | None = None
     anterior_side: Literal["left", "right"] | None = None
+    view: View | None = None
+    slips: list[Annotated[int, Field(ge=UNKNOWN, lt=len(SLIP_CLASSES))]] | None = None
 
     def record(self, shard: Path) -> Record:
         """As a record of the levels of ``anatomy``; ValueError says what does not fit."""
@@ -81,6 +84,8 @@ class ShardedFilm(BaseModel):
         for name, rows in (("points_xy_image", self.points_xy_image), ("states", self.states)):
             if [len(row) for row in rows] != [len(CORNERS)] * len(points):
                 raise ValueError(f"{self.id}: {name} must be {len(points)} x {len(CORNERS)} for {self.anatomy}")
+        if self.slips is not None and len(self.slips) != schema.num_levels:
+            raise ValueError(f"{self.id}: slips must be {schema.num_levels} for {self.anatomy}")
         states = np.where(schema.exists, self.states, State.NONEXISTENT).astype(np.int8)
         for i, j in np.argwhere(states == State.LABELLED):
             point = self.points_xy_image[i][j]
@@ -95,6 +100,8 @@ class ShardedFilm(BaseModel):
             states=states,
             spacing_mm=self.spacing_mm,
             anterior_side=self.anterior_side,
+            view=self.view,
+            slips=None if self.slips is None else np.array(self.slips, np.int8),
         )
 
 
@@ -205,6 +212,8 @@ def _members(record: Record, schema: Schema, input_size: tuple[int, int], source
         states=[[State(state) for state in level] for level in states],
         spacing_mm=record.spacing_mm,
         anterior_side=record.anterior_side,
+        view=record.view,
+        slips=None if record.slips is None else record.slips.tolist(),
     )
     _, png = cv2.imencode(".png", film.image)
     return {"png": png.tobytes(), "json": described.model_dump_json().encode()}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vertebra_kp.anatomy import FLIPPED_CORNER
+from vertebra_kp.anatomy import FLIPPED_CORNER, FLIPPED_SLIP, UNKNOWN
 from vertebra_kp.config import AugmentConfig
 from vertebra_kp.data.films import Film
-from vertebra_kp.data.record import mark_outside
+from vertebra_kp.data.record import mark_outside, mask_slips
 from vertebra_kp.geometry import (
     apply_affine,
     compose,
@@ -28,6 +28,7 @@ class Sample:
     image: np.ndarray
     points_xy: np.ndarray
     states: np.ndarray
+    slips: np.ndarray
     matrix: np.ndarray
 
 
@@ -43,17 +44,18 @@ def augment(film: Film, input_size: tuple[int, int], config: AugmentConfig, rng:
     if flipped:
         placement = compose(placement, flip_horizontal(input_size[1]))
     sample = _sample(film, placement, input_size)
-    points, states = sample.points_xy, sample.states
+    points, states, slips = sample.points_xy, sample.states, sample.slips
     if flipped:
         points, states = points[:, FLIPPED_CORNER, :], states[:, FLIPPED_CORNER]
-    return Sample(change_intensity(sample.image, config, rng), points, states, sample.matrix)
+        slips = np.where(slips == UNKNOWN, UNKNOWN, np.take(FLIPPED_SLIP, slips)).astype(np.int8)
+    return Sample(change_intensity(sample.image, config, rng), points, states, slips, sample.matrix)
 
 
 def _sample(film: Film, placement: np.ndarray, input_size: tuple[int, int]) -> Sample:
     image = warp_image(film.image, placement, input_size).astype(np.float32) / 255
     points = apply_affine(placement, film.points_xy).astype(np.float32)
     points, states, _ = mark_outside(points, film.states, input_size)
-    return Sample(image, points, states, compose(film.to_image, placement))
+    return Sample(image, points, states, mask_slips(film.slips, states), compose(film.to_image, placement))
 
 
 def random_affine(size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:

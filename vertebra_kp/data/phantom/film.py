@@ -6,15 +6,16 @@ from functools import cache
 import cv2
 import numpy as np
 
-from vertebra_kp.anatomy import FLIPPED_CORNER, Schema, State
+from vertebra_kp.anatomy import FLIPPED_CORNER, SLIPS_SEEN, Schema, State
 from vertebra_kp.data.phantom.body import add_body
 from vertebra_kp.data.phantom.canvas import Canvas
 from vertebra_kp.data.phantom.devices import add_devices
-from vertebra_kp.data.phantom.presets import PRESETS, Preset
+from vertebra_kp.data.phantom.presets import PRESETS, SLIP_FROM, Preset
 from vertebra_kp.data.phantom.radiograph import Exposure, display, expose
 from vertebra_kp.data.phantom.skeleton import add_bones
 from vertebra_kp.data.phantom.spine import Spine, draw_spine
 from vertebra_kp.data.phantom.trunk import soft_tissue
+from vertebra_kp.data.record import mask_slips, unknown_slips
 
 FIELD_ASPECT = {
     "la_lumbar": 2.0,
@@ -30,13 +31,15 @@ class PhantomFilm:
     """A film, its labels and the generator's own parameters.
 
     ``image`` ``[H, W]`` uint8, bone bright; ``points_xy_image`` ``[levels, 4, 2]`` float32, continuous
-    coordinates, nan where the state is not LABELLED; ``states`` ``[levels, 4]`` int8; ``spacing_mm`` of a
-    pixel; ``anterior_side`` "left" or "right" on lateral films, else None; ``truth`` ready for JSON.
+    coordinates, nan where the state is not LABELLED; ``states`` ``[levels, 4]`` int8; ``slips`` ``[levels]``
+    int8 of ``SLIP_CLASSES``, UNKNOWN where the film does not show the step; ``spacing_mm`` of a pixel;
+    ``anterior_side`` "left" or "right" on lateral films, else None; ``truth`` ready for JSON.
     """
 
     image: np.ndarray
     points_xy_image: np.ndarray
     states: np.ndarray
+    slips: np.ndarray
     spacing_mm: float
     anterior_side: str | None
     truth: dict
@@ -89,7 +92,8 @@ def draw_film(schema: Schema, preset: str, seed: int, index: int, size: tuple[in
         side = "right" if canvas.mirrored else "left"
     truth = {"schema": schema.name, "preset": preset, "seed": seed, "index": index, "anterior_side": side}
     truth |= {"spacing_mm": canvas.spacing_mm, **spine.truth, "levels": _level_truth(schema, spine, canvas)}
-    return PhantomFilm(image, points, states, canvas.spacing_mm, side, truth)
+    slips = mask_slips(_slips(schema, spine), states)
+    return PhantomFilm(image, points, states, slips, canvas.spacing_mm, side, truth)
 
 
 def _labelled_corners(schema: Schema, spine: Spine) -> np.ndarray:
@@ -188,6 +192,21 @@ def _labels(schema: Schema, spine: Spine, canvas: Canvas, window: Window) -> tup
     states[window.shows(points)] = State.LABELLED
     points[states != State.LABELLED] = np.nan
     return points.astype(np.float32), states
+
+
+def _slips(schema: Schema, spine: Spine) -> np.ndarray:
+    """Classes ``[levels]`` of the steps that were drawn, by the size and the sign of ``Spine.slip_fraction``.
+
+    Anterior, or image left on frontal films, is positive, and a film that is mirrored shows anterior at the right:
+    its classes stay. The lowest vertebra has no other below it.
+    """
+    slips = unknown_slips(schema)
+    normal, positive, negative = SLIPS_SEEN[schema.view]
+    for level, fraction in zip(spine.levels[:-1], spine.slip_fraction, strict=False):
+        if level in schema.levels:
+            slipped = positive if fraction > 0 else negative
+            slips[schema.levels.index(level)] = slipped if abs(fraction) >= SLIP_FROM else normal
+    return slips
 
 
 def _level_truth(schema: Schema, spine: Spine, canvas: Canvas) -> dict[str, dict | None]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 Range = tuple[float, float]  # drawn uniformly from low to high
+MOST_JITTER_SD = 2.0  # what a healthy step between neighbours is cut off at
 
 
 @dataclass(frozen=True)
@@ -133,3 +134,10 @@ PRESETS: dict[str, Preset] = {
         compression=(0.4, 0.7),
     ),
 }
+
+# A step of so much of the endplate below is labelled a slip: half-way between the largest healthy step and the
+# smallest drawn slip of all presets, so a label tells which of the two was drawn.
+SLIP_FROM = (
+    max(MOST_JITTER_SD * preset.alignment_jitter for preset in PRESETS.values())
+    + min(preset.slip_fraction[0] for preset in PRESETS.values())
+) / 2

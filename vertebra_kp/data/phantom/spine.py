@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from vertebra_kp.anatomy import LEVELS, Schema, View
-from vertebra_kp.data.phantom.presets import Preset
+from vertebra_kp.data.phantom.presets import MOST_JITTER_SD, Preset
 
 # Width of the superior and inferior endplate (AP), their depth (lateral), anterior and posterior height of
 # the body, height of the disc below; all in mm.
@@ -127,7 +127,7 @@ def draw_spine(schema: Schema, preset: Preset, rng: np.random.Generator) -> Spin
 
 def _draw_slips(preset: Preset, labelled: list[int], n: int, rng: np.random.Generator) -> np.ndarray:
     """Step of each vertebra on the one below: fraction of its superior endplate, towards image left."""
-    slip = preset.alignment_jitter * rng.standard_normal(n).clip(-2, 2)
+    slip = preset.alignment_jitter * rng.standard_normal(n).clip(-MOST_JITTER_SD, MOST_JITTER_SD)
     if rng.random() < preset.slip_probability:
         size, sign = rng.uniform(*preset.slip_fraction), rng.choice((-1, 1), p=(0.3, 0.7))
         slip[rng.choice(labelled[-3:])] = sign * size

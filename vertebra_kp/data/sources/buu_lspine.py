@@ -9,20 +9,31 @@ Applied Sciences 13 (2023). Layout::
 A CSV has no header; a row ``x1,y1,x2,y2[,label]`` is one endplate, from head to foot: L1 superior, L1
 inferior, ..., L5 inferior (10 rows), on lateral films S1 superior too (11 rows). Point 1 is at the left
 of the image, which on lateral films is anterior. The publication does not say where a pixel's centre
-is; coordinates are read as pixel indices, the first pixel (0, 0). The slip label is not read.
+is; coordinates are read as pixel indices, the first pixel (0, 0).
+
+The label is 0 for a normal endplate, 1 / 2 for a left / right laterolisthesis, 3 / 4 for an antero- /
+retrolisthesis (``anatomy.SLIP_CLASSES``). Which row of a level carries it is not documented, so it is taken as
+one of the level: the slip of that vertebra on the one below, told by its superior row, its inferior row or both.
+What S1's row says is checked and dropped, as S1 does not slip. Without the column slips are unknown. Other readers
+of the data set speak of 0 / 1 only. A lateral film cannot show a laterolisthesis nor an AP film an antero- or
+retrolisthesis: the slips of a film that says so are unknown too. (On an AP film of 0 / 1, 1 would pass for left.)
 """
 
 import csv
+import logging
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from vertebra_kp.anatomy import SCHEMAS, Schema, State
-from vertebra_kp.data.record import Record, label_arrays
+from vertebra_kp.anatomy import SCHEMAS, SLIP_CLASSES, SLIPS_SEEN, UNKNOWN, Schema, State, View
+from vertebra_kp.data.record import Record, label_arrays, unknown_slips
 from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
 from vertebra_kp.geometry import points_from_indices
+
+log = logging.getLogger(__name__)
 
 # levels that the CSV of a view holds, and so its rows: two a level, one for S1
 VIEW_LEVELS = {"AP": SCHEMAS["ap_lumbar"].levels, "LA": SCHEMAS["la_lumbar"].levels}
@@ -30,6 +41,13 @@ SUPERIOR_ONLY = "S1"
 ROW_COLUMNS = (4, 5)
 
 _NAME = re.compile(r"^(\d+)-[MF]-\d+Y\d$")
+
+
+class Endplates(NamedTuple):
+    """``ends`` [rows, 2, 2] in continuous coordinates, ``labels`` [rows] of ``SLIP_CLASSES`` or UNKNOWN."""
+
+    ends: np.ndarray
+    labels: list[int]
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
@@ -44,19 +62,41 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         raise SourceError(
             f"{root} has no folder {schema.view}; data.root of buu_lspine is the folder with AP/ and LA/"
         )
-    records, problems = [], []
+    records, problems, strange = [], list[str](), list[str]()
     for film in sorted(folder.iterdir()):
         name = _NAME.match(film.stem)
         if film.suffix.lower() != ".jpg" or not name:
             continue
         try:
             endplates = _read_endplates(film.with_suffix(".csv"), schema.view)
+            labels = _label_of_levels(endplates.labels, schema.view, film.with_suffix(".csv").name)
         except ValueError as error:
             problems.append(f"{film.name}: {error}")
             continue
-        points, states = _as_corners(endplates, schema)
-        anterior_side = "left" if schema.view == "LA" else None
-        records.append(Record(film.stem, film, name[1], points, states, anterior_side=anterior_side))
+        notes: tuple[str, ...] = ()
+        if impossible := sorted(set(labels.values()) - {UNKNOWN, *SLIPS_SEEN[schema.view]}):
+            told = ", ".join(f"{label} ({SLIP_CLASSES[label]})" for label in impossible)
+            notes, labels = (f"slips are unknown: no {schema.view} film shows label {told}",), {}
+            strange.append(f"{film.stem} {notes[0]}")
+        points, states = _as_corners(endplates.ends, schema)
+        slips = unknown_slips(schema)
+        for level in labels.keys() & set(schema.levels):
+            slips[schema.levels.index(level)] = labels[level]
+        records.append(
+            Record(
+                film.stem,
+                film,
+                name[1],
+                points,
+                states,
+                anterior_side="left" if schema.view == "LA" else None,
+                view=schema.view,
+                slips=slips,
+                notes=notes,
+            )
+        )
+    if strange:
+        log.warning("%s: %d films like %s", folder, len(strange), strange[0])
     raise_if_any(problems, folder, "restore these labels from the data set, or take the films out")
     if not records:
         raise SourceError(f"{folder} holds no film named like 0001-F-037Y0.jpg; unpack the data set there")
@@ -79,8 +119,35 @@ def _as_corners(endplates: np.ndarray, schema: Schema) -> tuple[np.ndarray, np.n
     return points, states
 
 
-def _read_endplates(path: Path, view: str) -> np.ndarray:
-    """Ends ``[rows, 2, 2]`` of the endplates, continuous coordinates; ValueError says what is wrong."""
+def _label_of_levels(labels: list[int], view: View, file: str) -> dict[str, int]:
+    """The slip label of each level but S1: that of its rows; ValueError names rows that tell different slips."""
+    found: dict[str, int] = {}
+    for number, ((level, _), label) in enumerate(zip(endplate_rows(view), labels, strict=True), start=1):
+        if level == SUPERIOR_ONLY:
+            continue
+        other = found.get(level, UNKNOWN)
+        if min(label, other) > 0 and label != other:
+            raise ValueError(
+                f"{file} rows {number - 1} and {number}: {level} has label {other} ({SLIP_CLASSES[other]}) and "
+                f"{label} ({SLIP_CLASSES[label]})"
+            )
+        found[level] = max(label, other)
+    return found
+
+
+def _read_label(cell: str) -> int:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = UNKNOWN
+    if value not in range(len(SLIP_CLASSES)):
+        known = ", ".join(f"{number} {name}" for number, name in enumerate(SLIP_CLASSES))
+        raise ValueError(f"slip label is {cell.strip()!r}, wanted one of {known}")
+    return int(value)
+
+
+def _read_endplates(path: Path, view: str) -> Endplates:
+    """Endplates of a film; ValueError says what is wrong."""
     if not path.is_file():
         raise ValueError(f"film without labels, {path.name} is missing")
     try:
@@ -90,7 +157,7 @@ def _read_endplates(path: Path, view: str) -> np.ndarray:
     wanted = len(endplate_rows(view))
     if len(rows) != wanted:
         raise ValueError(f"{path.name} has {len(rows)} rows, wanted {wanted} (one an endplate)")
-    ends = []
+    ends, labels = [], []
     for number, row in enumerate(rows, start=1):
         if len(row) not in ROW_COLUMNS:
             raise ValueError(f"{path.name} row {number} has {len(row)} columns, wanted x1,y1,x2,y2[,label]")
@@ -101,4 +168,9 @@ def _read_endplates(path: Path, view: str) -> np.ndarray:
         if not np.isfinite(values).all():
             raise ValueError(f"{path.name} row {number} holds NaN or infinity: {','.join(row[:4])}")
         ends.append(values)
-    return points_from_indices(np.reshape(ends, (wanted, 2, 2)))
+        cell = row[4] if len(row) > 4 else ""
+        try:
+            labels.append(_read_label(cell) if cell.strip() else UNKNOWN)
+        except ValueError as error:
+            raise ValueError(f"{path.name} row {number}: {error}") from error
+    return Endplates(points_from_indices(np.reshape(ends, (wanted, 2, 2))), labels)
