@@ -12,6 +12,9 @@ from typing import Literal
 import numpy as np
 
 View = Literal["AP", "LA"]
+VIEWS: tuple[View, ...] = ("AP", "LA")
+# How a vertebra stands on the one below: BUU-LSPINE's labels 0 to 4. Left and right are those of the image.
+SLIP_CLASSES = ("normal", "left", "right", "antero", "retro")
 
 LEVELS: tuple[str, ...] = (
     *(f"C{i}" for i in range(1, 8)),
