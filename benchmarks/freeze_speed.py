@@ -11,7 +11,8 @@ import torch
 
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.codec import HeatmapCodec
-from vertebra_kp.config import NetworkConfig, PhaseConfig
+from vertebra_kp.config import PhaseConfig
+from vertebra_kp.config_network import NetworkConfig
 from vertebra_kp.losses import KeypointLoss, Targets
 from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.precision import autocast

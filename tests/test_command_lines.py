@@ -125,8 +125,18 @@ def test_a_film_is_predicted_from_python_as_by_the_script(trained, tmp_path):
     drawn = film(tmp_path / "film.png")
     best = trained / "checkpoints" / "best.pt"
     out = tmp_path / "out"
-    done = run("predict", "--checkpoint", best, tmp_path / "film.png", "--out", out, "--device", "cpu")
+    done = run(
+        "predict", "--checkpoint", best, tmp_path / "film.png", "--out", out, "--device", "cpu", "--attention"
+    )
     assert done.returncode == 0, done.stderr
+    with np.load(out / "attention" / "film.png.npz") as attention:
+        layers = dict(attention)
+    cells = (64 // 32) * (64 // 32)
+    assert {name: weights.shape[1:] for name, weights in layers.items()} == {
+        f"F4_layer{layer}": (cells, cells) for layer in (1, 2, 3, 4)
+    }
+    np.testing.assert_allclose(layers["F4_layer1"].sum(axis=-1), 1, atol=1e-5)
+    assert cv2.imread(str(out / "attention" / "film.png.png")) is not None
     (by_script,) = json.loads((out / "predictions.json").read_text())["films"]
     first_corner = by_script["levels"]["L1"]["corners"]["TL"]
     predictor = vertebra_kp.load(best, "cpu")

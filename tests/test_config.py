@@ -290,7 +290,16 @@ def test_an_override_equals_writing_the_value_in_the_file(changes, write):
         ),
         (
             "network: {backbone: {projection: [64]}}",
-            "job.yaml:6: network.backbone.projection is [64]: wanted a length of at least 5",
+            "job.yaml:6: network.backbone.projection is [64]: wanted a mapping of keys to values",
+        ),
+        (
+            "network: {decoder: {channels: []}}",
+            "job.yaml:6: network.decoder.channels is []: wanted a length of at least 1",
+        ),
+        (
+            "network: {backbone: {name: resnet35}}",
+            "job.yaml:6: network.backbone.name: no backbone resnet35; take one of efficientnet_v2_s, vgg16, "
+            "vgg16_bn, resnet34, resnet50, convnext_small, or timm/NAME",
         ),
         (
             "data: {input_size: [250, 128]}",

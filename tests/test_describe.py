@@ -3,7 +3,8 @@
 import torch
 
 from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.config import Config, NetworkConfig
+from vertebra_kp.config import Config
+from vertebra_kp.config_network import NetworkConfig
 from vertebra_kp.models.describe import activation_bytes, count_macs, count_parameters, describe
 from vertebra_kp.models.network import build_network
 

@@ -68,6 +68,7 @@ def errors_are(monkeypatch, errors: list[float]) -> None:
         return {"mre_px": queue.pop(0) if len(queue) > 1 else queue[0]}
 
     monkeypatch.setattr(engine, "evaluate_films", lambda *_, **__: [])
+    monkeypatch.setattr(engine, "write_film_rows", lambda *_: None)
     monkeypatch.setattr(engine, "views_of", lambda *_, **__: [])
     monkeypatch.setattr(engine, "summary_of", summary_of)
 

@@ -12,7 +12,7 @@ ROOT = PACKAGE.name
 
 # A pattern (data.sources.*) stands for a folder: its files, which may use each other, and its __init__.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "anatomy", "geometry", "config", "config_io"),
+    ("errors", "anatomy", "geometry", "config_section", "config_network", "config", "config_io"),
     (
         "codec",
         "losses",
@@ -20,8 +20,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "metrics",
         "models.backbones",
         "models.necks",
+        "models.pyramids",
         "models.decoders",
         "models.heads",
+        "models.queries",
+        "models.initialise",
         "models.network",
         "models.describe",
         "distributed",

@@ -9,10 +9,11 @@ from tiny_job import FROZEN, make_run, thin_efficientnet, tiny_config, train_all
 from torch import Tensor, nn
 
 from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.config import BackboneConfig, NeckConfig, NetworkConfig, PhaseConfig
+from vertebra_kp.config import PhaseConfig
+from vertebra_kp.config_network import BackboneConfig, NeckConfig, NetworkConfig
 from vertebra_kp.engine import begin_phase
 from vertebra_kp.models import backbones
-from vertebra_kp.models.network import PARTS, VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.schedule import enter, parameter_groups
 
 STEPS = 20
@@ -101,7 +102,7 @@ def test_the_whole_backbone_stands_still_through_a_frozen_phase_of_the_loop(thin
     assert state.step == 4
     changed = moved(before, state.network)
     assert not {name for name in changed if name.startswith("backbone.")}
-    assert {name.split(".")[0] for name in changed} == set(PARTS[1:])
+    assert {name.split(".")[0] for name in changed} == state.network.parts.keys() - {"backbone"}
 
 
 def test_unfreezing_lets_everything_move_again(thin):
@@ -137,7 +138,7 @@ def test_in_train_mode_frozen_maps_are_deterministic_and_what_follows_is_not(sta
     network.train()
     x = network.normalise(films(1, batch=4))
     first, second = network.backbone(x), network.backbone(x)
-    same = [torch.equal(a, b) for a, b in zip(first, second, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True)]
     assert all(equal for stage, equal in zip(TAPPED_STAGES, same, strict=True) if stage <= stages)
     assert same[-1] == (stages == 6)  # 40 residual layers, half of the deepest dropped at a time
 
@@ -148,7 +149,7 @@ def test_in_train_mode_a_frozen_map_equals_that_of_eval_mode():
     x = network.normalise(films(1))
     in_train_mode = network.train().backbone(x)
     in_eval_mode = network.eval().backbone(x)
-    assert all(torch.equal(a, b) for a, b in zip(in_train_mode, in_eval_mode, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(in_train_mode.values(), in_eval_mode.values(), strict=True))
 
 
 def test_a_frozen_neck_and_head_drop_nothing_out(thin):
@@ -177,7 +178,7 @@ def test_train_and_eval_of_the_whole_network_leave_frozen_modules_in_eval_mode(t
 def test_frozen_maps_carry_no_graph_and_the_others_do(stages):
     network = new_network()
     network.freeze(stages)
-    maps = network.backbone(network.normalise(films(1)))
+    maps = list(network.backbone(network.normalise(films(1))).values())
     assert [m.requires_grad for m in maps] == [not 0 < stage <= stages for stage in TAPPED_STAGES]
     sum(m.sum() for m in [*maps, network(films(1)).heatmap_logits] if m.requires_grad).backward()
     for block, module in enumerate(network.backbone.blocks):

@@ -254,7 +254,8 @@ class BlobFinder(nn.Module):
         return SimpleNamespace(
             heatmap_logits=cells.clamp_min(1e-9).log().expand(-1, self.channels, -1, -1),
             presence_logits=torch.zeros(len(image), self.levels),
-            attention=[],
+            class_logits={},
+            attention={},
         )
 
 

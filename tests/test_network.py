@@ -9,13 +9,13 @@ from torchvision.models import efficientnet_v2_s
 
 from vertebra_kp.anatomy import SCHEMAS, State
 from vertebra_kp.codec import HeatmapCodec
-from vertebra_kp.config import BackboneConfig, DecoderConfig, NeckConfig, NetworkConfig
+from vertebra_kp.config_network import STRIDES, BackboneConfig, DecoderConfig, NeckConfig, NetworkConfig
 from vertebra_kp.losses import KeypointLoss, Targets
 from vertebra_kp.models import backbones
-from vertebra_kp.models.backbones import FEATURE_NAMES, EfficientNetV2S, WeightsError
+from vertebra_kp.models.backbones import BackboneError, WeightsError, build_backbone
 from vertebra_kp.models.decoders import UNetDecoder
 from vertebra_kp.models.heads import HeatmapHead
-from vertebra_kp.models.necks import SelfAttention, TransformerNeck, sincos_positions
+from vertebra_kp.models.necks import Neck, SelfAttention, TransformerEncoder, sincos_positions
 from vertebra_kp.models.network import VertebraNetwork, build_network
 
 LATERAL = SCHEMAS["la_lumbar"]  # 22 corners of 6 levels
@@ -68,19 +68,16 @@ def loss_of(network: VertebraNetwork, film: torch.Tensor, **weights: float) -> t
 
 def test_the_taps_of_a_512_film_have_the_channels_and_strides_of_the_table():
     with torch.device("meta"):
-        backbone = EfficientNetV2S()
+        backbone = build_backbone(BackboneConfig())
         maps = backbone(torch.zeros(1, 3, 512, 512))
-    found = {
-        name: (*feature.shape[1:], stride)
-        for name, feature, stride in zip(FEATURE_NAMES, maps, backbone.strides, strict=True)
-    }
+    found = {name: (*feature.shape[1:], backbone.strides[name]) for name, feature in maps.items()}
     assert found == {name: (channels, side, side, stride) for name, (channels, side, stride) in TAPS.items()}
-    assert backbone.channels == tuple(channels for channels, _, _ in TAPS.values())
+    assert backbone.channels == {name: channels for name, (channels, _, _) in TAPS.items()}
 
 
 def test_the_backbone_holds_every_stage_but_not_the_classifier():
     with torch.device("meta"):
-        backbone, whole = EfficientNetV2S(), efficientnet_v2_s(weights=None)
+        backbone, whole = build_backbone(BackboneConfig()), efficientnet_v2_s(weights=None)
     left_out = sum(p.numel() for part in (whole.features[7], whole.classifier) for p in part.parameters())
     expected = sum(p.numel() for p in whole.parameters()) - left_out
     assert sum(p.numel() for p in backbone.parameters()) == expected
@@ -97,7 +94,8 @@ def test_any_size_divisible_by_32_gives_maps_of_the_output_stride(thin, anatomy,
     maps = (size[0] // output_stride, size[1] // output_stride)
     assert output.heatmap_logits.shape == (3, schema.num_channels, *maps)
     assert output.presence_logits.shape == (3, schema.num_levels)
-    assert output.attention == []
+    assert output.attention == {}
+    assert output.class_logits == {}
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -122,40 +120,61 @@ def test_only_the_chosen_skips_join_and_every_subset_keeps_the_shape(thin, skips
 
 
 def test_a_skip_reaches_the_heatmaps_and_one_left_out_does_not(thin):
-    decoder = UNetDecoder(8, [4, 0, 4, 0, 0], [8, 8, 8, 8, 8], output_stride=2).eval()
-    deepest = torch.randn(1, 8, 2, 3)
-    skips = [torch.randn(1, 4, 4, 6), None, torch.randn(1, 4, 16, 24), None, None]
-    base = decoder(deepest, skips)
+    decoder = UNetDecoder({"F2": 4, "S16": 4, "F4": 8}, [8, 8, 8, 8, 8], output_stride=2).eval()
+    maps = {"F2": (4, 16, 24), "F3": (4, 8, 12), "S16": (4, 4, 6), "F4": (8, 2, 3)}
+    features = {name: torch.randn(1, *shape) for name, shape in maps.items()}
+    base = decoder(features)
     assert base.shape == (1, 8, 32, 48)
-    for i in (0, 2):
-        moved = [s if j != i else s + 1 for j, s in enumerate(skips)]
-        assert not torch.equal(decoder(deepest, moved), base)
+    for name in maps:
+        moved = decoder(features | {name: features[name] + 1})
+        assert torch.equal(moved, base) == (name == "F3")
 
 
 def test_projections_set_the_channels_of_every_map(thin):
-    widths = [8, 16, 32, 64, 96]
+    widths = dict(zip(STRIDES, [8, 16, 32, 64, 96], strict=True))
     network = network_of(backbone={"projection": widths})
     maps = network.backbone(torch.rand(2, 3, 64, 32))
-    assert [m.shape[1] for m in maps] == widths == list(network.backbone.channels)
+    assert {name: m.shape[1] for name, m in maps.items()} == widths == network.backbone.channels
     assert network(films(2, 64, 32)).heatmap_logits.shape == (2, 22, 32, 16)
 
 
 # --- neck -----------------------------------------------------------------------------------------------
 
 
-def neck_of(**changes) -> TransformerNeck:
-    torch.manual_seed(11)
+def settings_of(**changes) -> NeckConfig:
     settings = {"depth": 3, "width": 32, "heads": 4, "mlp_ratio": 2.0, "dropout": 0.1, "positions": "sincos"}
-    return TransformerNeck(20, **(settings | changes))
+    return NeckConfig(**(settings | changes))
+
+
+def neck_of(**changes) -> TransformerEncoder:
+    torch.manual_seed(11)
+    return TransformerEncoder(20, settings_of(**changes))
 
 
 def test_a_neck_of_depth_0_is_the_identity_and_has_no_parameters():
-    neck, f4 = neck_of(depth=0), torch.randn(2, 20, 3, 5)
-    encoded, attention = neck(f4, return_weights=True)
-    assert encoded is f4
-    assert attention == []
-    assert neck.out_channels == 20
+    neck, features = Neck({"F3": 8, "F4": 20}, settings_of(depth=0)), {"F4": torch.randn(2, 20, 3, 5)}
+    encoded, attention = neck(features, return_weights=True)
+    assert encoded["F4"] is features["F4"]
+    assert attention == {}
+    assert neck.channels == {"F3": 8, "F4": 20}
     assert list(neck.parameters()) == []
+
+
+def test_a_neck_encodes_the_maps_it_is_told_and_leaves_the_others():
+    neck = Neck({"F3": 8, "S16": 12, "F4": 20}, settings_of(levels=["S16", "F4"])).eval()
+    features = {"F3": torch.randn(1, 8, 8, 4), "S16": torch.randn(1, 12, 4, 2), "F4": torch.randn(1, 20, 2, 1)}
+    encoded, attention = neck(features, return_weights=True)
+    assert {name: m.shape[1] for name, m in encoded.items()} == neck.channels == {"F3": 8, "S16": 32, "F4": 32}
+    assert encoded["F3"] is features["F3"]
+    assert {name: [w.shape for w in layers] for name, layers in attention.items()} == {
+        "S16": [(1, 4, 8, 8)] * 3,
+        "F4": [(1, 4, 2, 2)] * 3,
+    }
+
+
+def test_a_neck_on_a_map_that_the_decoder_does_not_read_is_refused():
+    with pytest.raises(BackboneError, match=r"neck.levels: the backbone has no map F1, only \['F3', 'F4'\]"):
+        Neck({"F3": 8, "F4": 20}, settings_of(levels=["F1"]))
 
 
 def test_attention_weights_come_from_every_layer_and_head_and_their_rows_sum_to_1():
@@ -240,7 +259,7 @@ def test_a_gradient_reaches_every_parameter_under_every_weight_of_the_loss(thin,
 
 
 @pytest.mark.parametrize("output_stride", [1, 2, 4])
-@pytest.mark.parametrize("projection", [None, [8, 8, 16, 16, 24]], ids=["plain", "projected"])
+@pytest.mark.parametrize("projection", [None, {"F1": 8, "F3": 16, "F4": 24}], ids=["plain", "projected"])
 @pytest.mark.parametrize("skips", SKIP_SUBSETS, ids="+".join)
 def test_a_gradient_reaches_every_parameter_of_every_shape(thin, skips, projection, output_stride):
     network = network_of(
@@ -292,9 +311,9 @@ def test_a_grey_film_is_normalised_as_three_equal_channels_of_imagenet(thin):
 def test_the_heatmap_head_computes_in_float32_under_mixed_precision():
     head, decoded = HeatmapHead(16, 5), torch.randn(1, 16, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = head(decoded.bfloat16())
+        logits = head(decoded.bfloat16(), decoded)
     assert logits.dtype == torch.float32
-    assert torch.equal(logits, head(decoded.bfloat16().float()))
+    assert torch.equal(logits, head(decoded.bfloat16().float(), decoded))
 
 
 def test_a_local_file_gives_the_features_of_torchvisions_own_network(tmp_path):
@@ -308,7 +327,7 @@ def test_a_local_file_gives_the_features_of_torchvisions_own_network(tmp_path):
     network = network_of(backbone={"weights": tmp_path / "weights.pth"}).eval()
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        maps = dict(zip(FEATURE_NAMES, network.backbone(x), strict=True))
+        maps = network.backbone(x)
         for name, stage in {"F1": 1, "F2": 2, "F3": 3, "S16": 5, "F4": 6}.items():
             assert torch.equal(maps[name], original.features[: stage + 1](x)), name
 
@@ -346,8 +365,8 @@ def test_imagenet_weights_that_cannot_be_fetched_name_both_ways_out(monkeypatch)
     def unreachable(**_):
         raise OSError("name resolution failed")
 
-    offline = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(get_state_dict=unreachable))
-    monkeypatch.setattr(backbones, "EfficientNet_V2_S_Weights", offline)
+    offline = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=unreachable))
+    monkeypatch.setattr(backbones, "get_model_weights", lambda name: offline)
     with pytest.raises(WeightsError, match="name resolution failed") as caught:
         network_of(backbone={"weights": "imagenet"})
     assert "network.backbone.weights=FILE" in str(caught.value)

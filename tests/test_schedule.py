@@ -8,7 +8,8 @@ from tiny_job import thin_efficientnet
 
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.checkpoint import moments_by_name
-from vertebra_kp.config import BackboneConfig, Config, NeckConfig, NetworkConfig, PhaseConfig, TrainConfig
+from vertebra_kp.config import Config, PhaseConfig, TrainConfig
+from vertebra_kp.config_network import STRIDES, BackboneConfig, NeckConfig, NetworkConfig
 from vertebra_kp.distributed import Group
 from vertebra_kp.models import backbones
 from vertebra_kp.models.network import VertebraNetwork, build_network
@@ -23,7 +24,7 @@ PROJECTION = (8, 8, 16, 16, 24)
 def network(monkeypatch) -> VertebraNetwork:
     monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
     config = NetworkConfig(
-        backbone=BackboneConfig(projection=list(PROJECTION)),
+        backbone=BackboneConfig(projection=dict(zip(STRIDES, PROJECTION, strict=True))),
         neck=NeckConfig(depth=2, width=32, heads=4, positions="learned"),
     )
     return build_network(config, LATERAL)
@@ -131,7 +132,7 @@ def test_norms_biases_and_positions_are_not_decayed_and_all_else_is(network):
     norms = (torch.nn.BatchNorm2d, torch.nn.LayerNorm)
     undecayed = {id(p) for module in network.modules() if isinstance(module, norms) for p in module.parameters()}
     undecayed |= {id(p) for name, p in network.named_parameters() if name.endswith("bias")}
-    undecayed.add(id(network.neck.positions))
+    undecayed.add(id(network.neck.encoders["F4"].positions))
     for group in parameter_groups(network, PhaseConfig(name="phase", epochs=1), 0.03):
         for parameter in group["params"]:
             assert group["weight_decay"] == (0 if id(parameter) in undecayed else 0.03), group["name"]

@@ -257,8 +257,8 @@ def test_buu_slips_that_a_view_cannot_show_are_unknown_and_said_so(tmp_path, cap
 @pytest.mark.parametrize(
     ("labels", "fault"),
     [
-        ([0, 0, 3, 4], "rows 3 and 4: L2 has label 3 (anterolisthesis) and 4 (retrolisthesis)"),
-        ([0, 5], "row 2: slip label is '5', wanted one of 0 normal, 1 left laterolisthesis"),
+        ([0, 0, 3, 4], "rows 3 and 4: L2 has label 3 (antero) and 4 (retro)"),
+        ([0, 5], "row 2: slip label is '5', wanted one of 0 normal, 1 left"),
         ([-1], "row 1: slip label is '-1'"),
         ([0, 0, "nan"], "row 3: slip label is 'nan'"),
         ([0.5], "row 1: slip label is '0.5'"),

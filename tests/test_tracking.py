@@ -30,7 +30,7 @@ def a_view() -> FilmView:
     points = rng.uniform(10, 50, (6, 4, 2))
     points[~SCHEMA.exists] = np.nan
     return FilmView(
-        "film", np.zeros((64, 64), np.uint8), None, points, np.ones(6), None, 1.0, [rng.random((2, 4, 4))]
+        "film", np.zeros((64, 64), np.uint8), None, points, np.ones(6), None, 1.0, {"F4": [rng.random((2, 4, 4))]}
     )
 
 
@@ -61,7 +61,7 @@ def test_curves_and_pictures_can_be_read_back(tmp_path):
     assert set(events.Tags()["images"]) == {
         "films/heatmaps",
         "films/worst",
-        "attention/last_layer",
+        "attention/F4_last_layer",
         "error/per_level",
     }
     assert "val/mre_mm" not in events.Tags()["scalars"]  # not measurable: no curve

@@ -47,7 +47,7 @@ def view_of(schema=LATERAL, size=SIZE, *, heads=8) -> FilmView:
         presence=np.full(schema.num_levels, 0.9),
         true_points_xy=points,
         error_px=2.83,
-        attention=[rng.random((heads, tokens, tokens), dtype=np.float32)],
+        attention={"F4": [rng.random((heads, tokens, tokens), dtype=np.float32)]},
     )
 
 
@@ -183,7 +183,7 @@ def test_attention_shines_where_the_query_looks():
     rows, columns = SIZE[0] // 32, SIZE[1] // 32
     at = np.zeros((1, rows * columns, rows * columns), np.float32)
     at[:, :, 6 * columns + 0] = 1.0  # every query looks at row 6, first column
-    panel = attention_panel(replace(view, attention=[at]), LATERAL).astype(int)
+    panel = attention_panel(replace(view, attention={"F4": [at]}), LATERAL).astype(int)
     # Yellow ink (the top of the colour map; neither text nor frame, which are grey) lies in one place per map.
     yellow = panel[..., 0] - panel[..., 2] > 60
     cell = panel.shape[1] // 2  # two columns: the mean, and the only head
@@ -194,14 +194,14 @@ def test_attention_shines_where_the_query_looks():
 
 
 def test_attention_of_another_size_is_named_in_the_error():
-    view = replace(view_of(), attention=[np.zeros((8, 7, 7))])
+    view = replace(view_of(), attention={"F4": [np.zeros((8, 7, 7))]})
     with pytest.raises(ValueError, match=r"must be \[heads, 32, 32\] .* got \[8, 7, 7\]"):
         attention_panel(view, LATERAL)
 
 
 def test_attention_of_a_network_without_neck_is_refused():
     with pytest.raises(ValueError, match="depth >= 1"):
-        attention_panel(replace(view_of(), attention=[]), LATERAL)
+        attention_panel(replace(view_of(), attention={}), LATERAL)
 
 
 def test_error_bars_grow_with_the_error_and_a_missing_level_has_none():

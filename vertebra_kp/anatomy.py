@@ -13,6 +13,11 @@ import numpy as np
 
 View = Literal["AP", "LA"]
 VIEWS: tuple[View, ...] = ("AP", "LA")
+# How a vertebra stands on the one below: BUU-LSPINE's labels 0 to 4. Left and right are those of the image.
+SLIP_CLASSES = ("normal", "left", "right", "antero", "retro")
+SLIPS_SEEN: dict[View, tuple[int, ...]] = {"AP": (0, 1, 2), "LA": (0, 3, 4)}
+FLIPPED_SLIP: tuple[int, ...] = (0, 2, 1, 3, 4)  # left <-> right
+UNKNOWN = -1  # view or slip that nobody told; masked from loss and metrics
 
 LEVELS: tuple[str, ...] = (
     *(f"C{i}" for i in range(1, 8)),
@@ -22,19 +27,6 @@ LEVELS: tuple[str, ...] = (
 )
 CORNERS: tuple[str, ...] = ("TL", "TR", "BL", "BR")
 FLIPPED_CORNER: tuple[int, ...] = (1, 0, 3, 2)  # TL <-> TR, BL <-> BR
-
-# Slip of a vertebra on the one below; numbers are those of BUU-LSPINE (Klinwichit et al., Applied Sciences 13,
-# 2023). Left and right are sides of the image, as those of the corners are.
-SLIP_CLASSES: tuple[str, ...] = (
-    "normal",
-    "left laterolisthesis",
-    "right laterolisthesis",
-    "anterolisthesis",
-    "retrolisthesis",
-)
-SLIPS_SEEN: dict[View, tuple[int, ...]] = {"AP": (0, 1, 2), "LA": (0, 3, 4)}
-FLIPPED_SLIP: tuple[int, ...] = (0, 2, 1, 3, 4)
-UNKNOWN = -1  # view or slip that nobody told; masked from loss and metrics
 
 
 class State(IntEnum):

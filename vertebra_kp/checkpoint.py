@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vertebra_kp.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 
 Moments = dict[str, dict[str, Tensor]]  # the optimiser's state by parameter name
 

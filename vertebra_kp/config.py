@@ -6,20 +6,13 @@ Reading files, ``base:`` composition and ``--set`` live in ``config_io.py``.
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from vertebra_kp.anatomy import OTHER_VIEW, SCHEMAS, Schema
+from vertebra_kp.config_network import NetworkConfig
+from vertebra_kp.config_section import Count, Fraction, NonNegative, Positive, Section
 
 STRIDE = 32  # of the deepest feature map: input sizes are multiples of it
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class PhantomConfig(Section):
@@ -171,58 +164,6 @@ class CodecConfig(Section):
     """DARK: blur the map by sigma first; averages noise, costs a convolution."""
 
 
-class BackboneConfig(Section):
-    name: Literal["efficientnet_v2_s"] = "efficientnet_v2_s"
-    weights: Literal["none", "imagenet"] | Path = "none"
-    """``imagenet`` asks torchvision; a path names a local state dict of torchvision's network."""
-    stochastic_depth: Fraction = 0.1
-    projection: Annotated[list[int], Field(min_length=5, max_length=5)] | None = None
-    """Channels of optional 1x1 projections of F1, F2, F3, S16, F4."""
-
-
-class NeckConfig(Section):
-    """Transformer encoder on F4; depth 0 leaves F4 as it is."""
-
-    depth: Annotated[int, Field(ge=0, le=24)] = 4
-    width: Annotated[int, Field(ge=4)] = 256
-    heads: Annotated[int, Field(ge=1)] = 8
-    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    positions: Literal["sincos", "learned"] = "sincos"
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if self.width % self.heads or self.width % 4:
-            raise ValueError(
-                f"width must be divisible by heads and by 4, got width {self.width}, heads {self.heads}"
-            )
-        return self
-
-
-class DecoderConfig(Section):
-    skips: list[Literal["F1", "F2", "F3", "S16"]] = ["F1", "F2", "F3", "S16"]
-    """Encoder maps that are concatenated on the way up."""
-    channels: Annotated[list[int], Field(min_length=1)] = [256, 128, 64, 32, 32]
-    """Width of the decoder at strides 16, 8, 4, 2, 1; what lies past ``output_stride`` is not built."""
-    output_stride: Literal[1, 2, 4] = 2
-
-    @model_validator(mode="after")
-    def _enough_channels(self) -> Self:
-        needed = {4: 3, 2: 4, 1: 5}[self.output_stride]
-        if len(self.channels) < needed:
-            raise ValueError(
-                f"channels has {len(self.channels)} numbers, output_stride {self.output_stride} needs {needed}"
-            )
-        return self
-
-
-class NetworkConfig(Section):
-    backbone: BackboneConfig = BackboneConfig()
-    neck: NeckConfig = NeckConfig()
-    decoder: DecoderConfig = DecoderConfig()
-    presence_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-
-
 class LossConfig(Section):
     heatmap: Literal["cross_entropy", "mse", "adaptive_wing"] = "cross_entropy"
     coordinate_weight: NonNegative = 0.0
@@ -247,9 +188,10 @@ class PhaseConfig(Section):
     films: Literal["data", "phantom"] = "data"
     """``phantom`` trains this phase on drawn films of ``data.phantom``'s preset and seed, new ones in every epoch
     and as many as the data set has; validation stays on the data set."""
-    freeze_stages: Annotated[int, Field(ge=0, le=6)] = 0
-    """0 freezes nothing, n the backbone's stem and first n stages."""
-    freeze: list[Literal["neck", "decoder", "heatmap_head", "presence_head"]] = []
+    freeze_stages: int | list[str] = 0
+    """0 freezes nothing, n the backbone's stem and first n stages, -n all but the last n; or stages by name or
+    range, such as [stem, stage2..stage4] (``train.py --describe`` lists them)."""
+    freeze: list[Literal["neck", "decoder", "heatmap_head", "presence_head", "classification_head"]] = []
     lr: Positive = 1e-3
     backbone_lr: Positive | None = None
     """None: the same as ``lr``."""
@@ -261,12 +203,6 @@ class PhaseConfig(Section):
     geometry: Fraction = 1.0
     """Strength of the geometric augmentation in this phase, as a fraction of ``augment``'s. A weak one at the
     end lets the network learn where films usually show which level."""
-
-    @model_validator(mode="after")
-    def _something_learns(self) -> Self:
-        if self.freeze_stages == 6 and len(set(self.freeze)) == 4:
-            raise ValueError("freeze names all parts and freeze_stages is 6: nothing would learn; free something")
-        return self
 
 
 class TrainConfig(Section):

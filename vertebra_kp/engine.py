@@ -327,7 +327,7 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
 
 
 def final_report(run: Run, state: RunState) -> dict[str, Any]:
-    """The best checkpoint on all validation films, with intervals; written to ``metrics.json`` and ``films.csv``."""
+    """The best checkpoint on all validation films, with intervals, kept in ``metrics.json`` and ``films.csv``."""
     config, schema = run.config, run.config.data.keypoint_schema
     best: Checkpoint = load_checkpoint(run.folder.best)
     state.network.load_state_dict(best.weights)

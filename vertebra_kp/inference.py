@@ -18,7 +18,8 @@ from vertebra_kp.models.network import VertebraNetwork
 class Prediction:
     """One film. ``points_xy_image`` [levels, 4, 2] and ``covariances`` [levels, 4, 2, 2] in px of the original
     film, ``scores`` [levels, 4] in 0..1 (nan where the schema has no corner), ``presence`` [levels] in 0..1.
-    ``points_xy`` is in the network's frame; ``heatmaps`` and ``attention`` only when asked for.
+    ``points_xy`` is in the network's frame. Only when asked for: ``image`` [H, W] uint8 as the network saw it,
+    ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per layer.
     """
 
     points_xy_image: np.ndarray
@@ -26,8 +27,9 @@ class Prediction:
     scores: np.ndarray
     presence: np.ndarray
     points_xy: np.ndarray
+    image: np.ndarray | None = None
     heatmaps: np.ndarray | None = None
-    attention: list[np.ndarray] | None = None
+    attention: dict[str, list[np.ndarray]] | None = None
 
 
 def codec_of(config: Config) -> HeatmapCodec:
@@ -53,7 +55,7 @@ def predict_batch(
     points, scores, covariances = (_numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance))
     presence = _numpy(output.presence_logits.float().sigmoid())
     maps = _numpy(heatmaps) if with_maps else None
-    attention = [_numpy(weights.float()) for weights in output.attention]
+    attention = {name: [_numpy(w.float()) for w in layers] for name, layers in output.attention.items()}
     predictions = []
     for i, matrix in enumerate(batch.matrix.numpy()):
         back = invert(matrix)
@@ -65,8 +67,11 @@ def predict_batch(
                 schema.scatter(scores[i]),
                 presence[i],
                 schema.scatter(points[i]),
-                None if maps is None else maps[i],
-                [weights[i] for weights in attention] if with_maps else None,
+                image=(batch.image[i, 0].numpy() * 255).round().astype(np.uint8) if with_maps else None,
+                heatmaps=None if maps is None else maps[i],
+                attention={name: [w[i] for w in layers] for name, layers in attention.items()}
+                if with_maps
+                else None,
             )
         )
     return predictions

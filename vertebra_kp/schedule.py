@@ -95,6 +95,23 @@ def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay:
     return list(groups.values())
 
 
+def check_phases(network: VertebraNetwork, phases: list[PhaseConfig]) -> None:
+    """Raises UserError, before the first step, for a phase that freezes what is not there, or everything."""
+    for phase in phases:
+        try:
+            frozen = network.backbone.select(phase.freeze_stages)
+        except UserError as error:
+            raise UserError(f"train.phases, {phase.name}: {error}") from error
+        if unknown := set(phase.freeze) - network.parts.keys():
+            raise UserError(
+                f"train.phases, {phase.name}: freeze names {sorted(unknown)[0]}, which the network lacks"
+            )
+        if len(frozen) == len(network.backbone.blocks) and len(phase.freeze) == len(network.parts) - 1:
+            raise UserError(
+                f"train.phases, {phase.name}: everything is frozen, nothing would learn; free something"
+            )
+
+
 def enter(network: VertebraNetwork, phase: PhaseConfig) -> None:
     """Freeze what the phase says, and nothing else."""
     network.freeze(phase.freeze_stages, frozenset(phase.freeze))

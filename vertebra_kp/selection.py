@@ -5,7 +5,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vertebra_kp.anatomy import Schema
@@ -72,7 +71,7 @@ def views_of(
 def _view(batch: Batch, i: int, prediction: Any, schema: Schema, error_px: float | None) -> FilmView:
     return FilmView(
         title=batch.labels[i].id,
-        film=(batch.image[i, 0].numpy() * 255).round().astype(np.uint8),
+        film=prediction.image,
         heatmaps=prediction.heatmaps,
         points_xy=prediction.points_xy,
         presence=prediction.presence,

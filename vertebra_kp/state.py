@@ -22,7 +22,7 @@ from vertebra_kp.distributed import Group
 from vertebra_kp.errors import UserError
 from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.precision import autocast_dtype
-from vertebra_kp.schedule import Phase, parameter_groups
+from vertebra_kp.schedule import Phase, check_phases, parameter_groups
 
 
 @dataclass
@@ -59,6 +59,7 @@ def start_state(
     """The state before the first step: the same weights on every rank, other random numbers."""
     torch.manual_seed(config.train.seed)
     network = build_network(config.network, schema, load_weights=load_weights)
+    check_phases(network, config.train.phases)
     network = network.to(group.device, memory_format=torch.channels_last)
     average = None
     if config.train.ema_decay:

@@ -109,8 +109,8 @@ class Tracker:
             if films:
                 panels = [film_panel(view, schema) for view in films]
                 self._image(tag, film_grid(panels, GRID_COLUMNS), step)
-        if views and views[0].attention:
-            self._image("attention/last_layer", attention_panel(views[0], schema), step)
+        for name in (views[0].attention or {}) if views else ():
+            self._image(f"attention/{name}_last_layer", attention_panel(views[0], schema, name), step)
         errors = {level: figures["mre_px"] for level, figures in summary["per_level"].items()}
         self._image("error/per_level", plot_error_per_level(errors, f"error per level, step {step}"), step)
         self._writer.flush()

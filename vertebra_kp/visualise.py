@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vertebra_kp.anatomy import CORNERS, Schema
+from vertebra_kp.config_network import STRIDES
 from vertebra_kp.geometry import apply_affine, points_to_indices, scale
 
 Colour = tuple[int, int, int]
@@ -42,7 +43,7 @@ class FilmView:
     ``film`` ``[H, W]`` uint8; ``heatmaps`` ``[K, h, w]`` of any scale, or None; ``points_xy`` and
     ``true_points_xy`` ``[levels, 4, 2]`` (nan where there is no corner or label); ``presence`` ``[levels]``
     probabilities; ``error_px`` the film's mean radial error in pixels of the original image; ``attention``
-    one ``[heads, N, N]`` per layer, N = (H / 32) * (W / 32), rows are queries.
+    by the neck's map one ``[heads, N, N]`` per layer, N = (H / stride) * (W / stride), rows are queries.
     """
 
     title: str
@@ -52,7 +53,7 @@ class FilmView:
     presence: np.ndarray
     true_points_xy: np.ndarray | None
     error_px: float | None
-    attention: list[np.ndarray] | None
+    attention: dict[str, list[np.ndarray]] | None
 
 
 def draw_vertebrae(
@@ -149,17 +150,17 @@ def film_grid(panels: list[np.ndarray], columns: int) -> np.ndarray:
     return grid
 
 
-def attention_panel(view: FilmView, schema: Schema) -> np.ndarray:
-    """Where the neck's last layer looks from the centres of a few vertebrae: mean over heads, and some heads.
+def attention_panel(view: FilmView, schema: Schema, name: str = "F4") -> np.ndarray:
+    """Where the last layer on map ``name`` looks from the centres of a few vertebrae: mean over heads, some heads.
 
     One row per query position (framed), each map scaled to its own peak. Raises ValueError when the view has
     no attention or none of its size.
     """
     if not view.attention:
         raise ValueError(f"film {view.title}: attention is {view.attention}; ask a neck of depth >= 1 for it")
-    heads = view.attention[-1]
+    heads = view.attention[name][-1]
     H, W = view.film.shape
-    rows, columns = H // 32, W // 32  # the stride of F4, on which the neck works
+    rows, columns = H // STRIDES[name], W // STRIDES[name]
     if heads.shape[1:] != (rows * columns, rows * columns):
         raise ValueError(
             f"film {view.title}: attention must be [heads, {rows * columns}, {rows * columns}] for a film of "
@@ -170,13 +171,13 @@ def attention_panel(view: FilmView, schema: Schema) -> np.ndarray:
     maps += [(f"head {head + 1}", heads[head]) for head in _spread(np.arange(len(heads)), ATTENTION_HEADS)]
     cells = []
     for level, row, column in _query_cells(view, schema, rows, columns):
-        for name, attention in maps:
+        for title, attention in maps:
             seen = attention[row * columns + column].reshape(rows, columns)
             picture = _overlay_attention(film, seen, (row, column))
-            cells.append(_with_heading(picture, [[(f"{level}, {name}", TEXT_COLOUR)]]))
+            cells.append(_with_heading(picture, [[(f"{level}, {title}", TEXT_COLOUR)]]))
     return _with_heading(
         film_grid(cells, len(maps)),
-        [[(f"{view.title}: attention of layer {len(view.attention)}", TEXT_COLOUR)]],
+        [[(f"{view.title}: attention on {name}, layer {len(view.attention[name])}", TEXT_COLOUR)]],
     )
 
 

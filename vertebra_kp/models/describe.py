@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vertebra_kp.config import Config
-from vertebra_kp.models.backbones import FEATURE_NAMES
-from vertebra_kp.models.network import PARTS, VertebraNetwork, build_network
+from vertebra_kp.config_network import STRIDES
+from vertebra_kp.models.network import VertebraNetwork, build_network
 
 COLAB_GPU_GIB = 15.0
 BATCHES = (4, 8, 16, 32)
@@ -68,19 +68,23 @@ def describe(config: Config) -> str:
         "",
     ]
     lines.append(f"{'map':<10}{'channels':>9}{'height x width':>17}{'stride':>8}")
-    for name, feature, stride in zip(FEATURE_NAMES, features, network.backbone.strides, strict=True):
+    for name, feature in features.items():
         _, C, h, w = feature.shape
-        lines.append(f"{name:<10}{C:>9}{f'{h} x {w}':>17}{stride:>8}")
+        lines.append(f"{name:<10}{C:>9}{f'{h} x {w}':>17}{STRIDES[name]:>8}")
     _, K, h, w = output.heatmap_logits.shape
     lines.append(f"{'heatmaps':<10}{K:>9}{f'{h} x {w}':>17}{network.output_stride:>8}")
-    lines += ["", "backbone stages (freeze_stages: n freezes the stem and stages 1..n)"]
-    for i, block in enumerate(network.backbone.blocks):
-        name = f"stage {i}" if i else "stem"
-        lines.append(f"  {name:<18}{count_parameters(block) / 1e6:>8.2f} M parameters")
+    lines += ["", "backbone stages (freeze_stages: n freezes the stem and stages 1..n, or names them)"]
+    x = torch.zeros(1, 3, *size, device="meta")
+    for name, block in zip(network.backbone.stage_names, network.backbone.blocks, strict=True):
+        x = block(x)
+        shapes = ", ".join(
+            f"{m.shape[1]} x {m.shape[2]} x {m.shape[3]}" for m in (x if isinstance(x, list) else [x])
+        )
+        lines.append(f"  {name:<22}{count_parameters(block) / 1e6:>8.2f} M parameters   {shapes}")
     lines += ["", "parts"]
-    for part in PARTS:
-        lines.append(f"  {part:<18}{count_parameters(getattr(network, part)) / 1e6:>8.2f} M parameters")
-    lines.append(f"  {'all':<18}{count_parameters(network) / 1e6:>8.2f} M parameters")
+    for name, part in network.parts.items():
+        lines.append(f"  {name:<22}{count_parameters(part) / 1e6:>8.2f} M parameters")
+    lines.append(f"  {'all':<22}{count_parameters(network) / 1e6:>8.2f} M parameters")
     lines.append(f"  {count_macs(network, size) / 1e9:.2f} G multiply-accumulates a film")
     return "\n".join([*lines, "", *_memory_table(network, size)])
 

@@ -1,7 +1,11 @@
-"""What is read off the features: one heatmap per corner, and whether each vertebra is there."""
+"""What is read off the features: a heatmap per corner, whether each vertebra is there, what the film shows."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vertebra_kp.anatomy import SLIP_CLASSES, VIEWS, Schema
+from vertebra_kp.config_network import ClassificationConfig
 
 
 class HeatmapHead(nn.Module):
@@ -11,11 +15,14 @@ class HeatmapHead(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, num_corners, 1)
 
-    def forward(self, decoded: Tensor) -> Tensor:
-        # In float32 under mixed precision too: bf16 logits are coarse enough to move a sub-pixel peak.
-        device_type = "cpu" if decoded.is_meta else decoded.device.type  # autocast knows no meta device
-        with torch.autocast(device_type, enabled=False):
+    def forward(self, decoded: Tensor, encoded: Tensor) -> Tensor:
+        with without_autocast(decoded):
             return self.conv(decoded.float())
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    """Float32 under mixed precision too: bf16 logits are coarse enough to move a sub-pixel peak."""
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)  # autocast knows no meta device
 
 
 class PresenceHead(nn.Module):
@@ -28,3 +35,24 @@ class PresenceHead(nn.Module):
 
     def forward(self, encoded: Tensor) -> Tensor:
         return self.linear(self.dropout(encoded.mean(dim=(-2, -1))))
+
+
+class ClassificationHead(nn.Module):
+    """Encoded F4 ``[B, C, h, w]`` to logits by target: ``view`` ``[B, 2]``, ``slip`` ``[B, L, 5]``."""
+
+    def __init__(self, in_channels: int, schema: Schema, config: ClassificationConfig) -> None:
+        super().__init__()
+        self.pooling = config.pooling
+        width = config.hidden or in_channels
+        hidden = [nn.Linear(in_channels, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+        self.hidden = nn.Sequential(*hidden) if config.hidden else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.shapes = {"view": (len(VIEWS),), "slip": (schema.num_levels, len(SLIP_CLASSES))}
+        self.linears = nn.ModuleDict(
+            {target: nn.Linear(width, torch.Size(self.shapes[target]).numel()) for target in config.targets}
+        )
+
+    def forward(self, encoded: Tensor) -> dict[str, Tensor]:
+        pooled = F.adaptive_max_pool2d(encoded, 1) if self.pooling == "max" else F.adaptive_avg_pool2d(encoded, 1)
+        x = self.dropout(self.hidden(pooled.flatten(1)))
+        return {target: linear(x).unflatten(1, self.shapes[target]) for target, linear in self.linears.items()}

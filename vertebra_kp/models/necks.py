@@ -1,14 +1,16 @@
-"""Transformer encoder on the deepest feature map: every position of the film sees every other.
+"""Transformer encoder on the deepest feature map, or on more: every position of the film sees every other.
 
 Vaswani et al., NeurIPS 2017, in the pre-norm form; positions in 2-D.
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vertebra_kp.config_network import NeckConfig
+from vertebra_kp.models.backbones import BackboneError
 
 LEARNED_GRID = (16, 16)  # of a 512 x 512 film at stride 32; resized to other sizes
 SINCOS_TEMPERATURE = 10_000.0  # Vaswani et al., section 3.5
@@ -51,35 +53,24 @@ class EncoderLayer(nn.Module):
         return tokens + self.dropout(self.mlp(self.mlp_norm(tokens))), weights
 
 
-class TransformerNeck(nn.Module):
-    """1x1 projection of F4 to ``width``, positions, ``depth`` layers, norm. Depth 0 is the identity."""
+class TransformerEncoder(nn.Module):
+    """1x1 projection of a map to ``width``, positions, ``depth`` layers, norm."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        *,
-        depth: int,
-        width: int,
-        heads: int,
-        mlp_ratio: float,
-        dropout: float,
-        positions: Literal["sincos", "learned"],
-    ) -> None:
+    def __init__(self, in_channels: int, config: NeckConfig) -> None:
         super().__init__()
-        self.out_channels = width if depth else in_channels
-        self.layers = nn.ModuleList(EncoderLayer(width, heads, mlp_ratio, dropout) for _ in range(depth))
-        if depth:
-            self.project = nn.Conv2d(in_channels, width, 1)
-            self.norm = nn.LayerNorm(width)
-            self.positions = None
-            if positions == "learned":
-                self.positions = nn.Parameter(torch.randn(1, width, *LEARNED_GRID) * 0.02)
+        width = config.width
+        self.project = nn.Conv2d(in_channels, width, 1)
+        self.positions = None
+        if config.positions == "learned":
+            self.positions = nn.Parameter(torch.randn(1, width, *LEARNED_GRID) * 0.02)
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, config.heads, config.mlp_ratio, config.dropout) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(width)
 
-    def forward(self, f4: Tensor, return_weights: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """F4 ``[B, C, h, w]`` to the encoded map ``[B, width, h, w]``, and weights per layer if asked for."""
-        if not self.layers:
-            return f4, []
-        x = self.project(f4)
+    def forward(self, feature: Tensor, return_weights: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """Map ``[B, C, h, w]`` to the encoded ``[B, width, h, w]``, and weights per layer if asked for."""
+        x = self.project(feature)
         B, C, h, w = x.shape
         tokens = (x + self._position_map(C, h, w, x.device).to(x.dtype)).flatten(2).transpose(1, 2)
         all_weights = []
@@ -93,6 +84,32 @@ class TransformerNeck(nn.Module):
         if self.positions is None:
             return sincos_positions(channels, h, w, device)
         return F.interpolate(self.positions, size=(h, w), mode="bicubic", align_corners=False)
+
+
+class Neck(nn.Module):
+    """An encoder of its own for every map that ``config.levels`` names; depth 0 has none and changes nothing."""
+
+    def __init__(self, channels: dict[str, int], config: NeckConfig) -> None:
+        """``channels`` of the backbone's maps by name. Raises BackboneError for a level that is not among them."""
+        super().__init__()
+        levels = config.levels if config.depth else []
+        if missing := [name for name in levels if name not in channels]:
+            raise BackboneError(
+                f"network.neck.levels: the backbone has no map {missing[0]}, only {list(channels)}"
+            )
+        self.encoders = nn.ModuleDict({name: TransformerEncoder(channels[name], config) for name in levels})
+        self.channels = channels | {name: config.width for name in levels}
+
+    def forward(
+        self, features: dict[str, Tensor], return_weights: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
+        """Maps by name to maps by name, and per encoded map the weights ``[B, heads, N, N]`` of every layer."""
+        encoded, attention = dict(features), {}
+        for name, encoder in self.encoders.items():
+            encoded[name], weights = encoder(features[name], return_weights)
+            if return_weights:
+                attention[name] = weights
+        return encoded, attention
 
 
 def sincos_positions(channels: int, h: int, w: int, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""The whole network: backbone, transformer on F4, U-Net decoder with skips, heatmap and presence heads."""
+"""The whole network: backbone, transformer on F4, decoder with skips, heatmap, presence and class heads."""
 
 from dataclasses import dataclass
 
@@ -6,73 +6,82 @@ import torch
 from torch import Tensor, nn
 
 from vertebra_kp.anatomy import Schema
-from vertebra_kp.config import NetworkConfig
-from vertebra_kp.models.backbones import FEATURE_NAMES, EfficientNetV2S
-from vertebra_kp.models.decoders import UNetDecoder
-from vertebra_kp.models.heads import HeatmapHead, PresenceHead
-from vertebra_kp.models.necks import TransformerNeck
+from vertebra_kp.config_network import NetworkConfig
+from vertebra_kp.models.backbones import Backbone, Stages, build_backbone
+from vertebra_kp.models.decoders import build_decoder, maps_for
+from vertebra_kp.models.heads import ClassificationHead, HeatmapHead, PresenceHead
+from vertebra_kp.models.initialise import initialise
+from vertebra_kp.models.necks import Neck
+from vertebra_kp.models.queries import QueryHead
 
-PARTS = ("backbone", "neck", "decoder", "heatmap_head", "presence_head")
+PARTS = ("backbone", "neck", "decoder", "heatmap_head", "presence_head", "classification_head")
 # torchvision's ImageNet statistics (0..1 RGB); a grey film is three equal channels.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Output:
-    """``heatmap_logits`` [B, K, H/s, W/s]; ``presence_logits`` [B, L]; ``attention`` per layer, if asked."""
+    """``heatmap_logits`` [B, K, H/s, W/s]; ``presence_logits`` [B, L]; ``class_logits`` by target, ``view`` [B, 2]
+    and ``slip`` [B, L, 5], empty without that head; ``attention`` by map, per layer [B, heads, N, N], if asked.
+    """
 
     heatmap_logits: Tensor
     presence_logits: Tensor
-    attention: list[Tensor]
+    class_logits: dict[str, Tensor]
+    attention: dict[str, list[Tensor]]
 
 
 class VertebraNetwork(nn.Module):
     def __init__(
         self,
-        backbone: EfficientNetV2S,
-        neck: TransformerNeck,
-        decoder: UNetDecoder,
-        heatmap_head: HeatmapHead,
+        backbone: Backbone,
+        neck: Neck,
+        decoder: nn.Module,
+        heatmap_head: nn.Module,
         presence_head: PresenceHead,
+        classification_head: ClassificationHead | None,
         *,
-        skips: frozenset[str],
         output_stride: int,
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.decoder = backbone, neck, decoder
         self.heatmap_head, self.presence_head = heatmap_head, presence_head
-        self.skips, self.output_stride = skips, output_stride
+        self.classification_head = classification_head
+        self.output_stride = output_stride
         self.frozen_parts: frozenset[str] = frozenset()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, film: Tensor, return_attention: bool = False) -> Output:
         """Grey film ``[B, 1, H, W]`` in 0..1, H and W divisible by 32, to logits."""
-        *finer, f4 = self.backbone(self.normalise(film))
-        encoded, attention = self.neck(f4, return_attention)
-        decoded = self.decoder(encoded, self._skips(finer))
-        return Output(self.heatmap_head(decoded), self.presence_head(encoded), attention)
+        features = self.backbone(self.normalise(film))
+        encoded, attention = self.neck(features, return_attention)
+        decoded = self.decoder(encoded)
+        f4 = encoded["F4"]
+        classes = self.classification_head(f4) if self.classification_head is not None else {}
+        return Output(self.heatmap_head(decoded, f4), self.presence_head(f4), classes, attention)
 
     def normalise(self, film: Tensor) -> Tensor:
         """Grey film ``[B, 1, H, W]`` to the three normalised channels that the backbone reads."""
         return (film - self.mean) / self.std
 
-    def _skips(self, finer: list[Tensor]) -> list[Tensor | None]:
-        """Maps for the way up, coarsest first: those chosen, None for the others and for the input's size."""
-        named = zip(FEATURE_NAMES[:-1], finer, strict=True)
-        return [*reversed([f if name in self.skips else None for name, f in named]), None]
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts that this network has, by name."""
+        return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
-    def freeze(self, stages: int, parts: frozenset[str] = frozenset()) -> None:
-        """Freeze the backbone's first stages and whole named parts, and unfreeze everything else.
+    def freeze(self, stages: Stages, parts: frozenset[str] = frozenset()) -> None:
+        """Freeze these stages of the backbone and whole named parts, and unfreeze everything else.
 
         A frozen part keeps weights, BatchNorm statistics and dropout still.
         """
-        if unknown := parts - set(PARTS[1:]):
-            raise ValueError(f"freeze: {sorted(unknown)} are no parts of the network; take {PARTS[1:]}")
+        if unknown := parts - set(list(self.parts)[1:]):
+            raise ValueError(f"freeze: {sorted(unknown)} are no parts of the network; take {list(self.parts)[1:]}")
         self.requires_grad_(True)
         self.frozen_parts = parts
         for part in parts:
             getattr(self, part).requires_grad_(False)
+        self.backbone.unfreeze(list(self.backbone.stage_names))
         self.backbone.freeze(stages)
         self.train(self.training)
 
@@ -86,41 +95,30 @@ class VertebraNetwork(nn.Module):
 def build_network(config: NetworkConfig, schema: Schema, *, load_weights: bool = True) -> VertebraNetwork:
     """The network that a config describes, with the backbone's weights loaded when it names some.
 
-    Without ``load_weights`` all are random: a checkpoint that follows brings its own.
+    Without ``load_weights`` all are random: a checkpoint that follows brings its own. Raises BackboneError where
+    the parts do not fit together, WeightsError where weights cannot be had.
     """
-    stride_of = dict(zip(FEATURE_NAMES, EfficientNetV2S.strides, strict=True))
-    # A map finer than the output joins nowhere: projecting it would leave parameters without a gradient.
-    skips = frozenset(n for n in config.decoder.skips if stride_of[n] >= config.decoder.output_stride)
-    projection = {}
-    if config.backbone.projection:
-        widths = zip(FEATURE_NAMES, config.backbone.projection, strict=True)
-        projection = {name: width for name, width in widths if name in skips or name == "F4"}
-    backbone = EfficientNetV2S(config.backbone.stochastic_depth, projection)
-    if load_weights and config.backbone.weights != "none":
-        backbone.load_weights(config.backbone.weights)
-    neck_config = config.neck
-    neck = TransformerNeck(
-        backbone.channels[-1],
-        depth=neck_config.depth,
-        width=neck_config.width,
-        heads=neck_config.heads,
-        mlp_ratio=neck_config.mlp_ratio,
-        dropout=neck_config.dropout,
-        positions=neck_config.positions,
-    )
-    joined = [c if name in skips else 0 for name, c in zip(FEATURE_NAMES, backbone.channels, strict=True)]
-    decoder = UNetDecoder(
-        neck.out_channels,
-        [*reversed(joined[:-1]), 0],
-        config.decoder.channels,
-        config.decoder.output_stride,
-    )
-    return VertebraNetwork(
+    backbone = build_backbone(config.backbone, load_weights=load_weights)
+    decoder_maps = maps_for(config.decoder, backbone.channels)
+    backbone.return_only(decoder_maps)
+    neck = Neck(backbone.channels, config.neck)
+    decoder = build_decoder({name: neck.channels[name] for name in decoder_maps}, config.decoder)
+    f4 = neck.channels["F4"]
+    if config.head.name == "queries":
+        heatmap_head: nn.Module = QueryHead(decoder.out_channels, f4, schema, config.head)
+    else:
+        heatmap_head = HeatmapHead(decoder.out_channels, schema.num_channels)
+    classes = config.classification
+    network = VertebraNetwork(
         backbone,
         neck,
         decoder,
-        HeatmapHead(decoder.out_channels, schema.num_channels),
-        PresenceHead(neck.out_channels, schema.num_levels, config.presence_dropout),
-        skips=skips,
+        heatmap_head,
+        PresenceHead(f4, schema.num_levels, config.presence_dropout),
+        ClassificationHead(f4, schema, classes) if classes is not None else None,
         output_stride=config.decoder.output_stride,
     )
+    for part in (backbone.projections, decoder, heatmap_head, network.presence_head, network.classification_head):
+        if part is not None:
+            initialise(part, config.initialisation)
+    return network
