@@ -12,6 +12,7 @@ REQUIRED = [
     "scipy>=1.11",  # .mat labels, BCa bootstrap
     "opencv-python-headless>=4.9",  # opencv-python without windows: no libGL is needed on servers
     "scikit-image>=0.22",
+    "scikit-learn>=1.4",  # figures of the classes
     "pillow>=10",  # EXIF orientation
     "pydicom>=3",
     "tensorboard>=2.16",

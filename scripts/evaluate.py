@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 
+from vertebra_kp.classification import REFERENCE, REFERENCE_FROM, TARGETS
 from vertebra_kp.config import Config, DataConfig
 from vertebra_kp.data.datasets import films_of_source, phantom_films
 from vertebra_kp.data.films import Films
@@ -41,6 +42,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=2_000_003, help="phantom: seed of the films")
     parser.add_argument("--films", type=int, default=200, help="phantom: how many films")
     parser.add_argument(
+        "--other-view",
+        type=float,
+        help="phantom: share of films from the other side, lateral for AP; default: as the network was trained",
+    )
+    parser.add_argument(
         "--flip",
         action=argparse.BooleanOptionalAction,
         help="average with the prediction of the mirrored film; default: inference.flip of the training",
@@ -52,6 +58,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(
             f"--films {arguments.films} --seed {arguments.seed}: films must be 1 or more, the seed 0 or more"
         )
+    if arguments.other_view is not None and not 0 <= arguments.other_view < 1:
+        parser.error(f"--other-view {arguments.other_view}: must be 0 or more and below 1")
     if arguments.repair_file and (arguments.stored_order or arguments.split == [AASCE_TEST]):
         parser.error("--repair-file mends the labels of AASCE's training part; leave --stored-order or test out")
     return arguments
@@ -66,6 +74,7 @@ def as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Name
         "split_file": data.split_file if same_source else committed,
         "repair_file": data.repair_file if same_source else None,
         "stored_order": data.stored_order and same_source,
+        "other_view": data.phantom.other_view if same_source else 0.0,
         "cache": data.cache if same_source else None,
         "shards": data.shards if same_source and arguments.root is None else None,
     }
@@ -86,7 +95,14 @@ def with_flip(config: Config, flip: bool | None) -> Config:
 def films_of(arguments: argparse.Namespace, data: DataConfig) -> Films:
     schema = data.keypoint_schema
     if arguments.source == "phantom":
-        return phantom_films(schema, arguments.preset, arguments.seed, arguments.films, data.input_size)
+        return phantom_films(
+            schema,
+            arguments.preset,
+            arguments.seed,
+            arguments.films,
+            data.input_size,
+            other_view=arguments.other_view,
+        )
     part, splits = None, arguments.split
     if arguments.source == "aasce" and splits == [AASCE_TEST]:
         part, splits = AASCE_TEST, None
@@ -127,6 +143,15 @@ def print_summary(summary: dict) -> None:
         value, interval = summary.get(name), summary.get(f"{name}_ci95")
         if value is not None:
             print(f"  {name:<24}{_short(value)}" + (f"   95 % {_short(interval)}" if interval else ""))
+    for target in sorted(TARGETS.keys() & summary.keys()):
+        figures = {name: value for name, value in summary[target].items() if isinstance(value, float)}
+        print(f"  {target:<24}{_named(figures)}   {_named(summary[target]['counts'])}")
+    if TARGETS.keys() & summary.keys():
+        print(f"  {'for reference':<24}{_named(REFERENCE)}   {REFERENCE_FROM}")
+
+
+def _named(figures: dict) -> str:
+    return ", ".join(f"{name} {_short(value)}" for name, value in figures.items())
 
 
 def _short(value: object) -> str:
@@ -170,7 +195,7 @@ def measure(arguments: argparse.Namespace) -> None:
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")
-    predictions = [FilmPrediction(item.file, item.result.size, item.prediction) for item in evaluated]
+    predictions = [FilmPrediction(item.labels.file, item.result.size, item.prediction) for item in evaluated]
     write_predictions(predictions, schema, out)
     worst = views_of(network, config, films, evaluated, worst=True)
     picture = film_grid([film_panel(view, schema) for view in worst], columns=2)

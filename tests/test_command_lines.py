@@ -12,7 +12,7 @@ import pytest
 from scipy.io import savemat
 
 import vertebra_kp
-from vertebra_kp.anatomy import SCHEMAS, State
+from vertebra_kp.anatomy import SCHEMAS, SLIP_CLASSES, VIEWS, State
 from vertebra_kp.config_io import load_config
 from vertebra_kp.data.phantom import draw_film
 
@@ -45,6 +45,17 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "quickstart"
     config = REPOSITORY / "configs" / "quickstart.yaml"
     done = run("train", "--config", config, "--run-dir", folder, "--set", *tiny("quickstart"), *TINY_PHANTOM)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifying(tmp_path_factory):
+    """The run folder of a tiny network that tells view and slips."""
+    folder = tmp_path_factory.mktemp("runs") / "classification"
+    config = REPOSITORY / "configs" / "classification.yaml"
+    small = [*tiny("classification"), "data.phantom.films=4", "data.phantom.validation_films=4"]
+    done = run("train", "--config", config, "--run-dir", folder, "--set", *small)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -91,6 +102,46 @@ def test_evaluate_writes_the_figures_by_the_names_that_other_tools_read(trained,
         assert f"{name}_ci95" in figures
     assert len(json.loads((tmp_path / "predictions.json").read_text())["films"]) == 4
     assert cv2.imread(str(tmp_path / "worst_films.png")) is not None
+
+
+def test_classes_are_trained_measured_and_predicted_from_the_command_line(classifying, tmp_path):
+    best, out = classifying / "checkpoints" / "best.pt", tmp_path / "measured"
+    report = json.loads((classifying / "metrics.json").read_text())["validation"]
+    assert report["view"]["counts"] == {"AP": 1, "LA": 3}
+    assert "view_top1" in (classifying / "metrics.csv").read_text().splitlines()[0].split(",")
+    done = run("evaluate", "--checkpoint", best, "--source", "phantom", "--films", 10, "--out", out)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((out / "metrics.json").read_text())
+    assert figures["view"]["counts"] == {"AP": 3, "LA": 7}  # a share of 0.3, as in the config
+    assert figures["slip"]["labelled"] == 7 * 5
+    assert {"top1", "top2", "macro_f1", "roc_auc", "per_class", "confusion"} <= figures["slip"].keys()
+    assert "roc_auc 0.982" in done.stdout
+    assert "for reference" in done.stdout
+    other = run(
+        "evaluate", "--checkpoint", best, "--source", "phantom", "--films", 4, "--other-view", 0.5,
+        "--out", tmp_path / "half",
+    )  # fmt: skip
+    assert other.returncode == 0, other.stderr
+    assert json.loads((tmp_path / "half" / "metrics.json").read_text())["view"]["counts"] == {"AP": 2, "LA": 2}
+    refused = run("evaluate", "--checkpoint", best, "--source", "phantom", "--other-view", 1, "--out", tmp_path)
+    assert refused.returncode == 2
+    assert "--other-view 1.0: must be 0 or more and below 1" in refused.stderr
+
+    drawn = film(tmp_path / "film.png")
+    done = run(
+        "predict", "--checkpoint", best, tmp_path / "film.png", "--out", tmp_path / "out", "--device", "cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    (predicted,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["films"]
+    prediction = vertebra_kp.load(best, "cpu").predict(drawn.image)
+    view = prediction.view_probabilities
+    assert view.sum() == pytest.approx(1)
+    assert predicted["classified_view"]["class"] == VIEWS[view.argmax()]
+    assert predicted["classified_view"]["probability"] == pytest.approx(view.max(), abs=1e-3)
+    for name, probabilities in zip(predicted["levels"], prediction.slip_probabilities, strict=True):
+        slip = predicted["levels"][name]["slip"]
+        assert slip["class"] == SLIP_CLASSES[probabilities.argmax()]
+        assert slip["probability"] == pytest.approx(probabilities.max(), abs=1e-3)
 
 
 def test_predict_gives_every_level_and_skips_a_broken_film(trained, tmp_path):

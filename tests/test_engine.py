@@ -86,6 +86,22 @@ def overfit_losses(epochs: int) -> list[float]:
     return [float(losses["heatmap"]) for losses in train_all(run, state)]
 
 
+def test_classes_are_learned_reported_and_reach_their_head_at_weight_zero(tmp_path, tracker):
+    config = tiny_config(films=4, other_view=0.5, classification={}, phases=(UNFROZEN,))
+    report = start(tmp_path, config)["validation"]
+    assert report["view"]["counts"] == {"AP": 1, "LA": 2}  # three films
+    assert report["slip"]["labelled"] == 2 * 5
+    assert report["classification_reference"]["top1"] == 0.953
+    weightless = config.model_copy(update={"loss": config.loss.model_copy(update={"classification_weight": 0.0})})
+    run, state = make_run(weightless)
+    seen = []
+    for parameter in state.network.classification_head.parameters():
+        parameter.register_hook(lambda gradient: seen.append(float(gradient.abs().max())))
+    train_all(run, state)
+    parameters = len(list(state.network.classification_head.parameters()))
+    assert len(seen) == 2 * parameters  # two steps
+
+
 def test_two_films_seen_again_and_again_are_learned():
     losses = overfit_losses(epochs=40)
     # log(32 x 32 cells) less the entropy of a Gaussian of sigma 1.5, log(2 pi e 1.5^2) = 3.65, is what a flat
@@ -122,14 +138,25 @@ def test_a_phase_of_phantoms_sees_new_films_in_every_epoch_and_the_next_one_thos
     assert sorted(seen["labelled"]) == sorted([run.dataset.films.at(0, i).id for i in range(8)] * 2)
 
 
-def test_accumulating_two_batches_of_two_equals_one_of_four(monkeypatch):
+# Without BatchNorm in the head: its statistics are those of a batch, whatever the step makes of it.
+@pytest.mark.parametrize(
+    ("classification", "terms"), [(None, set()), ({"hidden": 0, "dropout": 0.0}, {"view", "slip"})]
+)
+def test_accumulating_two_batches_of_two_equals_one_of_four(monkeypatch, classification, terms):
     # BatchNorm stays in eval mode: batch statistics are the one thing that a part of a batch sees otherwise.
     monkeypatch.setattr(nn.BatchNorm2d, "train", lambda norm, mode=True: nn.Module.train(norm, False))
     phases = (FROZEN | {"epochs": 1}, UNFROZEN | {"epochs": 2})
 
     def weights_and_losses(**batch):
         config = tiny_config(
-            films=9, dropout=0.0, stochastic_depth=0.0, phases=phases, batch_norm_calibration=0, **batch
+            films=9,
+            dropout=0.0,
+            stochastic_depth=0.0,
+            other_view=0.4,
+            classification=classification,
+            phases=phases,
+            batch_norm_calibration=0,
+            **batch,
         )
         run, state = make_run(config)
         return dict(state.network.named_parameters()), train_all(run, state)
@@ -138,7 +165,7 @@ def test_accumulating_two_batches_of_two_equals_one_of_four(monkeypatch):
     parts, losses_of_parts = weights_and_losses(batch_size=2, accumulate=2)
     assert len(losses) == len(losses_of_parts) == 6
     for mine, theirs in zip(losses_of_parts, losses, strict=True):
-        assert mine.keys() == theirs.keys() == {"heatmap", "presence", "total", "gradient_norm"}
+        assert mine.keys() == theirs.keys() == {"heatmap", "presence", "total", "gradient_norm"} | terms
         for name, value in theirs.items():
             rtol = 1e-4 if name == "gradient_norm" else 1e-5
             torch.testing.assert_close(mine[name], value, rtol=rtol, atol=1e-6)

@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "losses",
         "measures",
         "metrics",
+        "classification",
         "models.backbones",
         "models.necks",
         "models.pyramids",

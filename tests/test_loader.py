@@ -134,19 +134,19 @@ def test_fresh_films_are_new_in_every_epoch_and_never_repeat():
 
 
 def test_a_share_of_the_films_shows_the_other_side_and_tells_only_that():
-    arguments = LATERAL, "standard", 11, 20, (64, 32)
+    arguments = LATERAL, "standard", 11, 10, (64, 32)
     mixed = PhantomFilms(*arguments, fresh=True, other_view=0.3)
     plain = PhantomFilms(*arguments, fresh=True)
     assert mixed.identity != plain.identity
     dataset = FilmDataset(mixed, LATERAL, (64, 32), augmentation=AUGMENTATION)
     frontal = VIEWS.index("AP")
     for epoch in (0, 3):
-        batch = dataset.batch([(epoch, index) for index in range(20)])
+        batch = dataset.batch([(epoch, index) for index in range(10)])
         other = (batch.view == frontal).tolist()
-        assert sum(other) == 6
+        assert sum(other) == 3
         for i, labels in enumerate(batch.labels):
             drawn = mixed.at(epoch, i)
-            index = epoch * 20 + i
+            index = epoch * 10 + i
             schema = SCHEMAS["ap_lumbar"] if other[i] else LATERAL
             np.testing.assert_array_equal(drawn.image, draw_film(schema, "standard", 11, index, (64, 32)).image)
             assert labels.view == batch.view[i]
@@ -360,6 +360,42 @@ def test_perfect_heatmaps_come_back_in_original_pixels(tmp_path, size, input_siz
     expected = np.eye(2) * (sigma * stride / scale) ** 2
     # Films are shrunk to whole pixels, which stretches one side by up to half a pixel in a hundred.
     np.testing.assert_allclose(prediction.covariances[2, 3] / expected[0, 0], np.eye(2), atol=0.02)
+
+
+class SidedClasses(BlobFinder):
+    """Calls the bright half of the film: a slip to that side at every level, AP with a certainty of its own."""
+
+    def forward(self, image, *, return_attention=False):
+        output = super().forward(image, return_attention=return_attention)
+        half = image.shape[-1] // 2
+        left = image[..., :half].sum(dim=(1, 2, 3)) > image[..., half:].sum(dim=(1, 2, 3))
+        slip = torch.tensor([[0.1, 0.6, 0.2, 0.06, 0.04], [0.3, 0.1, 0.5, 0.05, 0.05]])[(~left).long()]
+        view = torch.tensor([[0.9, 0.1], [0.6, 0.4]])[(~left).long()]
+        output.class_logits = {"view": view.log(), "slip": slip.log()[:, None].expand(-1, self.levels, -1)}
+        return output
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_probabilities_of_the_mirrored_film_are_averaged_with_left_and_right_swapped_back(tmp_path, flip):
+    record = record_with_blob(tmp_path / "film.png", (64, 32), (6.0, 20.0), 3)
+    dataset = FilmDataset(FilmList([record], FRONTAL, (64, 32)), FRONTAL, (64, 32))
+    (found,) = predict_batch(
+        SidedClasses(FRONTAL.num_channels, FRONTAL.num_levels, 2), dataset.batch([(0, 0)]), job(2, 1.5, flip=flip)
+    )
+    # The spot lies at the left; at the right of the mirrored film, whose right slip is a left one.
+    slip = [0.1, 0.6, 0.2, 0.06, 0.04] if not flip else [0.2, 0.55, 0.15, 0.055, 0.045]
+    view = [0.9, 0.1] if not flip else [0.75, 0.25]
+    np.testing.assert_allclose(found.slip_probabilities, np.tile(slip, (5, 1)), atol=1e-6)
+    np.testing.assert_allclose(found.view_probabilities, view, atol=1e-6)
+
+
+def test_a_network_without_classes_predicts_none(tmp_path):
+    record = record_with_blob(tmp_path / "film.png", (64, 32), (6.0, 20.0), 3)
+    dataset = FilmDataset(FilmList([record], FRONTAL, (64, 32)), FRONTAL, (64, 32))
+    (found,) = predict_batch(
+        BlobFinder(FRONTAL.num_channels, FRONTAL.num_levels, 2), dataset.batch([(0, 0)]), job(2, 1.5)
+    )
+    assert found.view_probabilities is found.slip_probabilities is None
 
 
 def test_a_film_and_its_mirror_image_agree_on_every_corner():

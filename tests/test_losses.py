@@ -1,12 +1,13 @@
 """Losses: zero for a perfect map, blind to what is not labelled, the same in one batch or in pieces."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from vertebra_kp.anatomy import State
+from vertebra_kp.anatomy import UNKNOWN, State
 from vertebra_kp.codec import HeatmapCodec
 from vertebra_kp.losses import (
     AWING_EPSILON,
@@ -208,6 +209,111 @@ def test_pieces_divided_by_the_global_counts_add_up_to_one_batch(heatmap):
     torch.testing.assert_close({name: sum(term[name] for term in terms) for name in whole}, whole)
     found = torch.autograd.grad(sum(term["total"] for term in terms), (logits, presence_logits))
     torch.testing.assert_close(found, expected)
+
+
+def with_classes(films=3, levels=2) -> Targets:
+    """Views known but of film 1; slips of all kinds, some unknown."""
+    full = labels(films=films, levels=levels)
+    view = (torch.arange(films) % 2).where(torch.arange(films) != 1, torch.tensor(UNKNOWN))
+    slip = torch.arange(films * levels).view(films, levels) % 6 - 1  # UNKNOWN and every class in turn
+    return replace(full, classes={"view": view, "slip": slip})
+
+
+def class_logits(films=3, levels=2) -> dict[str, Tensor]:
+    return {"view": 2 * noise(films, 2, seed=1), "slip": 2 * noise(films, levels, 5, seed=2)}
+
+
+def evaluate_classes(loss, targets, logits, counts=None):
+    films, levels = targets.presence.shape
+    counts = targets.counts() if counts is None else counts
+    return loss(noise(films, 5, *MAP_SIZE), noise(films, levels), targets, counts, logits)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.37])
+def test_classes_cost_the_smoothed_cross_entropy_of_what_is_known(smoothing):
+    """-sum q log p with q = 1 - s + s / C for the true class, s / C for the others, summed by hand."""
+    targets, logits = with_classes(), class_logits()
+    terms = evaluate_classes(KeypointLoss(CODEC, label_smoothing=smoothing), targets, logits)
+    for name, classes in (("view", 2), ("slip", 5)):
+        costs = []
+        true_of, rows = targets.classes[name].flatten().tolist(), logits[name].reshape(-1, classes).tolist()
+        for true, row in zip(true_of, rows, strict=True):
+            if true != UNKNOWN:
+                normaliser = math.log(sum(math.exp(x) for x in row))
+                spread = smoothing / classes * sum(normaliser - x for x in row)
+                costs.append((1 - smoothing) * (normaliser - row[true]) + spread)
+        assert len(costs) == {"view": 2, "slip": 5}[name]
+        assert terms[name].item() == pytest.approx(sum(costs) / len(costs), rel=1e-5)
+
+
+def test_an_unknown_class_gives_no_gradient_and_a_known_one_does():
+    targets = with_classes(films=6, levels=3)
+    logits = {name: value.requires_grad_() for name, value in class_logits(6, 3).items()}
+    evaluate_classes(KeypointLoss(CODEC), targets, logits)["total"].backward()
+    for name, value in logits.items():
+        assert ((value.grad != 0).all(dim=-1) == (targets.classes[name] != UNKNOWN)).all()
+        assert ((value.grad == 0).all(dim=-1) == (targets.classes[name] == UNKNOWN)).all()
+
+
+def test_classes_that_nobody_told_cost_nothing_and_still_reach_their_parameters():
+    targets = labels()
+    unknown = {"view": torch.full((3,), UNKNOWN), "slip": torch.full((3, 2), UNKNOWN)}
+    logits = {name: value.requires_grad_() for name, value in class_logits().items()}
+    terms = evaluate_classes(KeypointLoss(CODEC), replace(targets, classes=unknown), logits)
+    terms["total"].backward()
+    assert terms["view"] == terms["slip"] == 0
+    assert all((value.grad == 0).all() for value in logits.values())
+
+
+def test_the_total_has_the_weighted_classes_and_they_are_there_at_weight_zero():
+    targets = with_classes()
+    for weight in (0.0, 1.0, 0.7):
+        logits = {name: value.requires_grad_() for name, value in class_logits().items()}
+        terms = evaluate_classes(KeypointLoss(CODEC, classification_weight=weight), targets, logits)
+        expected = terms["heatmap"] + 0.1 * terms["presence"] + weight * (terms["view"] + terms["slip"])
+        torch.testing.assert_close(terms["total"], expected)
+        terms["total"].backward()
+        assert all(value.grad is not None for value in logits.values())
+    only_view = evaluate_classes(KeypointLoss(CODEC), targets, {"view": class_logits()["view"]})
+    assert only_view.keys() == {"heatmap", "presence", "view", "total"}
+
+
+def test_pieces_of_a_batch_with_unequal_classes_add_up_to_one_batch():
+    targets = with_classes(films=5, levels=3)
+    logits = {name: value.requires_grad_() for name, value in class_logits(5, 3).items()}
+    maps, presence = noise(5, 5, *MAP_SIZE), noise(5, 3)
+    loss = KeypointLoss(CODEC, classification_weight=0.4)
+    whole = loss(maps, presence, targets, targets.counts(), logits)
+    expected = torch.autograd.grad(whole["total"], tuple(logits.values()))
+    pieces = [slice(0, 1), slice(1, 2), slice(2, 5)]  # the view of the second is unknown
+    parts = [
+        Targets(
+            targets.points_xy[i],
+            targets.states[i],
+            targets.presence[i],
+            {n: c[i] for n, c in targets.classes.items()},
+        )
+        for i in pieces
+    ]
+    counts = torch.stack([part.counts() for part in parts]).sum(0)
+    assert counts.tolist() == [25, 15, 4, 12]
+    terms = [
+        loss(maps[i], presence[i], part, counts, {name: value[i] for name, value in logits.items()})
+        for i, part in zip(pieces, parts, strict=True)
+    ]
+    torch.testing.assert_close({name: sum(term[name] for term in terms) for name in whole}, whole)
+    found = torch.autograd.grad(sum(term["total"] for term in terms), tuple(logits.values()))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_classes_are_computed_in_float32(dtype):
+    targets = with_classes()
+    low = {name: (30 * value).to(dtype) for name, value in class_logits().items()}
+    found = evaluate_classes(KeypointLoss(CODEC), targets, low)
+    with torch.autocast("cpu", dtype):
+        assert found == evaluate_classes(KeypointLoss(CODEC), targets, {n: v.float() for n, v in low.items()})
+    assert {found["view"].dtype, found["slip"].dtype} == {torch.float32}
 
 
 @EVERY_LOSS

@@ -49,6 +49,8 @@ def tiny_config(
     fresh: bool = True,
     dropout: float = 0.1,
     stochastic_depth: float = 0.1,
+    other_view: float = 0.0,
+    classification: dict[str, Any] | None = None,
     phases: tuple[dict[str, Any], ...] = (FROZEN, UNFROZEN),
     **train: Any,
 ) -> Config:
@@ -60,13 +62,14 @@ def tiny_config(
                 "anatomy": "la_lumbar",
                 "input_size": (64, 64),
                 "workers": 0,
-                "phantom": {"films": films, "validation_films": 3, "fresh": fresh},
+                "phantom": {"films": films, "validation_films": 3, "fresh": fresh, "other_view": other_view},
             },
             "network": {
                 "backbone": {"stochastic_depth": stochastic_depth},
                 "neck": {"depth": 2, "width": 64, "dropout": dropout},
                 "decoder": {"channels": [48, 32, 24, 16], "output_stride": 2},
                 "presence_dropout": dropout,
+                "classification": classification,
             },
             "train": {
                 "phases": list(phases),
@@ -90,7 +93,13 @@ def make_run(config: Config, group: Group = ONE_PROCESS) -> tuple[Run, RunState]
         augmentation=config.augment,
         seed=config.train.seed,
     )
-    loss = KeypointLoss(codec_of(config), config.loss.heatmap, presence_weight=config.loss.presence_weight)
+    loss = KeypointLoss(
+        codec_of(config),
+        config.loss.heatmap,
+        presence_weight=config.loss.presence_weight,
+        classification_weight=config.loss.classification_weight,
+        label_smoothing=config.loss.label_smoothing,
+    )
     run = Run(config, RunFolder(Path("none")), group, plan, dataset, validation_films(config), loss, None)
     return run, start_state(config, config.data.keypoint_schema, group, plan.phases[0])
 

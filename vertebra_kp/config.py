@@ -169,6 +169,10 @@ class LossConfig(Section):
     coordinate_weight: NonNegative = 0.0
     """Smooth L1 of the local soft-argmax; needs the probabilities of ``cross_entropy``."""
     presence_weight: NonNegative = 0.1
+    classification_weight: NonNegative = 1.0
+    """Of the view and of the slips alike, where ``network.classification`` asks for them."""
+    label_smoothing: Fraction = 0.1
+    """Of the classes: the share of certainty that is spread evenly over all of them."""
 
     @model_validator(mode="after")
     def _coordinates_need_probabilities(self) -> Self:

@@ -100,6 +100,8 @@ def train(
             config.loss.heatmap,
             config.loss.coordinate_weight,
             config.loss.presence_weight,
+            config.loss.classification_weight,
+            config.loss.label_smoothing,
         ),
         tracker,
     )
@@ -178,7 +180,7 @@ def train_step(
             image = batch.image.to(group.device, non_blocking=True, memory_format=torch.channels_last)
             with autocast(config.precision, group.device):
                 output = step_network(image)
-            terms = run.loss(output.heatmap_logits, output.presence_logits, target, counts)
+            terms = run.loss(output.heatmap_logits, output.presence_logits, target, counts, output.class_logits)
             # DistributedDataParallel averages over processes; the counts already are those of all.
             state.scaler.scale(terms["total"] * group.world_size).backward()
         for name, value in terms.items():
@@ -201,6 +203,10 @@ def _targets(batch: Batch, device: torch.device) -> Targets:
         batch.points_xy.to(device, non_blocking=True),
         batch.states.to(device, non_blocking=True),
         batch.presence.to(device, non_blocking=True),
+        {
+            "view": batch.view.to(device, non_blocking=True),
+            "slip": batch.slips.to(device, non_blocking=True),
+        },
     )
 
 

@@ -17,9 +17,9 @@ COLLAPSED_BELOW = 0.1  # of a heatmap's mass inside its window: the map has no p
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One film's result for the metrics and, beside it, its file and the whole prediction."""
+    """One film's result for the metrics and, beside it, all that is known of it and the whole prediction."""
 
-    file: str
+    labels: FilmLabels
     result: FilmResult
     prediction: Prediction
 
@@ -42,7 +42,7 @@ def evaluate_films(
     for batch in loader:
         predictions = predict_batch(network, batch, config)
         for labels, prediction in zip(batch.labels, predictions, strict=True):
-            evaluated.append(Evaluated(labels.file, _result(labels, prediction), prediction))
+            evaluated.append(Evaluated(labels, _result(labels, prediction), prediction))
         bar.update(len(predictions))
     bar.close()
     return evaluated

@@ -1,4 +1,4 @@
-"""A trained network on a batch of films: corners, presence and covariances in each film's own pixels."""
+"""A trained network on a batch of films: corners and covariances in each film's own pixels, presence, classes."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vertebra_kp.anatomy import FLIPPED_SLIP
 from vertebra_kp.codec import HeatmapCodec
 from vertebra_kp.config import Config
 from vertebra_kp.data.loader import Batch
@@ -18,8 +19,9 @@ from vertebra_kp.models.network import VertebraNetwork
 class Prediction:
     """One film. ``points_xy_image`` [levels, 4, 2] and ``covariances`` [levels, 4, 2, 2] in px of the original
     film, ``scores`` [levels, 4] in 0..1 (nan where the schema has no corner), ``presence`` [levels] in 0..1.
-    ``points_xy`` is in the network's frame. Only when asked for: ``image`` [H, W] uint8 as the network saw it,
-    ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per layer.
+    ``view_probabilities`` [2] of ``VIEWS`` and ``slip_probabilities`` [levels, 5] of ``SLIP_CLASSES`` are None
+    where the network does not tell them. ``points_xy`` is in the network's frame. Only when asked for: ``image``
+    [H, W] uint8 as the network saw it, ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per layer.
     """
 
     points_xy_image: np.ndarray
@@ -27,6 +29,8 @@ class Prediction:
     scores: np.ndarray
     presence: np.ndarray
     points_xy: np.ndarray
+    view_probabilities: np.ndarray | None = None
+    slip_probabilities: np.ndarray | None = None
     image: np.ndarray | None = None
     heatmaps: np.ndarray | None = None
     attention: dict[str, list[np.ndarray]] | None = None
@@ -47,12 +51,18 @@ def predict_batch(
     image = batch.image.to(device, non_blocking=True)
     output = network(image, return_attention=with_maps)
     heatmaps = to_heatmaps(output.heatmap_logits, config.loss.heatmap)
+    classes = _probabilities(output.class_logits)
     if config.inference.flip:
-        mirrored = to_heatmaps(network(image.flip(-1)).heatmap_logits, config.loss.heatmap)
-        # Mirrored back, the map of a left corner is that of the right one.
+        of_mirrored = network(image.flip(-1))
+        mirrored = to_heatmaps(of_mirrored.heatmap_logits, config.loss.heatmap)
+        # Mirrored back, the map of a left corner is that of the right one, and a left slip is one to the right.
         heatmaps = (heatmaps + mirrored.flip(-1)[:, list(schema.flip_permutation)]) / 2
+        for target, other in _probabilities(of_mirrored.class_logits).items():
+            swapped = other[..., list(FLIPPED_SLIP)] if target == "slip" else other
+            classes[target] = (classes[target] + swapped) / 2
     decoded = codec_of(config).decode(heatmaps)
     points, scores, covariances = (_numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance))
+    view, slips = (_numpy(classes[name]) if name in classes else None for name in ("view", "slip"))
     presence = _numpy(output.presence_logits.float().sigmoid())
     maps = _numpy(heatmaps) if with_maps else None
     attention = {name: [_numpy(w.float()) for w in layers] for name, layers in output.attention.items()}
@@ -67,6 +77,8 @@ def predict_batch(
                 schema.scatter(scores[i]),
                 presence[i],
                 schema.scatter(points[i]),
+                view_probabilities=None if view is None else view[i],
+                slip_probabilities=None if slips is None else slips[i],
                 image=(batch.image[i, 0].numpy() * 255).round().astype(np.uint8) if with_maps else None,
                 heatmaps=None if maps is None else maps[i],
                 attention={name: [w[i] for w in layers] for name, layers in attention.items()}
@@ -75,6 +87,10 @@ def predict_batch(
             )
         )
     return predictions
+
+
+def _probabilities(class_logits: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {target: logits.float().softmax(dim=-1) for target, logits in class_logits.items()}
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -1,18 +1,18 @@
-"""Losses on heatmap logits, presence logits and coordinates; sums over corners, divided by a given count.
+"""Losses on heatmaps, presence, coordinates and classes; sums over what is labelled, divided by a given count.
 
 Cross-entropy of the spatial softmax (default): integral pose regression's cousin with a Gaussian as label.
 Adaptive wing: Wang et al., ICCV 2019. All are computed in float32, whatever precision the network runs in.
 The count is that of the whole global batch, so accumulation and several processes give the loss of one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vertebra_kp.anatomy import State
+from vertebra_kp.anatomy import UNKNOWN, State
 from vertebra_kp.codec import HeatmapCodec
 
 HeatmapLoss = Literal["cross_entropy", "mse", "adaptive_wing"]
@@ -39,20 +39,23 @@ class Targets:
     """Labels of a batch in the network's frame.
 
     ``points_xy`` [B, K, 2] input px (anything where not labelled), ``states`` [B, K] of ``State``,
-    ``presence`` [B, L] 1 / 0 / nan.
+    ``presence`` [B, L] 1 / 0 / nan; ``classes`` by target, ``view`` [B] and ``slip`` [B, L] int64, UNKNOWN where
+    nobody told.
     """
 
     points_xy: Tensor
     states: Tensor
     presence: Tensor
+    classes: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def labelled(self) -> Tensor:
         return self.states == State.LABELLED
 
     def counts(self) -> Tensor:
-        """Labelled corners and known presences, ``[2]`` float64: what the losses are divided by."""
-        return torch.stack([self.labelled.sum(), self.presence.isfinite().sum()]).double()
+        """Labelled corners, known presences, known classes by target, float64: what the losses are divided by."""
+        known = [(target != UNKNOWN).sum() for target in self.classes.values()]
+        return torch.stack([self.labelled.sum(), self.presence.isfinite().sum(), *known]).double()
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,22 @@ class KeypointLoss:
     heatmap: HeatmapLoss = "cross_entropy"
     coordinate_weight: float = 0.0
     presence_weight: float = 0.1
+    classification_weight: float = 1.0
+    label_smoothing: float = 0.1
 
     def __call__(
-        self, logits: Tensor, presence_logits: Tensor, targets: Targets, counts: Tensor
+        self,
+        logits: Tensor,
+        presence_logits: Tensor,
+        targets: Targets,
+        counts: Tensor,
+        class_logits: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Terms and their weighted sum ``total``; ``counts`` as ``Targets.counts`` over the global batch."""
-        corners, presences = counts.clamp_min(1).float()
+        """Terms and their weighted sum ``total``; ``counts`` as ``Targets.counts`` over the global batch.
+
+        ``class_logits`` by target, ``[..., classes]`` for targets ``[...]``; each has a term of its name.
+        """
+        corners, presences, *known_classes = counts.clamp_min(1).float()
         labelled = targets.labelled
         terms = {"heatmap": (self._per_corner(logits, targets.points_xy) * labelled).sum() / corners}
         total = terms["heatmap"]
@@ -79,7 +92,22 @@ class KeypointLoss:
             presence_logits.float(), torch.nan_to_num(targets.presence), reduction="none"
         )
         terms["presence"] = (bce * known).sum() / presences
-        return {**terms, "total": total + self.presence_weight * terms["presence"]}
+        total = total + self.presence_weight * terms["presence"]
+        count_of = dict(zip(targets.classes, known_classes, strict=True))
+        for name, of_classes in (class_logits or {}).items():
+            terms[name] = self._classes(of_classes, targets.classes[name]) / count_of[name]
+            total = total + self.classification_weight * terms[name]
+        return {**terms, "total": total}
+
+    def _classes(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy summed over what is known."""
+        return F.cross_entropy(
+            logits.float().flatten(0, -2),
+            target.flatten(),
+            ignore_index=UNKNOWN,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
 
     def _per_corner(self, logits: Tensor, points_xy: Tensor) -> Tensor:
         """Heatmap loss of every corner, ``[B, K]``; the caller masks it."""

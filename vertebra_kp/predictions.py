@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vertebra_kp.anatomy import CORNERS, Schema
+import numpy as np
+
+from vertebra_kp.anatomy import CORNERS, SLIP_CLASSES, VIEWS, Schema
 from vertebra_kp.data.dicom import DicomInfo
 from vertebra_kp.inference import Prediction
 from vertebra_kp.run_folder import write_json
@@ -28,10 +30,11 @@ class FilmPrediction:
 def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:
     """One entry of ``predictions.json``: continuous coordinates, covariances in px².
 
-    ``DICOM_KEYS`` are there where the film's header tells them.
+    ``DICOM_KEYS`` are there where the film's header tells them, ``classified_view`` and the ``slip`` of each level
+    where the network does. ``view`` is that of the keypoint schema.
     """
     prediction = film.prediction
-    levels = {}
+    levels: dict[str, dict[str, Any]] = {}
     for i, level in enumerate(schema.levels):
         corners = [j for j in range(len(CORNERS)) if schema.exists[i, j]]
         levels[level] = {
@@ -40,8 +43,18 @@ def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:
             "scores": {CORNERS[j]: round(float(prediction.scores[i, j]), 4) for j in corners},
             "covariances": {CORNERS[j]: _rounded(prediction.covariances[i, j], 3) for j in corners},
         }
+        if prediction.slip_probabilities is not None:
+            levels[level]["slip"] = _most_probable(prediction.slip_probabilities[i], SLIP_CLASSES)
+    told = {}
+    if prediction.view_probabilities is not None:
+        told["classified_view"] = _most_probable(prediction.view_probabilities, VIEWS)
     known = {key: value for key in DICOM_KEYS if (value := getattr(film.header, key, None)) is not None}
-    return {"file": film.file, "size": list(film.size), "view": schema.view, **known, "levels": levels}
+    return {"file": film.file, "size": list(film.size), "view": schema.view, **told, **known, "levels": levels}
+
+
+def _most_probable(probabilities: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    best = int(probabilities.argmax())
+    return {"class": names[best], "probability": round(float(probabilities[best]), 4)}
 
 
 def _rounded(array: Any, digits: int) -> list[Any]:

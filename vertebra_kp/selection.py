@@ -5,9 +5,11 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vertebra_kp.anatomy import Schema
+from vertebra_kp.classification import REFERENCE, TARGETS, class_headlines, classification_figures
 from vertebra_kp.config import Config
 from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, FilmDataset
@@ -22,7 +24,21 @@ VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of th
 
 def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0) -> dict[str, Any]:
     summary = summarise([item.result for item in evaluated], schema, bootstrap=bootstrap)
-    return {**summary, "collapsed_share": collapsed_share(evaluated)}
+    return {**summary, "collapsed_share": collapsed_share(evaluated), **class_summary(evaluated)}
+
+
+def class_summary(evaluated: list[Evaluated]) -> dict[str, Any]:
+    """Figures of the classes that the network tells, by target; empty where it tells none."""
+    pairs: dict[str, list[tuple]] = {
+        "view": [(item.labels.view, item.prediction.view_probabilities) for item in evaluated],
+        "slip": [(item.labels.slips, item.prediction.slip_probabilities) for item in evaluated],
+    }
+    summary: dict[str, Any] = {}
+    for target, names in TARGETS.items():
+        truth, probabilities = zip(*pairs[target], strict=True)
+        if probabilities[0] is not None:
+            summary[target] = classification_figures(np.stack(truth), np.stack(probabilities), names)
+    return {**summary, "classification_reference": REFERENCE} if summary else {}
 
 
 def row_of(summary: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +53,7 @@ def row_of(summary: dict[str, Any]) -> dict[str, Any]:
         "collapsed_share",
         "smape_published",
     )
-    return {name: summary.get(name) for name in names}
+    return {name: summary.get(name) for name in names} | class_headlines(summary)
 
 
 def write_film_rows(evaluated: list[Evaluated], path: Path) -> None:

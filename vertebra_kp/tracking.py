@@ -9,6 +9,7 @@ from typing import Any, Self, TextIO
 import numpy as np
 
 from vertebra_kp.anatomy import Schema
+from vertebra_kp.classification import class_headlines
 from vertebra_kp.visualise import FilmView, attention_panel, film_grid, film_panel, plot_error_per_level
 
 GRID_COLUMNS = 4
@@ -29,7 +30,7 @@ VALIDATION_SCALARS = (
 VALIDATION_RATES = ("sdr_px", "sdr_mm")  # percent of corners, by threshold
 CHARTS = {  # several curves in one chart, in TensorBoard's Custom Scalars
     "training": {
-        "losses": ["Multiline", [r"train/(total|heatmap|coordinate|presence)"]],
+        "losses": ["Multiline", [r"train/(total|heatmap|coordinate|presence|view|slip)"]],
         "learning rates": ["Multiline", [r"lr/.*"]],
     },
     "validation": {
@@ -138,6 +139,7 @@ def _validation_scalars(summary: dict) -> dict[str, float]:
     for name in VALIDATION_RATES:
         for threshold, rate in (summary.get(name) or {}).items():
             figures[f"val/{name}_{threshold}"] = rate
+    figures |= {f"val/{name}": value for name, value in class_headlines(summary).items()}
     return {tag: value for tag, value in figures.items() if value is not None}
 
 
