@@ -30,7 +30,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("folder", type=Path, help="folder with study.yaml, such as experiments/01_freeze_schedule")
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="runs at a time; OMP_NUM_THREADS shares out the cores"
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at a time; they share a GPU, or the cores (set OMP_NUM_THREADS); --ray gives each its GPU",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--table", action="store_true", help="run nothing: the table and plots of what is recorded")

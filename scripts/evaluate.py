@@ -17,7 +17,7 @@ from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import as_measured, evaluate_films
 from vertebra_kp.predict import load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
-from vertebra_kp.provenance import hardware
+from vertebra_kp.provenance import code_version, hardware
 from vertebra_kp.run_folder import write_json
 from vertebra_kp.selection import summary_of, views_of, write_film_rows
 from vertebra_kp.visualise import film_grid, film_panel
@@ -179,6 +179,7 @@ def measure(arguments: argparse.Namespace) -> None:
         "flip": config.inference.flip,
         "repair_file": arguments.repair_file,
         "hardware": hardware(next(network.parameters()).device),
+        "version": code_version(),
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")

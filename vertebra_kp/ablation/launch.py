@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 LOG = "log.txt"
 TAIL = 12  # lines of a failed run's log that are shown
 POLL_S = 0.3
+BAR_S = 60  # between two states of a progress bar: they all stay in the log
 
 
 @dataclass
@@ -79,8 +80,7 @@ def _command(run: Planned, scripts: Path) -> list[str]:
 
 
 def _run_child(command: list[str], path: Path, stop: Stop) -> int:
-    # Without progress bars, which are for people who watch; the line per evaluation stays.
-    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    environment = {"TQDM_MININTERVAL": str(BAR_S), **os.environ}
     with path.open("a", encoding="utf-8") as output:
         print("$", *command, file=output, flush=True)
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)

@@ -5,6 +5,7 @@ moment leaves the old files or the new ones.
 """
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterable
@@ -15,7 +16,6 @@ from typing import Any
 from filelock import FileLock
 
 from vertebra_kp.ablation.study import Settings
-from vertebra_kp.run_folder import write_json
 
 KEY = ("variant", "seed")
 FIGURES = ("mre_px", "median_px", "level_shift_rate", "presence_precision", "presence_recall")
@@ -91,7 +91,8 @@ class Ledger:
 
     def _write(self, entries: list[Entry]) -> None:
         known = {entry.row["config"]: entry.settings for entry in entries if entry.settings is not None}
-        write_json({hash_: settings.to_json() for hash_, settings in known.items()}, self.configs)
+        lines = [f"{json.dumps(hash_)}: {json.dumps(known[hash_].to_json())}" for hash_ in sorted(known)]
+        _replace(self.configs, "{\n" + ",\n".join(lines) + "\n}\n")
         with_films = [entry for entry in entries if entry.films]
         ids = dict.fromkeys(film for entry in with_films for film in entry.films)
         rows = [dict(zip(KEY, entry.key, strict=True)) | entry.films for entry in with_films]
@@ -122,11 +123,18 @@ def _read_csv(path: Path) -> list[Row]:
 
 
 def _write_csv(path: Path, columns: Iterable[str], rows: list[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _replace(path, text.getvalue())
+
+
+def _replace(path: Path, text: str) -> None:
+    """Readers see the old file or the new one, also after a power cut."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

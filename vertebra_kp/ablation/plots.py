@@ -52,7 +52,7 @@ def _differences(study: Study, variants: list[Variant]) -> Figure:
 
 def _errors(variants: list[Variant]) -> Figure:
     """A point per seed, a bar at the mean; points of one seed share a colour."""
-    figure, axes = _rows(variants, "mean radial error [px]")
+    figure, axes = _rows(variants, "mean radial error [px]; bar: mean over seeds")
     seeds = sorted({seed for variant in variants for seed in variant.seeds})
     for row, variant in enumerate(variants):
         errors = variant.figures("mre_px")
