@@ -21,15 +21,19 @@ REQUIRED = [
     "tqdm>=4.66",
     "defusedxml>=0.7.1",  # CVAT's XML, against entity bombs
     "matplotlib>=3.8",
-    "filelock>=3.12",  # one process fills a cache, the others wait
+    "filelock>=3.12",  # one process fills a cache or trains in a folder, the others wait
     "webdataset>=0.2.86",  # tar shards
 ]
 DICOM = [
     "python-gdcm>=3.0.24",  # compressed pixels
     "highdicom>=0.25",  # presentation states
 ]
+CLUSTER = [
+    "ray>=2.30",  # studies on several machines
+]
 DEVELOPMENT = [
     *DICOM,
+    *CLUSTER,
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
@@ -54,5 +58,5 @@ setup(
     packages=find_packages(include=["vertebra_kp", "vertebra_kp.*"]),
     package_data={"vertebra_kp": ["py.typed", "data/split_files/*.json", "data/repair_files/*.json"]},
     install_requires=REQUIRED,
-    extras_require={"dev": DEVELOPMENT, "dicom": DICOM},
+    extras_require={"dev": DEVELOPMENT, "dicom": DICOM, "cluster": CLUSTER},
 )

@@ -16,8 +16,8 @@ from vertebra_kp.config_network import NetworkConfig
 from vertebra_kp.losses import KeypointLoss, Targets
 from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.precision import autocast
+from vertebra_kp.provenance import hardware
 from vertebra_kp.schedule import enter, parameter_groups
-from vertebra_kp.selection import hardware
 
 STRIDE, SIGMA = 4, 1.5
 

@@ -8,18 +8,19 @@ from pathlib import Path
 import cv2
 
 from vertebra_kp.classification import REFERENCE, REFERENCE_FROM, TARGETS
-from vertebra_kp.config import Config, DataConfig
-from vertebra_kp.data.datasets import films_of_source, phantom_films
+from vertebra_kp.config import DataConfig
+from vertebra_kp.data.datasets import films_of_source, phantom_films, validation_films
 from vertebra_kp.data.films import Films
 from vertebra_kp.data.phantom import PRESETS
 from vertebra_kp.data.sources import SOURCES
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.errors import UserError
-from vertebra_kp.evaluate import evaluate_films
+from vertebra_kp.evaluate import as_measured, evaluate_films
 from vertebra_kp.predict import load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
+from vertebra_kp.provenance import code_version, hardware
 from vertebra_kp.run_folder import write_json
-from vertebra_kp.selection import hardware, summary_of, views_of, write_film_rows
+from vertebra_kp.selection import summary_of, views_of, write_film_rows
 from vertebra_kp.visualise import film_grid, film_panel
 
 AASCE_TEST = "test"  # the data set's own part, not a split of the training part
@@ -28,7 +29,11 @@ AASCE_TEST = "test"  # the data set's own part, not a split of the training part
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
-    parser.add_argument("--source", choices=(*SOURCES, "phantom"), required=True)
+    films = parser.add_mutually_exclusive_group(required=True)
+    films.add_argument("--source", choices=(*SOURCES, "phantom"))
+    films.add_argument(
+        "--validation", action="store_true", help="the films that validated the network while it was trained"
+    )
     parser.add_argument("--root", type=Path, help="folder of the data set; default: where the network trained")
     parser.add_argument("--split", nargs="+", help="splits to take; AASCE also: test, the data set's own part")
     parser.add_argument("--split-file", help="default: the one the network trained with; for aasce the committed")
@@ -50,6 +55,15 @@ def parse_arguments() -> argparse.Namespace:
         "--flip",
         action=argparse.BooleanOptionalAction,
         help="average with the prediction of the mirrored film; default: inference.flip of the training",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="a.b=c",
+        help="measure under other settings of decoding and inference, such as codec.decode=dark",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
@@ -84,12 +98,6 @@ def as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Name
         trained["shards"] = None  # a repair is made on the labels as they are stored
     said = {name: value for name, value in vars(arguments).items() if value is not None}
     return argparse.Namespace(**vars(arguments) | trained | said)
-
-
-def with_flip(config: Config, flip: bool | None) -> Config:
-    if flip is None:
-        return config
-    return config.model_copy(update={"inference": config.inference.model_copy(update={"flip": flip})})
 
 
 def films_of(arguments: argparse.Namespace, data: DataConfig) -> Films:
@@ -143,10 +151,11 @@ def print_summary(summary: dict) -> None:
         value, interval = summary.get(name), summary.get(f"{name}_ci95")
         if value is not None:
             print(f"  {name:<24}{_short(value)}" + (f"   95 % {_short(interval)}" if interval else ""))
-    for target in sorted(TARGETS.keys() & summary.keys()):
+    told = [target for target in TARGETS if target in summary]
+    for target in told:
         figures = {name: value for name, value in summary[target].items() if isinstance(value, float)}
         print(f"  {target:<24}{_named(figures)}   {_named(summary[target]['counts'])}")
-    if TARGETS.keys() & summary.keys():
+    if told:
         print(f"  {'for reference':<24}{_named(REFERENCE)}   {REFERENCE_FROM}")
 
 
@@ -176,9 +185,12 @@ def measure(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     predictor = load(arguments.checkpoint, arguments.device)
     schema, network = predictor.schema, predictor.network
-    config = with_flip(predictor.config, arguments.flip)
+    flip = [] if arguments.flip is None else [f"inference.flip={str(arguments.flip).lower()}"]
+    config = as_measured(predictor.config, [*arguments.overrides, *flip])
+    if arguments.validation:
+        arguments.source, arguments.split = config.data.source, config.data.validation_splits
     arguments = as_trained(arguments, config.data)
-    films = films_of(arguments, config.data)
+    films = validation_films(config) if arguments.validation else films_of(arguments, config.data)
     evaluated = evaluate_films(network, config, films, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     about = {
@@ -189,9 +201,11 @@ def measure(arguments: argparse.Namespace) -> None:
         "split": arguments.split,
         "split_file_sha256": split_hash(arguments.split_file) if arguments.split else None,
         "stored_order": arguments.stored_order,
+        "codec": config.codec.model_dump(),
         "flip": config.inference.flip,
         "repair_file": arguments.repair_file,
         "hardware": hardware(next(network.parameters()).device),
+        "version": code_version(),
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")

@@ -1,12 +1,16 @@
 """Figures of classes against values worked out by hand, and what cannot be measured."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from vertebra_kp.anatomy import SLIP_CLASSES, UNKNOWN, VIEWS
+from vertebra_kp.anatomy import SCHEMAS, SLIP_CLASSES, UNKNOWN, VIEWS
 from vertebra_kp.classification import TARGETS, class_headlines, classification_figures
+from vertebra_kp.data.exchange import films_of_predictions
+from vertebra_kp.inference import Prediction
+from vertebra_kp.predictions import FilmPrediction, write_predictions
 
 # Six labelled levels; the rows are probabilities of normal, left, right, antero, retro.
 TRUTH = np.array([0, 0, 0, 3, 3, 4])
@@ -107,3 +111,24 @@ def test_headlines_are_named_by_their_target():
     assert headlines == {f"slip_{name}": figures[name] for name in ("top1", "macro_f1", "roc_auc")}
     assert class_headlines({"mre_px": 3.0}) == {}
     assert list(TARGETS) == ["view", "slip"]
+
+
+def test_classes_are_named_in_predictions_that_are_read_back(tmp_path):
+    schema = SCHEMAS["la_lumbar"]
+    points = np.random.default_rng(1).uniform(1, 60, (6, 4, 2)).astype(np.float32)
+    points[~schema.exists] = np.nan
+    plain = Prediction(points, np.zeros((6, 4, 2, 2)), np.ones((6, 4)), np.ones(6), points)
+    classified = replace(plain, view_probabilities=np.array([0.03, 0.97]), slip_probabilities=PROBABILITIES)
+    films = [FilmPrediction(str(tmp_path / f"{i}.png"), (64, 64), p) for i, p in enumerate((classified, plain))]
+    write_predictions(films, schema, tmp_path)
+    told, without = json.loads((tmp_path / "predictions.json").read_text())["films"]
+    assert told["classified_view"] == {"class": "LA", "probability": 0.97}
+    slips = [(level["slip"]["class"], level["slip"]["probability"]) for level in told["levels"].values()]
+    assert slips == [
+        ("normal", 0.8), ("normal", 0.6), ("antero", 0.5), ("antero", 0.7), ("normal", 0.55), ("retro", 0.55),
+    ]  # fmt: skip
+    assert "classified_view" not in without
+    assert not any("slip" in level for level in without["levels"].values())
+    read = films_of_predictions(tmp_path / "predictions.json", tmp_path)
+    np.testing.assert_allclose(read[0].points_xy_image, points, atol=1e-3)
+    np.testing.assert_array_equal(read[0].points_xy_image, read[1].points_xy_image)

@@ -144,6 +144,22 @@ def test_classes_are_trained_measured_and_predicted_from_the_command_line(classi
         assert slip["probability"] == pytest.approx(probabilities.max(), abs=1e-3)
 
 
+def test_the_validation_films_are_measured_again_and_under_another_decoding(trained, tmp_path):
+    measure = ["evaluate", "--checkpoint", trained / "checkpoints" / "best.pt", "--validation", "--device", "cpu"]
+    figures = {}
+    for name, settings in (("same", []), ("argmax", ["--set", "codec.decode=argmax"])):
+        done = run(*measure, *settings, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        figures[name] = json.loads((tmp_path / name / "metrics.json").read_text())
+    of_training = json.loads((trained / "metrics.json").read_text())["validation"]
+    assert figures["same"]["mre_px"] == pytest.approx(of_training["mre_px"], abs=1e-3)
+    assert abs(figures["argmax"]["mre_px"] - of_training["mre_px"]) > 1e-2
+    assert figures["argmax"]["codec"]["decode"] == "argmax"
+    refused = run(*measure, "--set", "codec.sigma=3", "train.seed=4", "--out", tmp_path / "refused")
+    assert refused.returncode == 1
+    assert "codec.sigma, train.seed: the network was trained with another value" in refused.stderr
+
+
 def test_predict_gives_every_level_and_skips_a_broken_film(trained, tmp_path):
     films = tmp_path / "films with spaces"
     films.mkdir()

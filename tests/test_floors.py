@@ -68,11 +68,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "predictions",
         "dicom_results",
         "evaluate",
+        "provenance",
         "selection",
         "engine",
         "predict",
         "disagreement",
-        "ablation",
+        "ablation.study",
+        "ablation.ledger",
+        "ablation.collect",
+        "ablation.*",
     ),
 )
 ORDER = tuple(pattern for floor in FLOORS for pattern in floor)

@@ -7,7 +7,7 @@ from tiny_job import UNFROZEN, tiny_config
 
 from vertebra_kp.config import Config
 from vertebra_kp.config_io import load_config
-from vertebra_kp.run_folder import RunFolderError, flat_config, open_run_folder, write_json
+from vertebra_kp.run_folder import RunFolderError, flat_config, lock_run_folder, open_run_folder, write_json
 
 
 def started(path, config: Config, *, steps: bool = True):
@@ -28,6 +28,15 @@ def test_a_new_folder_gets_the_resolved_config(tmp_path):
     folder = open_run_folder(tmp_path / "runs" / "a", config)
     assert load_config(folder.config) == config
     assert [item.name for item in folder.path.iterdir()] == ["config.yaml"]
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
+    with lock_run_folder(tmp_path / "run"):
+        with pytest.raises(RunFolderError, match="another process trains in"), lock_run_folder(tmp_path / "run"):
+            pass
+        lock_run_folder(tmp_path / "other")
+    with lock_run_folder(tmp_path / "run"):
+        pass
 
 
 def test_a_folder_with_other_things_in_it_is_used_and_they_stay(tmp_path):

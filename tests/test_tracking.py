@@ -41,6 +41,7 @@ def evaluate(tracker: Tracker, step: int, row: dict, views: list[FilmView] | Non
         "sdr_px": {"2": 40.0, "5": 90.0},
         "sdr_mm": None,
         "per_level": {level: {"mre_px": 2.5} for level in SCHEMA.levels},
+        "view": {"top1": 0.75, "macro_f1": 0.5, "roc_auc": None},
     }
     tracker.evaluation(step, row, summary, views or [], views or [], SCHEMA)
 
@@ -64,6 +65,8 @@ def test_curves_and_pictures_can_be_read_back(tmp_path):
         "attention/F4_last_layer",
         "error/per_level",
     }
+    assert [(e.step, e.value) for e in events.Scalars("val/view_top1")] == [(5, 0.75)]
+    assert "val/view_roc_auc" not in events.Tags()["scalars"]
     assert "val/mre_mm" not in events.Tags()["scalars"]  # not measurable: no curve
 
 

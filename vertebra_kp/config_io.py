@@ -83,7 +83,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     (``data.root``, ``data.split_file``) stay as written: they are relative to the working directory.
     Raises ConfigError with all problems.
     """
-    draft = _read_chain(Path(path))
+    return _checked(_read_chain(Path(path)), overrides)
+
+
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """A config under ``a.b=value`` overrides; raises ConfigError with all problems."""
+    return _checked(_Draft(config.model_dump(mode="json"), {(): f"config {config.name}"}), overrides)
+
+
+def _checked(draft: _Draft, overrides: Sequence[str]) -> Config:
     for override in overrides:
         _apply_override(draft, override)
     try:

@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,18 @@ from vertebra_kp.losses import KeypointLoss, Targets
 from vertebra_kp.meter import Meter
 from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.precision import autocast
+from vertebra_kp.provenance import code_version, hardware, peak_memory_mb
 from vertebra_kp.run_folder import (
     RunFolder,
     RunFolderError,
     check_run_folder,
     flat_config,
+    lock_run_folder,
     open_run_folder,
     write_json,
 )
 from vertebra_kp.schedule import Phase, Plan, enter, frozen_batch_norms, lr_factor, make_plan
-from vertebra_kp.selection import hardware, row_of, summary_of, views_of, write_film_rows
+from vertebra_kp.selection import row_of, summary_of, views_of, write_film_rows
 from vertebra_kp.state import RunState, change_optimiser, checkpoint_of, restore, start_state
 from vertebra_kp.tracking import Tracker
 
@@ -78,41 +80,44 @@ def train(
         NonFiniteLossError: the loss is nan or infinite; ``last.pt`` is the state before.
     """
     data, schema = config.data, config.data.keypoint_schema
+    version = code_version()  # now: the files may change while it trains
     on_main(group, lambda: check_run_folder(path, config, resume=resume, overwrite=overwrite))
     films, validation = training_films(config), validation_films(config)
     plan = make_plan(config.train, len(films), group.world_size)
     state = start_state(config, schema, group, plan.phases[0], load_weights=not resume)
     state.progress.films = f"{films.identity} {validation.identity}"
-    on_main(group, lambda: open_run_folder(path, config, resume=resume, overwrite=overwrite))
-    folder = RunFolder(path)
-    if resume:
-        restore(state, load_checkpoint(folder.last), group)
-    tracker = Tracker(folder.path, resume_step=state.step if resume else None) if group.is_main else None
-    run = Run(
-        config,
-        folder,
-        group,
-        plan,
-        FilmDataset(films, schema, data.input_size, augmentation=config.augment, seed=config.train.seed),
-        validation,
-        KeypointLoss(
-            codec_of(config),
-            config.loss.heatmap,
-            config.loss.coordinate_weight,
-            config.loss.presence_weight,
-            config.loss.classification_weight,
-            config.loss.label_smoothing,
-        ),
-        tracker,
-    )
-    with (
-        tracker or nullcontext(),
-        signals_caught() as signals,
-        Meter(plan, state.step, visible=group.is_main) as meter,
-    ):
-        while state.step < plan.total_steps and not _out_of_patience(run, state):
-            run_phase(run, state, plan.phase_at(state.step), meter, signals)
-        return final_report(run, state) if group.is_main else {}
+    with ExitStack() as held:
+        on_main(group, lambda: held.enter_context(lock_run_folder(path)))
+        on_main(group, lambda: open_run_folder(path, config, resume=resume, overwrite=overwrite))
+        folder = RunFolder(path)
+        if resume:
+            restore(state, load_checkpoint(folder.last), group)
+        tracker = Tracker(folder.path, resume_step=state.step if resume else None) if group.is_main else None
+        run = Run(
+            config,
+            folder,
+            group,
+            plan,
+            FilmDataset(films, schema, data.input_size, augmentation=config.augment, seed=config.train.seed),
+            validation,
+            KeypointLoss(
+                codec_of(config),
+                config.loss.heatmap,
+                config.loss.coordinate_weight,
+                config.loss.presence_weight,
+                config.loss.classification_weight,
+                config.loss.label_smoothing,
+            ),
+            tracker,
+        )
+        with (
+            tracker or nullcontext(),
+            signals_caught() as signals,
+            Meter(plan, state.step, visible=group.is_main) as meter,
+        ):
+            while state.step < plan.total_steps and not _out_of_patience(run, state):
+                run_phase(run, state, plan.phase_at(state.step), meter, signals)
+            return final_report(run, state, version) if group.is_main else {}
 
 
 def on_main(group: Group, work: Callable[[], object]) -> None:
@@ -332,7 +337,7 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
         progress.evaluations_since_best += 1
 
 
-def final_report(run: Run, state: RunState) -> dict[str, Any]:
+def final_report(run: Run, state: RunState, version: str) -> dict[str, Any]:
     """The best checkpoint on all validation films, with intervals, kept in ``metrics.json`` and ``films.csv``."""
     config, schema = run.config, run.config.data.keypoint_schema
     best: Checkpoint = load_checkpoint(run.folder.best)
@@ -344,7 +349,9 @@ def final_report(run: Run, state: RunState) -> dict[str, Any]:
         "best_step": best.step,
         "steps": state.step,
         "training_seconds": round(state.progress.seconds, 1),
+        "peak_memory_mb": peak_memory_mb(run.group.device),
         "hardware": hardware(run.group.device),
+        "version": version,
         "films": state.progress.films,
         "split_file_sha256": split_hash(config.data.split_file),
         "validation": summary,

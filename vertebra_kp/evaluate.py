@@ -1,17 +1,23 @@
 """A network measured on labelled films, in the original films' pixels; numbers are returned, callers write."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
 from vertebra_kp.config import Config
+from vertebra_kp.config_io import override_config
 from vertebra_kp.data.films import FilmLabels, Films
 from vertebra_kp.data.loader import FilmDataset, make_loader, sequential
+from vertebra_kp.errors import UserError
 from vertebra_kp.inference import Prediction, predict_batch
 from vertebra_kp.metrics import FilmResult
 from vertebra_kp.models.network import VertebraNetwork
+from vertebra_kp.run_folder import differences
 
+# What a trained network may be measured under: everything else has made it, or decides what it is given.
+MEASURABLE = ("codec.decode", "codec.dark_blur", "inference.")
 COLLAPSED_BELOW = 0.1  # of a heatmap's mass inside its window: the map has no peak worth the name
 
 
@@ -22,6 +28,20 @@ class Evaluated:
     labels: FilmLabels
     result: FilmResult
     prediction: Prediction
+
+
+def as_measured(trained: Config, overrides: Sequence[str]) -> Config:
+    """The config of a trained network under other settings of decoding and inference.
+
+    Raises UserError where an override would change what was trained.
+    """
+    measured = override_config(trained, overrides)
+    if refused := [key for key in differences(trained, measured) if not key.startswith(MEASURABLE)]:
+        raise UserError(
+            f"{', '.join(refused)}: the network was trained with another value, measuring cannot change it; train "
+            f"with it, or set only {MEASURABLE[0]}, {MEASURABLE[1]} and {MEASURABLE[2]}*"
+        )
+    return measured
 
 
 def evaluate_films(

@@ -3,9 +3,13 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from vertebra_kp.config import Config
 from vertebra_kp.config_io import load_config, save_config
@@ -68,6 +72,24 @@ def open_run_folder(path: Path, config: Config, *, resume: bool = False, overwri
     return folder
 
 
+def run_folder_lock(path: Path) -> FileLock:
+    """The lock that the one process holds which trains in the folder; the folder must exist."""
+    return FileLock(path / ".lock")
+
+
+@contextmanager
+def lock_run_folder(path: Path) -> Iterator[None]:
+    """Hold the folder's lock; raises RunFolderError where another process trains in it."""
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with run_folder_lock(path).acquire(timeout=0):
+            yield
+    except Timeout:
+        raise RunFolderError(
+            f"another process trains in {path}; wait for its end, or stop it and give --resume"
+        ) from None
+
+
 def check_run_folder(path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
     """Raises RunFolderError where the folder cannot be used as asked, and touches nothing.
 
@@ -81,8 +103,8 @@ def check_run_folder(path: Path, config: Config, *, resume: bool = False, overwr
                 "--overwrite starts the run anew" if folder.contents() else "leave out --resume to start the run"
             )
             raise RunFolderError(f"--resume: {folder.last} does not exist; {remedy}")
-        if differences := _differences(load_config(folder.config), config):
-            listed = "\n  ".join(differences)
+        if changed := differences(load_config(folder.config), config):
+            listed = "\n  ".join(f"{key}: {old} in the run, {new} now" for key, (old, new) in changed.items())
             raise RunFolderError(
                 f"--resume: the config differs from the one that {path} was started with:\n  {listed}\n"
                 f"give the same config, or another --run-dir"
@@ -96,13 +118,14 @@ def check_run_folder(path: Path, config: Config, *, resume: bool = False, overwr
         raise RunFolderError(f"{path} is a file; --run-dir DIR takes another place")
 
 
-def _differences(old: Config, new: Config) -> list[str]:
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
-    return [
-        f"{key}: {before.get(key)} in the run, {after.get(key)} now"
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, as dotted keys with both values; what MAY_DIFFER is left out."""
+    before, after = flat_config(old), flat_config(new)
+    return {
+        key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not key.startswith(MAY_DIFFER)
-    ]
+    }
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """Evaluations of a run: the figures that select its best checkpoint, what TensorBoard shows, the final report."""
 
 import csv
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.classification import REFERENCE, TARGETS, class_headlines, classification_figures
@@ -95,15 +93,3 @@ def _view(batch: Batch, i: int, prediction: Any, schema: Schema, error_px: float
         error_px=error_px,
         attention=prediction.attention,
     )
-
-
-def hardware(device: torch.device) -> dict[str, Any]:
-    """Where a run took place, for its report."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-    return {
-        "device": device.type,
-        "name": name or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }

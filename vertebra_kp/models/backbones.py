@@ -285,7 +285,12 @@ def load_backbone_weights(whole: nn.Module, stages: dict[str, nn.Module], config
     given = _fetched(config.name) if config.weights == "imagenet" else _read(Path(config.weights), config.name)
     given = {_key(key): value for key, value in given.items()}
     kept = {id(tensor) for stage in stages.values() for tensor in stage.state_dict(keep_vars=True).values()}
-    own = {key: tensor for key, tensor in whole.state_dict(keep_vars=True).items() if id(tensor) in kept}
+    own = {
+        key: tensor
+        for key, tensor in whole.state_dict(keep_vars=True).items()
+        # Counts of batches are of no use here, and detectors' weights, whose norms are frozen, have none.
+        if id(tensor) in kept and not key.endswith("num_batches_tracked")
+    }
     shapes = {key: getattr(given.get(_key(key)), "shape", None) for key in own}
     wrong = [key for key, tensor in own.items() if shapes[key] != tensor.shape]
     if wrong:

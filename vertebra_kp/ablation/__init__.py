@@ -1,0 +1,1 @@
+"""Studies: variants of one config over seeds, run, recorded and compared."""

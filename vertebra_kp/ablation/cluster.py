@@ -1,0 +1,58 @@
+"""Runs of a study on a Ray cluster. Its machines must see the study's folder and the code under the same paths."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vertebra_kp.ablation.launch import POLL_S, Stop, run_to_end
+from vertebra_kp.ablation.study import Planned
+from vertebra_kp.engine import EXIT_INTERRUPTED
+from vertebra_kp.errors import UserError
+
+
+def run_on_ray(
+    runs: list[Planned], scripts: Path, stop: Stop, *, address: str | None, jobs: int
+) -> Iterator[tuple[Planned, int]]:
+    """Every run as a task; yields each run with its exit code as it ends.
+
+    A run takes a GPU where the cluster has any, else the share of a machine's cores that lets ``jobs`` run on it
+    at a time. ``address`` None starts a cluster on this machine. Raises UserError without Ray.
+    """
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError as error:
+        raise UserError("--ray needs Ray: pip install 'vertebra_kp[cluster]'") from error
+    ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
+    try:
+        task = ray.remote(max_retries=0, **_share(ray, jobs))(_task)
+        open_tasks = {task.remote(run, scripts): run for run in runs}
+        cancelled = False
+        while open_tasks:
+            done, _ = ray.wait(list(open_tasks), timeout=POLL_S)
+            for reference in done:
+                try:
+                    code = ray.get(reference)
+                except RayError as error:
+                    if not cancelled:
+                        raise UserError(f"Ray lost {open_tasks[reference]}: {error}") from error
+                    code = EXIT_INTERRUPTED
+                yield open_tasks.pop(reference), code
+            if stop.requested and not cancelled:
+                for reference in open_tasks:
+                    ray.cancel(reference)  # a KeyboardInterrupt in the task, which hands it to its run
+                cancelled = True
+    finally:
+        ray.shutdown()
+
+
+def _task(run: Planned, scripts: Path) -> int:
+    return run_to_end(run, scripts, Stop())
+
+
+def _share(ray: object, jobs: int) -> dict[str, float]:
+    """What a task takes of the cluster."""
+    resources = ray.cluster_resources()
+    if resources.get("GPU"):
+        return {"num_gpus": 1}
+    smallest = min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+    return {"num_cpus": max(1, int(smallest) // jobs)}
