@@ -10,11 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from tiny_job import ROOT, tiny_config
 
-from vertebra_kp.ablation.launch import Stop
 from vertebra_kp.ablation.ledger import TIMING, Ledger
 from vertebra_kp.ablation.study import read_study
 from vertebra_kp.config_io import save_config
@@ -242,29 +242,26 @@ def test_one_run_can_be_asked_for_by_name(ablate, folder, capsys):
 
 
 @pytest.mark.slow  # a Ray cluster on this machine takes its time to start
-def test_runs_on_a_ray_cluster_end_in_their_folders_and_stop_when_told(folder, scripts, monkeypatch):
+def test_runs_on_a_ray_cluster_stop_at_sigterm_and_are_recorded_when_started_again(ablate, folder, monkeypatch):
     pytest.importorskip("ray", reason="pip install 'vertebra_kp[cluster]'")
-    from vertebra_kp.ablation.cluster import run_on_ray
-
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    study = read_study(folder)
-    first, rest = study.planned[:2], study.planned[2:4]
-    ended = dict((run.key, code) for run, code in run_on_ray(first, scripts, Stop(), address=None, jobs=2))
-    assert ended == {run.key: 0 for run in first}
-    assert all((run.run_dir / "metrics.json").is_file() for run in first)
-
-    stop = Stop()
-    (folder / "runs" / "started").unlink()
-    (folder / "runs" / "hold").touch()
+    monkeypatch.chdir(folder.parent)
+    (folder / "study.yaml").write_text(STUDY.replace("[0, 1]", "[0]"))
+    runs = folder / "runs"
+    runs.mkdir()
+    (runs / "hold").touch()
 
     def stop_when_started():
-        while not (folder / "runs" / "started").exists():
+        while not (runs / "started").exists():
             time.sleep(0.05)
-        stop.requested = True
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_when_started, daemon=True).start()
-    codes = {code for _, code in run_on_ray(rest, scripts, stop, address=None, jobs=2)}
-    assert codes == {EXIT_INTERRUPTED}
+    relative = Path(folder.name)  # tasks start in folders of their own
+    assert ablate(relative, "--ray", "--jobs", 2) == EXIT_INTERRUPTED
+    assert Ledger(folder).entries() == []
+    (runs / "hold").unlink()
+    assert ablate(relative, "--ray", "--jobs", 2) == 0
+    assert len(Ledger(folder).entries()) == 3
 
 
 # --- real runs with the thin backbone -------------------------------------------------------------------

@@ -161,6 +161,16 @@ def test_a_run_of_an_earlier_version_is_collected_with_empty_cells(folder):
     assert entry.row["config"]
 
 
+def test_a_row_of_before_settings_were_kept_is_completed_from_its_folder(folder):
+    (folder / "results.csv").write_text("variant,seed,mre_px,median_px\nwide,0,2.0,0.5\n")
+    study = read_study(folder)
+    finish(study.run("wide", 0))
+    assert [run.key for run in collect(study)] == [("wide", 0)]
+    (entry,) = Ledger(folder).entries()
+    assert entry.settings.hash == study.run("wide", 0).settings.hash
+    assert list(entry.films) == list(FILMS)
+
+
 def test_rows_of_before_the_ledger_had_more_columns_stay_and_give_a_table(folder):
     rows = ["variant,seed,mre_px,median_px,level_shift_rate,steps,seconds,images_per_second"]
     errors = {("plain", 0): 1.0, ("plain", 1): 2.0, ("plain", 5): 3.0}

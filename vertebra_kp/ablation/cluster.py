@@ -1,5 +1,7 @@
 """Runs of a study on a Ray cluster. Its machines must see the study's folder and the code under the same paths."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +24,12 @@ def run_on_ray(
         from ray.exceptions import RayError
     except ImportError as error:
         raise UserError("--ray needs Ray: pip install 'vertebra_kp[cluster]'") from error
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, which ends this process at once
     try:
         task = ray.remote(max_retries=0, **_share(ray, jobs))(_task)
-        open_tasks = {task.remote(run, scripts): run for run in runs}
+        open_tasks = {task.remote(run, scripts, Path.cwd()): run for run in runs}
         cancelled = False
         while open_tasks:
             done, _ = ray.wait(list(open_tasks), timeout=POLL_S)
@@ -45,7 +49,8 @@ def run_on_ray(
         ray.shutdown()
 
 
-def _task(run: Planned, scripts: Path) -> int:
+def _task(run: Planned, scripts: Path, working_directory: Path) -> int:
+    os.chdir(working_directory)  # paths of a study and of its configs may be relative to it
     return run_to_end(run, scripts, Stop())
 
 

@@ -54,8 +54,9 @@ def _settings_in(run_dir: Path) -> str | None:
 
 
 def collect(study: Study) -> list[Planned]:
-    """Write down every run that is finished in its folder and has no row; returns them."""
-    found = [run for run in missing(study) if is_finished(run)]
+    """Write down every run that is finished in its folder and has no row, or one of before settings were kept."""
+    whole = {entry.key for entry in Ledger(study.folder).entries() if entry.row.get("config")}
+    found = [run for run in study.planned if run.key not in whole and is_finished(run)]
     for run in found:
         record(study, run)
     return found

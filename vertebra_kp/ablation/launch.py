@@ -49,8 +49,8 @@ def run_to_end(run: Planned, scripts: Path, stop: Stop) -> int:
 
 
 @contextmanager
-def _held(lock: BaseFileLock, run: Planned, stop: Stop) -> Iterator[bool]:
-    """Wait for a lock of the run; False where a stop came first."""
+def _held(lock: BaseFileLock, run: Planned, stop: Stop) -> Iterator[None]:
+    """Wait for a lock of the run and hold it, unless a stop comes first."""
     waiting = False
     while not stop.requested:
         try:
@@ -61,11 +61,11 @@ def _held(lock: BaseFileLock, run: Planned, stop: Stop) -> Iterator[bool]:
             waiting = True
             continue
         try:
-            yield True
+            yield
         finally:
             lock.release()
         return
-    yield False
+    yield
 
 
 def _command(run: Planned, scripts: Path) -> list[str]:
