@@ -38,18 +38,11 @@ class BackboneConfig(Section):
         return name
 
 
-class NeckConfig(Section):
-    """Transformer encoder on F4 or more maps of the pyramid; depth 0 leaves them as they are."""
+class AttentionSection(Section):
+    """Width and heads of layers that attend."""
 
-    depth: Annotated[int, Field(ge=0, le=24)] = 4
     width: Width = 256
     heads: Annotated[int, Field(ge=1)] = 8
-    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    positions: Literal["sincos", "learned"] = "sincos"
-    levels: Annotated[list[FeatureName], Field(min_length=1)] = ["F4"]
-    """Maps that are encoded, each by layers of its own. Attention costs the square of a map's cells: at 512 x 512
-    that is 256² for F4 and 4096² for F3."""
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -58,6 +51,18 @@ class NeckConfig(Section):
                 f"width must be divisible by heads and by 4, got width {self.width}, heads {self.heads}"
             )
         return self
+
+
+class NeckConfig(AttentionSection):
+    """Transformer encoder on F4 or more maps of the pyramid; depth 0 leaves them as they are."""
+
+    depth: Annotated[int, Field(ge=0, le=24)] = 4
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    positions: Literal["sincos", "learned"] = "sincos"
+    levels: Annotated[list[FeatureName], Field(min_length=1)] = ["F4"]
+    """Maps that are encoded, each by layers of its own. Attention costs the square of a map's cells: at 512 x 512
+    that is 256² for F4 and 4096² for F3."""
 
 
 class PyramidConfig(Section):
@@ -100,24 +105,14 @@ class DecoderConfig(Section):
         return self
 
 
-class HeadConfig(Section):
+class HeadConfig(AttentionSection):
     """How heatmaps are read off the decoder's features."""
 
     name: Literal["conv", "queries"] = "conv"
     """``queries``: one learned query per corner attends to F4 and is compared with every place."""
     rounds: Annotated[int, Field(ge=1, le=12)] = 3
-    width: Width = 256
-    heads: Annotated[int, Field(ge=1)] = 8
     self_attention: bool = True
     """Queries see each other before they look at the film."""
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if self.width % self.heads or self.width % 4:
-            raise ValueError(
-                f"width must be divisible by heads and by 4, got width {self.width}, heads {self.heads}"
-            )
-        return self
 
 
 class ClassificationConfig(Section):
