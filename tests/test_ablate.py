@@ -69,8 +69,8 @@ THIN = """
 import runpy, sys
 sys.path.insert(0, {tests!r})
 from tiny_job import thin_efficientnet
-from vertebra_kp.models import backbones
-backbones.efficientnet_v2_s = thin_efficientnet
+from vertebra_kp.models import library
+library.efficientnet_v2_s = thin_efficientnet
 runpy.run_path({script!r}, run_name="__main__")
 """
 

@@ -8,7 +8,8 @@ from tiny_job import tiny_config
 
 from vertebra_kp.config_network import BackboneConfig
 from vertebra_kp.errors import UserError
-from vertebra_kp.models.backbones import BackboneError, WeightsError, build_backbone
+from vertebra_kp.models.backbones import build_backbone
+from vertebra_kp.models.library import BackboneError, WeightsError
 from vertebra_kp.models.network import build_network
 from vertebra_kp.schedule import check_phases
 

@@ -17,7 +17,7 @@ from vertebra_kp.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from vertebra_kp.models import backbones
+from vertebra_kp.models import library
 from vertebra_kp.state import checkpoint_of, restore
 
 
@@ -126,7 +126,7 @@ def test_random_numbers_continue_where_they_were_saved():
 
 
 def test_a_trained_state_comes_back_complete_from_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
     config = tiny_config(films=4)
     run, state = make_run(config)
     train_all(run, state)
@@ -148,7 +148,7 @@ def test_a_trained_state_comes_back_complete_from_the_file(tmp_path, monkeypatch
 
 
 def test_another_number_of_processes_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
     _, state = make_run(tiny_config())
     two = small_checkpoint(random=[random_state(), random_state()])
     with pytest.raises(ValueError, match="had 2 processes, now there are 1"):

@@ -16,7 +16,7 @@ from vertebra_kp import engine
 from vertebra_kp.checkpoint import load_checkpoint
 from vertebra_kp.config import Config
 from vertebra_kp.distributed import Group, process_group
-from vertebra_kp.models import backbones
+from vertebra_kp.models import library
 
 PROCESSES = 2
 FILMS_PER_STEP = 4
@@ -74,7 +74,7 @@ def stop_and_resume(group: Group, out: Path) -> None:
 
 
 def worker(out: Path) -> None:
-    backbones.efficientnet_v2_s = thin_efficientnet
+    library.efficientnet_v2_s = thin_efficientnet
     torch.set_num_threads(1)
     live_train = nn.BatchNorm2d.train
     with process_group("cpu") as group:
@@ -120,7 +120,7 @@ def test_weights_are_bit_equal_on_every_rank_after_an_unfreeze(ranks, norms):
 
 
 def test_two_processes_equal_one_with_the_same_global_batch(ranks, monkeypatch):
-    monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
     monkeypatch.setattr(nn.BatchNorm2d, "train", stay_in_eval_mode)
     _, untrained = make_run(job(1))
     start = dict(untrained.network.named_parameters())

@@ -15,7 +15,7 @@ from vertebra_kp.distributed import Group
 from vertebra_kp.engine import Interrupted, batches_from, train
 from vertebra_kp.errors import UserError
 from vertebra_kp.meter import Meter, NonFiniteLossError
-from vertebra_kp.models import backbones
+from vertebra_kp.models import library
 from vertebra_kp.precision import autocast_dtype
 from vertebra_kp.run_folder import RunFolder
 from vertebra_kp.state import moving_average
@@ -49,7 +49,7 @@ class SilentTracker:
 def tracker(monkeypatch) -> SilentTracker:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
     silent = SilentTracker()
     monkeypatch.setattr(engine, "Tracker", lambda *_, **__: silent)
     yield silent

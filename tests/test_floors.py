@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "measures",
         "metrics",
         "classification",
+        "models.library",
         "models.backbones",
         "models.necks",
         "models.pyramids",

@@ -12,7 +12,7 @@ from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.config import PhaseConfig
 from vertebra_kp.config_network import BackboneConfig, NeckConfig, NetworkConfig
 from vertebra_kp.engine import begin_phase
-from vertebra_kp.models import backbones
+from vertebra_kp.models import library
 from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.schedule import enter, parameter_groups
 
@@ -22,7 +22,7 @@ TAPPED_STAGES = (1, 2, 3, 5, 6)
 
 @pytest.fixture
 def thin(monkeypatch):
-    monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
 
 
 def new_network() -> VertebraNetwork:

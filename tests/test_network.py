@@ -11,10 +11,11 @@ from vertebra_kp.anatomy import SCHEMAS, State
 from vertebra_kp.codec import HeatmapCodec
 from vertebra_kp.config_network import STRIDES, BackboneConfig, DecoderConfig, NeckConfig, NetworkConfig
 from vertebra_kp.losses import KeypointLoss, Targets
-from vertebra_kp.models import backbones
-from vertebra_kp.models.backbones import BackboneError, WeightsError, build_backbone
+from vertebra_kp.models import library
+from vertebra_kp.models.backbones import build_backbone
 from vertebra_kp.models.decoders import UNetDecoder
 from vertebra_kp.models.heads import HeatmapHead
+from vertebra_kp.models.library import BackboneError, WeightsError
 from vertebra_kp.models.necks import Neck, SelfAttention, TransformerEncoder, sincos_positions
 from vertebra_kp.models.network import VertebraNetwork, build_network
 
@@ -32,7 +33,7 @@ TAPS = {
 
 @pytest.fixture
 def thin(monkeypatch):
-    monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
 
 
 def network_of(schema=LATERAL, *, backbone=None, neck=None, decoder=None, dropout=0.0) -> VertebraNetwork:
@@ -366,7 +367,7 @@ def test_imagenet_weights_that_cannot_be_fetched_name_both_ways_out(monkeypatch)
         raise OSError("name resolution failed")
 
     offline = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=unreachable))
-    monkeypatch.setattr(backbones, "get_model_weights", lambda name: offline)
+    monkeypatch.setattr(library, "get_model_weights", lambda name: offline)
     with pytest.raises(WeightsError, match="name resolution failed") as caught:
         network_of(backbone={"weights": "imagenet"})
     assert "network.backbone.weights=FILE" in str(caught.value)

@@ -10,7 +10,7 @@ from tiny_job import thin_efficientnet
 
 from vertebra_kp.config import Config
 from vertebra_kp.config_io import load_config
-from vertebra_kp.models import backbones
+from vertebra_kp.models import library
 from vertebra_kp.models.network import VertebraNetwork, build_network
 
 BASE = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -48,7 +48,7 @@ def made(request):
     """A config and its network; a thin backbone stands in where the row is not about backbones."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.name.split("[")[-1][:-1] not in (*PAIRS, "backbone efficientnet_v2_s"):
-            patch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+            patch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
         config = config_of(request.param)
         yield config, build(config)
 

@@ -9,7 +9,7 @@ import pytest
 from network_rows import BACKBONES, DECODERS, PARTS, RESNET50_FPN, TINY
 from tiny_job import thin_efficientnet
 
-from vertebra_kp.models import backbones
+from vertebra_kp.models import library
 
 ROOT = Path(__file__).parents[1]
 SCHEDULES = {
@@ -35,7 +35,7 @@ FAST = ("decoder fpn", "queries", "classes, average")  # the others run with mak
 )
 def test_two_steps_of_every_row_through_the_command_line(name, settings, tmp_path, monkeypatch):
     if not name.startswith("backbone"):
-        monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+        monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
     command = [
         "train.py",
         "--config",

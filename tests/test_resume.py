@@ -17,7 +17,7 @@ from vertebra_kp import engine
 from vertebra_kp.checkpoint import load_checkpoint
 from vertebra_kp.config import Config
 from vertebra_kp.config_io import save_config
-from vertebra_kp.models import backbones
+from vertebra_kp.models import library
 from vertebra_kp.run_folder import RunFolder
 
 STEPS = 8  # four frozen, four unfrozen; an evaluation after step 4 and after step 8
@@ -29,7 +29,7 @@ def one_thread_and_a_thin_backbone():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+        patch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
         yield
     torch.set_num_threads(threads)
 

@@ -11,7 +11,7 @@ from vertebra_kp.checkpoint import moments_by_name
 from vertebra_kp.config import Config, PhaseConfig, TrainConfig
 from vertebra_kp.config_network import STRIDES, BackboneConfig, NeckConfig, NetworkConfig
 from vertebra_kp.distributed import Group
-from vertebra_kp.models import backbones
+from vertebra_kp.models import library
 from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.schedule import Phase, enter, lr_factor, make_plan, parameter_groups
 from vertebra_kp.state import change_optimiser, start_state
@@ -22,7 +22,7 @@ PROJECTION = (8, 8, 16, 16, 24)
 
 @pytest.fixture
 def network(monkeypatch) -> VertebraNetwork:
-    monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
     config = NetworkConfig(
         backbone=BackboneConfig(projection=dict(zip(STRIDES, PROJECTION, strict=True))),
         neck=NeckConfig(depth=2, width=32, heads=4, positions="learned"),
@@ -142,7 +142,7 @@ def test_norms_biases_and_positions_are_not_decayed_and_all_else_is(network):
 
 
 def test_moments_carry_over_by_name_and_those_of_frozen_parameters_wait(monkeypatch):
-    monkeypatch.setattr(backbones, "efficientnet_v2_s", thin_efficientnet)
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
     phases = [{"name": "a", "epochs": 1, "freeze_stages": 2}, {"name": "b", "epochs": 1, "freeze_stages": 5}]
     neck = {"depth": 1, "width": 32}
     config = Config.model_validate({"name": "x", "network": {"neck": neck}, "train": {"phases": phases}})

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vertebra_kp.config_network import NeckConfig
-from vertebra_kp.models.backbones import BackboneError
+from vertebra_kp.models.library import BackboneError
 
 LEARNED_GRID = (16, 16)  # of a 512 x 512 film at stride 32; resized to other sizes
 SINCOS_TEMPERATURE = 10_000.0  # Vaswani et al., section 3.5

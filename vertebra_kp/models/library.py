@@ -1,0 +1,192 @@
+"""Networks of torchvision and timm taken apart into stages, with the weights that their libraries publish.
+
+EfficientNetV2-S: Tan and Le, ICML 2021. VGG: Simonyan and Zisserman, ICLR 2015. ResNet: He et al., CVPR 2016.
+ConvNeXt: Liu et al., CVPR 2022.
+"""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision.models import convnext_small, efficientnet_v2_s, get_model, get_model_weights
+
+from vertebra_kp.config_network import STRIDES, BackboneConfig
+from vertebra_kp.errors import UserError
+
+NAME_OF_STRIDE = {stride: name for name, stride in STRIDES.items()}
+
+
+class WeightsError(UserError):
+    """Weights that were asked for cannot be had; the message says what to do instead."""
+
+
+class BackboneError(UserError):
+    """A backbone that cannot be built, or stages that it does not have."""
+
+
+def library_stages(name: str, stochastic_depth: float) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """A library's network with random weights, and its layers as stages by name, without the classifier.
+
+    Raises BackboneError for an encoder that timm does not have.
+    """
+    if not name.startswith("timm/"):
+        return torchvision_stages(name, stochastic_depth)
+    network = timm_network(name.removeprefix("timm/"))
+    return network, timm_stages(network) or {"stem": WholeNetwork(network)}
+
+
+def torchvision_stages(name: str, stochastic_depth: float) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """torchvision's network with random weights, and its layers as stages."""
+    if name == "efficientnet_v2_s":
+        network = efficientnet_v2_s(weights=None, stochastic_depth_prob=stochastic_depth)
+        return network, _numbered(list(network.features[:7]))
+    if name == "convnext_small":
+        network = convnext_small(weights=None, stochastic_depth_prob=stochastic_depth)
+        f = network.features  # a stage is preceded by its downsampling
+        return network, _numbered([f[0], f[1], f[2:4], f[4:6], f[6:8]])
+    if name.startswith("resnet"):
+        network = get_model(name, weights=None)
+        stem = nn.Sequential(network.conv1, network.bn1, network.relu)
+        first = nn.Sequential(network.maxpool, network.layer1)
+        return network, _numbered([stem, first, network.layer2, network.layer3, network.layer4])
+    network = get_model(name, weights=None)
+    pools = [i for i, layer in enumerate(network.features) if isinstance(layer, nn.MaxPool2d)]
+    starts = [0, *pools, len(network.features)]  # a stage begins by halving the map; the last does nothing else
+    return network, _numbered([network.features[a:b] for a, b in pairwise(starts)])
+
+
+def timm_network(name: str) -> nn.Module:
+    """timm's network of features, with random weights; windowed networks are told that films vary in size."""
+    try:
+        try:
+            return timm.create_model(name, features_only=True, pretrained=False, strict_img_size=False)
+        except TypeError:  # most networks take any size and know no such option
+            return timm.create_model(name, features_only=True, pretrained=False)
+    except Exception as error:
+        raise BackboneError(f"network.backbone.name: timm has no encoder {name} ({error})") from error
+
+
+def timm_stages(network: nn.Module) -> dict[str, nn.Module] | None:
+    """The layers of timm's network as stages, one per map; None where they are no plain sequence."""
+    if hasattr(network, "conv_stem") and hasattr(network, "_stage_out_idx"):  # its EfficientNets and MobileNets
+        stem = [
+            layer for key in ("conv_stem", "bn1", "act1") if (layer := getattr(network, key, None)) is not None
+        ]
+        return _numbered([nn.Sequential(*stem), *network.blocks])
+    if not hasattr(network, "return_layers"):
+        return None
+    layers = list(network.children())
+    ends = [i for i, key in enumerate(network.keys()) if key in network.return_layers]
+    starts = [0, *(end + 1 for end in ends)]
+    stages: list[nn.Module] = [nn.Sequential(*layers[a:b]) for a, b in pairwise(starts)]
+    if str(network.output_fmt).endswith("NHWC"):
+        stages = [ChannelsFirst(stage, first=i == 0) for i, stage in enumerate(stages)]
+    return _numbered(stages)
+
+
+class WholeNetwork(nn.Module):
+    """A network whose branches run side by side, such as HRNet: one stage that gives all maps."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, film: Tensor) -> list[Tensor]:
+        return list(self.network(film))
+
+
+class ChannelsFirst(nn.Module):
+    """A stage of a network that keeps channels last, with its map as the others have it."""
+
+    def __init__(self, stage: nn.Module, *, first: bool) -> None:
+        super().__init__()
+        self.stage, self.first = stage, first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stage(x if self.first else x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _numbered(stages: list[nn.Module]) -> dict[str, nn.Module]:
+    return {"stem" if i == 0 else f"stage{i}": stage for i, stage in enumerate(stages)}
+
+
+def maps_of(stages: dict[str, nn.Module], name: str) -> tuple[dict[str, str], dict[str, int]]:
+    """Map by map, finest first: the last stage of that stride, and the channels there, found with a small film."""
+    side, after, channels = 64, {}, {}  # two cells at stride 32
+    x: Tensor | list[Tensor] = torch.zeros(1, 3, side, side)
+    with torch.no_grad():
+        for stage_name, stage in stages.items():
+            was_training = stage.training
+            try:
+                x = stage.eval()(x)
+            except Exception as error:
+                raise BackboneError(
+                    f"network.backbone.name: {name} does not take films of any size ({error}); take another"
+                ) from error
+            stage.train(was_training)
+            features = x if isinstance(x, list) else [x]
+            strides = [side // feature.shape[-1] for feature in features]
+            if len(set(strides)) < len(strides) or not all(stride in NAME_OF_STRIDE for stride in strides[1:]):
+                raise BackboneError(f"network.backbone.name: {name} gives maps of strides {strides}; take another")
+            for stride, feature in zip(strides, features, strict=True):
+                if map_name := NAME_OF_STRIDE.get(stride):
+                    after[map_name], channels[map_name] = stage_name, feature.shape[1]
+    if "F4" not in after:
+        raise BackboneError(f"network.backbone.name: {name} does not go down to stride 32; take another")
+    return after, channels
+
+
+def load_library_weights(whole: nn.Module, stages: dict[str, nn.Module], config: BackboneConfig) -> None:
+    """Load the library's own state dict into the stages of its network: ``imagenet`` fetches it, a path reads it.
+
+    Raises:
+        WeightsError: the weights cannot be fetched, read, or are of another network.
+    """
+    given = _fetched(config.name) if config.weights == "imagenet" else _read(Path(config.weights), config.name)
+    given = {_key(key): value for key, value in given.items()}
+    kept = {id(tensor) for stage in stages.values() for tensor in stage.state_dict(keep_vars=True).values()}
+    own = {
+        key: tensor
+        for key, tensor in whole.state_dict(keep_vars=True).items()
+        # Counts of batches are of no use here, and detectors' weights, whose norms are frozen, have none.
+        if id(tensor) in kept and not key.endswith("num_batches_tracked")
+    }
+    shapes = {key: getattr(given.get(_key(key)), "shape", None) for key in own}
+    wrong = [key for key, tensor in own.items() if shapes[key] != tensor.shape]
+    if wrong:
+        raise WeightsError(
+            f"network.backbone.weights: {config.weights} lacks {len(wrong)} of {len(own)} tensors of "
+            f"{config.name}, the first is {wrong[0]}; give a state dict of that network"
+        )
+    whole.load_state_dict({key: given[_key(key)] for key in own}, strict=False)
+
+
+def _key(key: str) -> str:
+    """timm's networks of features say stages_0 where the whole network, as published, has stages.0."""
+    return re.sub(r"^(layers|stages|features)_(?=\d)", r"\1.", key)
+
+
+def _fetched(name: str) -> dict[str, Tensor]:
+    try:
+        if name.startswith("timm/"):
+            return timm.create_model(name.removeprefix("timm/"), pretrained=True).state_dict()
+        return get_model_weights(name).DEFAULT.get_state_dict(progress=False)
+    except Exception as error:
+        raise WeightsError(
+            f"network.backbone.weights: ImageNet weights cannot be fetched ({error}); give a local file of "
+            f"{name}'s state dict (--set network.backbone.weights=FILE), or train from random weights "
+            "(--set network.backbone.weights=none)"
+        ) from error
+
+
+def _read(path: Path, name: str) -> dict[str, Tensor]:
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise WeightsError(
+            f"network.backbone.weights: cannot read {path}: {error}; "
+            f"give a state dict of {name}, saved with torch.save"
+        ) from error
