@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from vertebra_kp.ablation.cluster import run_on_ray
-from vertebra_kp.ablation.collect import adopt, collect, missing, move_stale, record, refuse_stale
+from vertebra_kp.ablation.collect import adopt, collect, missing, move_stale, record, refuse_stale, to_run
 from vertebra_kp.ablation.launch import LOG, Stop, run_several, run_to_end, tail_of_log
 from vertebra_kp.ablation.plots import draw_plots
 from vertebra_kp.ablation.slurm import write_array
@@ -126,7 +126,7 @@ def hand_to_slurm(study: Study, arguments: argparse.Namespace) -> int:
 def run_missing(study: Study, arguments: argparse.Namespace, stop: Stop) -> int:
     """Train, then measure; one line per run. Returns the exit code."""
     failed = []
-    todo = missing(study)
+    todo = to_run(study)
     for runs in ([run for run in todo if run.trains], [run for run in todo if not run.trains]):
         for run, code in ended(runs, arguments, stop):
             if code == EXIT_INTERRUPTED:

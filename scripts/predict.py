@@ -107,7 +107,7 @@ def predict_film(
     for note in header.notes if header else ():
         tqdm.write(f"note: {path}: {note}", file=sys.stderr)
     image = to_uint8(read_film(path))
-    prediction = predictor.predict(image, with_maps=attention_path is not None)
+    prediction = predictor.predict(image, with_attention=attention_path is not None)
     if not np.isfinite(prediction.points_xy_image[predictor.schema.exists]).all():
         raise UserError(f"{path}: the network gave no finite corners; look at the film and the checkpoint")
     picture = overlay_original(
@@ -121,7 +121,7 @@ def predict_film(
         raise UserError(f"{overlay_path}: the overlay cannot be written; check the folder and the space")
     if attention_path is not None:
         write_attention(prediction, predictor, path.name, attention_path)
-        prediction = replace(prediction, image=None, heatmaps=None, attention=None)  # large; they are on disk now
+        prediction = replace(prediction, image=None, attention=None)  # large; they are on disk now
     return FilmPrediction(str(path), (image.shape[0], image.shape[1]), prediction, header)
 
 

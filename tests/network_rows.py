@@ -31,6 +31,11 @@ PARTS = {
     "frozen batch norm": ["network.backbone.frozen_batch_norm=true"],
     "normal initialisation": ["network.initialisation=normal"],
     "kaiming initialisation": ["network.initialisation=kaiming"],
+    "side by side, stride 4": [
+        "network.backbone.name=timm/hrnet_w18_small",
+        "network.decoder.name=unetplusplus",
+        "network.decoder.output_stride=4",
+    ],
     "fpn 64": [FPN, f"{PYRAMID}channels=64"],
     "fpn 256": [FPN, f"{PYRAMID}channels=256"],
     "fpn leaky": [FPN, f"{PYRAMID}activation=leaky_relu"],

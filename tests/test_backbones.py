@@ -34,6 +34,7 @@ def resnet():
         (["stem", "stage3..stage4"], ["stem", "stage3", "stage4"]),
         (["stem..stage4"], list(STAGES)),
         (["stage4..stage3"], []),
+        ("all", list(STAGES)),
     ],
     ids=str,
 )
@@ -151,10 +152,13 @@ def test_a_projection_of_a_map_that_is_not_there_is_refused():
     [
         ({"freeze_stages": 7}, "train.phases, two: freeze_stages is 7, the backbone has stages 1 to 6"),
         ({"freeze_stages": ["neck"]}, "train.phases, two: freeze_stages: neck is no stage"),
-        ({"freeze": ["classification_head"]}, "train.phases, two: freeze names classification_head, which"),
+        (
+            {"freeze": ["classification_head"]},
+            "two: freeze names classification_head, which is not there",
+        ),
         (
             {"freeze_stages": 6, "freeze": ["neck", "decoder", "heatmap_head", "presence_head"]},
-            "train.phases, two: everything is frozen, nothing would learn",
+            "train.phases, two: everything is frozen, nothing learns",
         ),
     ],
     ids=str,
@@ -165,3 +169,24 @@ def test_a_phase_that_cannot_be_entered_is_told_before_the_first_step(phase, mes
         network = build_network(config.network, config.data.keypoint_schema)
     with pytest.raises(UserError, match=message):
         check_phases(network, config.train.phases)
+
+
+def test_layers_behind_maps_that_nobody_reads_do_not_ask_for_a_gradient():
+    backbone = build_backbone(BackboneConfig(name="timm/hrnet_w18_small"))
+    assert backbone.unread == []
+    backbone.return_only(["S16", "F4"])
+    assert backbone.unread
+    trained = [p for p in backbone.parameters() if p.requires_grad]
+    sum(feature.sum() for feature in backbone(torch.randn(2, 3, 64, 64)).values()).backward()
+    assert all(p.grad is not None for p in trained)
+    backbone.freeze("all")
+    backbone.unfreeze("all")
+    assert [p for p in backbone.parameters() if p.requires_grad] == trained
+
+
+def test_films_are_normalised_as_the_published_weights_expect():
+    assert build_backbone(BackboneConfig(name="timm/tf_efficientnetv2_b0")).input_statistics == (
+        timm.get_pretrained_cfg("tf_efficientnetv2_b0").mean,
+        timm.get_pretrained_cfg("tf_efficientnetv2_b0").std,
+    )
+    assert build_backbone(BackboneConfig(name="resnet34")).input_statistics[0] == (0.485, 0.456, 0.406)

@@ -293,6 +293,19 @@ def test_an_override_equals_writing_the_value_in_the_file(changes, write):
             "job.yaml:6: network.backbone.projection is [64]: wanted a mapping of keys to values",
         ),
         (
+            "network: {decoder: {pyramid: {channels: 64}}}",
+            "job.yaml:6: network.decoder.pyramid.channels is not read by unet; leave it out",
+        ),
+        (
+            "network: {decoder: {name: fpn, channels: [8, 8, 8, 8]}}",
+            "job.yaml:6: network.decoder.channels is not read by fpn, whose width is pyramid.channels; "
+            "leave it out",
+        ),
+        (
+            "network: {head: {rounds: 5}}",
+            "job.yaml:6: network.head.rounds is not read by the head conv; set name to queries or leave it out",
+        ),
+        (
             "network: {decoder: {channels: []}}",
             "job.yaml:6: network.decoder.channels is []: wanted a length of at least 1",
         ),

@@ -1,14 +1,20 @@
 """What --describe says of a network, against figures worked out by hand."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.config import Config
+from vertebra_kp.config_io import load_config
 from vertebra_kp.config_network import NetworkConfig
 from vertebra_kp.models.describe import activation_bytes, count_macs, count_parameters, describe
 from vertebra_kp.models.network import build_network
 
 SCHEMA = SCHEMAS["ap_lumbar"]
+CONFIGS = Path(__file__).parents[1] / "configs"
+JOBS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem != "base")
 
 
 def network():
@@ -31,6 +37,11 @@ def test_kept_activations_grow_with_the_batch():
     two, four = (activation_bytes(network(), (64, 64), batch) for batch in (2, 4))
     assert four[1] == 2 * two[1] == 3 * 4 * (4 * 20 * 32 * 32)  # float32 maps at stride 2
     assert 1.9 < four[0] / two[0] < 2.1
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_every_shipped_config_can_be_described(path):
+    assert "multiply-accumulates" in describe(load_config(path))
 
 
 def test_the_page_names_every_map_with_its_shape():

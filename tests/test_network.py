@@ -174,7 +174,7 @@ def test_a_neck_encodes_the_maps_it_is_told_and_leaves_the_others():
 
 
 def test_a_neck_on_a_map_that_the_decoder_does_not_read_is_refused():
-    with pytest.raises(BackboneError, match=r"neck.levels: the backbone has no map F1, only \['F3', 'F4'\]"):
+    with pytest.raises(BackboneError, match=r"levels: F1 is none of the maps that the decoder reads, F3, F4"):
         Neck({"F3": 8, "F4": 20}, settings_of(levels=["F1"]))
 
 

@@ -192,9 +192,9 @@ class PhaseConfig(Section):
     films: Literal["data", "phantom"] = "data"
     """``phantom`` trains this phase on drawn films of ``data.phantom``'s preset and seed, new ones in every epoch
     and as many as the data set has; validation stays on the data set."""
-    freeze_stages: int | list[str] = 0
-    """0 freezes nothing, n the backbone's stem and first n stages, -n all but the last n; or stages by name or
-    range, such as [stem, stage2..stage4] (``train.py --describe`` lists them)."""
+    freeze_stages: int | list[str] | Literal["all"] = 0
+    """0 freezes nothing, ``all`` the backbone, n its stem and first n stages, -n all but the last n; or stages by
+    name or range, such as [stem, stage2..stage4] (``train.py --describe`` lists them)."""
     freeze: list[Literal["neck", "decoder", "heatmap_head", "presence_head", "classification_head"]] = []
     lr: Positive = 1e-3
     backbone_lr: Positive | None = None
@@ -256,6 +256,21 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     inference: InferenceConfig = InferenceConfig()
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def _classes_can_be_learnt(self) -> Self:
+        classes = self.network.classification
+        if classes is not None and classes.hidden and self.train.batch_size == 1:
+            raise ValueError(
+                "train.batch_size is 1, and the BatchNorm of network.classification.hidden needs two films; raise "
+                "train.batch_size, or set network.classification.hidden to 0"
+            )
+        if self.data.phantom.other_view and (classes is None or "view" not in classes.targets):
+            raise ValueError(
+                f"data.phantom.other_view is {self.data.phantom.other_view}, but the network tells no view; "
+                "add view to network.classification.targets, or set other_view to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _flip_is_valid(self) -> Self:

@@ -17,6 +17,12 @@ FeatureName = Literal["F1", "F2", "F3", "S16", "F4"]
 Width = Annotated[int, Field(ge=4)]
 
 
+def changed(section: Section) -> set[str]:
+    """Fields that have another value than by default."""
+    fields = type(section).model_fields
+    return {name for name, field in fields.items() if getattr(section, name) != field.default}
+
+
 class BackboneConfig(Section):
     name: str = "efficientnet_v2_s"
     """efficientnet_v2_s, vgg16, vgg16_bn, resnet34, resnet50, convnext_small, or timm/NAME: an encoder of timm."""
@@ -102,6 +108,11 @@ class DecoderConfig(Section):
             )
         if self.skips is not None and self.name not in ("unet", "fpn"):
             raise ValueError(f"skips is {self.skips}, but {self.name} takes all maps; leave skips out")
+        read = {"fpn": set(PyramidConfig.model_fields), "upernet": {"channels"}, "segformer": {"channels"}}
+        if self.name in read and "channels" in changed(self):
+            raise ValueError(f"channels is not read by {self.name}, whose width is pyramid.channels; leave it out")
+        if unread := changed(self.pyramid) - read.get(self.name, set()):
+            raise ValueError(f"pyramid.{min(unread)} is not read by {self.name}; leave it out")
         return self
 
 
@@ -113,6 +124,12 @@ class HeadConfig(AttentionSection):
     rounds: Annotated[int, Field(ge=1, le=12)] = 3
     self_attention: bool = True
     """Queries see each other before they look at the film."""
+
+    @model_validator(mode="after")
+    def _is_read(self) -> Self:
+        if self.name == "conv" and (unread := changed(self)):
+            raise ValueError(f"{min(unread)} is not read by the head conv; set name to queries or leave it out")
+        return self
 
 
 class ClassificationConfig(Section):

@@ -82,6 +82,6 @@ def _result(labels: FilmLabels, prediction: Prediction) -> FilmResult:
 
 
 def collapsed_share(evaluated: list[Evaluated]) -> float:
-    """Share of heatmaps without a peak."""
-    scores = np.concatenate([item.prediction.scores[~np.isnan(item.prediction.scores)] for item in evaluated])
-    return float((scores < COLLAPSED_BELOW).mean())
+    """Share of the heatmaps of labelled corners that have no peak; 0 without any."""
+    scores = np.concatenate([item.prediction.scores[item.result.labelled] for item in evaluated])
+    return float((scores < COLLAPSED_BELOW).mean()) if scores.size else 0.0

@@ -43,13 +43,21 @@ def codec_of(config: Config) -> HeatmapCodec:
 
 @torch.inference_mode()
 def predict_batch(
-    network: VertebraNetwork, batch: Batch, config: Config, *, with_maps: bool = False
+    network: VertebraNetwork,
+    batch: Batch,
+    config: Config,
+    *,
+    with_maps: bool = False,
+    with_attention: bool = False,
 ) -> list[Prediction]:
-    """The network must be in eval mode; films go to its device, only points and small maps come back."""
+    """The network must be in eval mode; films go to its device, only points and small maps come back.
+
+    Attention is for a few films: it takes the square of a map's cells.
+    """
     schema = config.data.keypoint_schema
     device = next(network.parameters()).device
     image = batch.image.to(device, non_blocking=True)
-    output = network(image, return_attention=with_maps)
+    output = network(image, return_attention=with_attention)
     heatmaps = to_heatmaps(output.heatmap_logits, config.loss.heatmap)
     classes = _probabilities(output.class_logits)
     if config.inference.flip:
@@ -79,14 +87,18 @@ def predict_batch(
                 schema.scatter(points[i]),
                 view_probabilities=None if view is None else view[i],
                 slip_probabilities=None if slips is None else slips[i],
-                image=(batch.image[i, 0].numpy() * 255).round().astype(np.uint8) if with_maps else None,
+                image=_picture(batch, i) if with_maps or with_attention else None,
                 heatmaps=None if maps is None else maps[i],
                 attention={name: [w[i] for w in layers] for name, layers in attention.items()}
-                if with_maps
+                if with_attention
                 else None,
             )
         )
     return predictions
+
+
+def _picture(batch: Batch, i: int) -> np.ndarray:
+    return (batch.image[i, 0].numpy() * 255).round().astype(np.uint8)
 
 
 def _probabilities(class_logits: dict[str, Tensor]) -> dict[str, Tensor]:

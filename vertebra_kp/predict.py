@@ -27,7 +27,7 @@ class Predictor:
     def schema(self) -> Schema:
         return self.config.data.keypoint_schema
 
-    def predict(self, film: np.ndarray | str | Path, *, with_maps: bool = False) -> Prediction:
+    def predict(self, film: np.ndarray | str | Path, *, with_attention: bool = False) -> Prediction:
         """Corners of one film: a path, or an array ``[H, W]`` of uint8 or uint16 as displayed.
 
         Raises FilmError for a file that is no readable film, ValueError for an array of another kind.
@@ -56,7 +56,7 @@ class Predictor:
         )
         dataset = FilmDataset(_OneFilm(unlabelled), self.schema, self.config.data.input_size)
         batch = dataset.batch([(0, 0)])
-        (prediction,) = predict_batch(self.network, batch, self.config, with_maps=with_maps)
+        (prediction,) = predict_batch(self.network, batch, self.config, with_attention=with_attention)
         return prediction
 
 

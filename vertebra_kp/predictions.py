@@ -43,7 +43,8 @@ def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:
             "scores": {CORNERS[j]: round(float(prediction.scores[i, j]), 4) for j in corners},
             "covariances": {CORNERS[j]: _rounded(prediction.covariances[i, j], 3) for j in corners},
         }
-        if prediction.slip_probabilities is not None:
+        # The lowest vertebra of a schema stands on none that the film is asked about.
+        if prediction.slip_probabilities is not None and schema.exists[i, 2:].any():
             levels[level]["slip"] = _most_probable(prediction.slip_probabilities[i], SLIP_CLASSES)
     told = {}
     if prediction.view_probabilities is not None:

@@ -9,6 +9,9 @@ from vertebra_kp.config import PhaseConfig, TrainConfig
 from vertebra_kp.errors import UserError
 from vertebra_kp.models.network import VertebraNetwork
 
+# Of more than one dimension, but no weights of a layer: positions, embeddings, ConvNeXt's scales.
+UNDECAYED = ("positions", "_embedding.weight", "layer_scale", "relative_position_bias_table")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -62,7 +65,7 @@ def lr_factor(phase: Phase, step: int) -> float:
 
 
 def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay: float) -> list[dict]:
-    """Every trainable parameter in exactly one group; norms, biases and positions are not decayed.
+    """Every trainable parameter in exactly one group; norms, biases, positions and embeddings are not decayed.
 
     A group holds ``name``, ``params``, ``lr`` (at factor 1, kept as ``base_lr``) and ``weight_decay``.
     Backbone block i of n learns at ``backbone_lr * layer_decay ** (n - 1 - i)``.
@@ -80,7 +83,7 @@ def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay:
             part, lr = "backbone_projections", backbone_lr
         else:
             part, lr = name.split(".")[0], phase.lr
-        decayed = parameter.ndim > 1 and not name.endswith("positions")
+        decayed = parameter.ndim > 1 and not name.endswith(UNDECAYED)
         group = groups.setdefault(
             (part, decayed),
             {
@@ -96,20 +99,20 @@ def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay:
 
 
 def check_phases(network: VertebraNetwork, phases: list[PhaseConfig]) -> None:
-    """Raises UserError, before the first step, for a phase that freezes what is not there, or everything."""
+    """Raises UserError, before the first step, for a phase that freezes what is not there, or everything.
+
+    Nothing is frozen afterwards.
+    """
     for phase in phases:
+        if unknown := set(phase.freeze) - network.parts.keys():
+            raise UserError(f"train.phases, {phase.name}: freeze names {sorted(unknown)[0]}, which is not there")
         try:
-            frozen = network.backbone.select(phase.freeze_stages)
+            enter(network, phase)
         except UserError as error:
             raise UserError(f"train.phases, {phase.name}: {error}") from error
-        if unknown := set(phase.freeze) - network.parts.keys():
-            raise UserError(
-                f"train.phases, {phase.name}: freeze names {sorted(unknown)[0]}, which the network lacks"
-            )
-        if len(frozen) == len(network.backbone.blocks) and len(phase.freeze) == len(network.parts) - 1:
-            raise UserError(
-                f"train.phases, {phase.name}: everything is frozen, nothing would learn; free something"
-            )
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise UserError(f"train.phases, {phase.name}: everything is frozen, nothing learns; free something")
+    network.freeze(0)
 
 
 def enter(network: VertebraNetwork, phase: PhaseConfig) -> None:
@@ -117,12 +120,12 @@ def enter(network: VertebraNetwork, phase: PhaseConfig) -> None:
     network.freeze(phase.freeze_stages, frozenset(phase.freeze))
 
 
-def frozen_batch_norms(network: VertebraNetwork, *, backbone_is_random: bool) -> list[nn.BatchNorm2d]:
+def frozen_batch_norms(network: VertebraNetwork, *, backbone_is_random: bool) -> list[nn.Module]:
     """Frozen BatchNorm layers whose weights are random: the backbone's only where it was not loaded."""
     return [
         module
         for name, module in network.named_modules()
-        if isinstance(module, nn.BatchNorm2d)
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
         and not module.weight.requires_grad
         and (backbone_is_random or not name.startswith("backbone."))
     ]

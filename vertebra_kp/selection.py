@@ -66,7 +66,7 @@ def write_film_rows(evaluated: list[Evaluated], path: Path) -> None:
 def views_of(
     network: VertebraNetwork, config: Config, films: Films, evaluated: list[Evaluated], worst: bool
 ) -> list[FilmView]:
-    """A few films with their maps: the first of the set, or those with the largest errors."""
+    """A few films with their maps: the first of the set, the very first with attention, or the worst without."""
     errors = [film_errors(item.result)["mre_px"] for item in evaluated]
     order = list(range(len(evaluated)))
     if worst:
@@ -76,6 +76,9 @@ def views_of(
     chosen = order[:VIEWS]
     batch = dataset.batch([(0, index) for index in chosen])
     predictions = predict_batch(network, batch, config, with_maps=True)
+    if not worst:
+        first = dataset.batch([(0, chosen[0])])
+        predictions[0] = predict_batch(network, first, config, with_maps=True, with_attention=True)[0]
     return [
         _view(batch, i, prediction, schema, errors[index])
         for i, (index, prediction) in enumerate(zip(chosen, predictions, strict=True))

@@ -1,5 +1,6 @@
 """Runs of a study on a Ray cluster. Its machines must see the study's folder and the code under the same paths."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,10 @@ from vertebra_kp.ablation.launch import POLL_S, Stop, run_to_end
 from vertebra_kp.ablation.study import Planned
 from vertebra_kp.engine import EXIT_INTERRUPTED
 from vertebra_kp.errors import UserError
+
+log = logging.getLogger(__name__)
+
+EXIT_LOST = 1
 
 
 def run_on_ray(
@@ -36,10 +41,10 @@ def run_on_ray(
             for reference in done:
                 try:
                     code = ray.get(reference)
-                except RayError as error:
+                except RayError as error:  # a worker or its machine is gone; the other runs are not
                     if not cancelled:
-                        raise UserError(f"Ray lost {open_tasks[reference]}: {error}") from error
-                    code = EXIT_INTERRUPTED
+                        log.error("%s: Ray lost it: %s", open_tasks[reference], error)
+                    code = EXIT_INTERRUPTED if cancelled else EXIT_LOST
                 yield open_tasks.pop(reference), code
             if stop.requested and not cancelled:
                 for reference in open_tasks:

@@ -29,6 +29,13 @@ def missing(study: Study) -> list[Planned]:
     return [run for run in study.planned if run.key not in done]
 
 
+def to_run(study: Study) -> list[Planned]:
+    """What is missing, and the runs with a row whose checkpoint is to be measured, but is not on this disk."""
+    without_row = missing(study)
+    to_measure = {run.checkpoint for run in without_row if run.checkpoint and not run.checkpoint.is_file()}
+    return [run for run in study.planned if run in without_row or RunFolder(run.run_dir).best in to_measure]
+
+
 # --- from the run folder --------------------------------------------------------------------------------
 
 
@@ -139,7 +146,7 @@ def adopt(study: Study) -> list[tuple[Planned, Path]]:
     for folder in _siblings(study):
         for entry in Ledger(folder).entries() if open_runs else []:
             for run in open_runs:
-                if entry.settings is not None and entry.settings.hash == run.settings.hash:
+                if entry.settings is not None and entry.settings.same_films_and_hash(run.settings):
                     adopted.append((run, folder))
                     open_runs = [other for other in open_runs if other.key != run.key]
                     _take_over(study, run, entry, folder)
@@ -219,8 +226,10 @@ def move_stale(study: Study) -> list[Key]:
     for run in study.planned:
         if run.key in rows | folders:
             _move_folder(run.run_dir, attic / "runs")
-    for entry in Ledger(study.folder).take_out(rows):
-        Ledger(attic).add(entry)
+    for entry in Ledger(study.folder).entries():
+        if entry.key in rows:
+            Ledger(attic).add(entry)  # before it is taken out: a kill in between loses nothing
+    Ledger(study.folder).take_out(rows)
     return sorted(rows | folders)
 
 

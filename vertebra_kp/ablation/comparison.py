@@ -1,13 +1,13 @@
 """Is a variant better than its baseline? Intervals of paired differences over seeds and films.
 
 Seeds and films both are samples of what could have been. With one difference per seed and film, the model is that
-of two crossed random factors, ``difference = mean + seed + film + rest``. Variances from mean squares: Cornfield
-and Tukey, Annals of Mathematical Statistics 27 (1956); Searle, Casella and McCulloch, Variance Components (1992),
-chapter 4. Degrees of freedom: Satterthwaite, Biometrics Bulletin 2 (1946).
+of two crossed random factors, ``difference = mean + seed + film + rest``. Mean squares: Cornfield and Tukey, Ann.
+Math. Statist. 27 (1956); Searle, Casella and McCulloch, Variance Components (1992), chapter 4.
 
-With normal parts, 60 to 85 films and any mixture of variances, simulated 95 % intervals hold in 92 to 96 % of
-studies of three seeds, in 94 to 96 % of five, and with two seeds sometimes only in 89 %. Films of one patient
-count as independent.
+Each factor has a half-width of its own, with the t quantile of its own few or many degrees of freedom, and the two
+are added in quadrature. One quantile for their summed variance (Satterthwaite 1946) is narrower and does not hold
+where it is needed: at the 99.4 % that each of eight comparisons asks for, up to 3 % of simulated intervals of
+three seeds missed; of these, a fifth of a percent or less. Films of one patient count as independent.
 """
 
 from dataclasses import dataclass
@@ -43,37 +43,28 @@ def interval_of(differences: np.ndarray, level: float) -> Interval | None:
     S, F = differences.shape
     if S * F < 2:
         return None
-    variance, freedom = variance_of_mean(differences)
-    mean = float(differences.mean())
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * variance**0.5 if variance else 0.0
+    mean, half = float(differences.mean()), half_width(differences, level)
     over = "films" if S == 1 else "seeds" if F == 1 else "films and seeds"
     return Interval(mean, mean - half, mean + half, over)
 
 
-def variance_of_mean(differences: np.ndarray) -> tuple[float, float]:
-    """Variance of the grand mean of ``[seeds, films]``, and its degrees of freedom.
-
-    A factor whose component comes out negative is left out, as if it had no variance.
-    """
+def half_width(differences: np.ndarray, level: float) -> float:
+    """Half the width of the interval of the grand mean of ``[seeds, films]``."""
     S, F = differences.shape
+
+    def quantile(freedom: int) -> float:
+        return float(stats.t.ppf((1 + level) / 2, freedom))
+
     if min(S, F) == 1:
         n = S * F
-        return float(differences.var(ddof=1)) / n, n - 1
+        return quantile(n - 1) * float(differences.std(ddof=1)) / n**0.5
     grand = differences.mean()
     seed, film = differences.mean(axis=1) - grand, differences.mean(axis=0) - grand  # [S], [F]
     rest = differences - grand - seed[:, None] - film[None, :]
-    seeds = F * float((seed**2).sum()) / (S - 1)
+    seeds = F * float((seed**2).sum()) / (S - 1)  # mean squares
     films = S * float((film**2).sum()) / (F - 1)
     residual = float((rest**2).sum()) / ((S - 1) * (F - 1))
-    # (mean square of seeds + of films - of the rest) / (S F); each pair is a mean square and its freedom.
-    if seeds <= residual and films <= residual:
-        parts = [(residual, (S - 1) * (F - 1))]
-    elif seeds <= residual:
-        parts = [(films, F - 1)]
-    elif films <= residual:
-        parts = [(seeds, S - 1)]
-    else:
-        parts = [(seeds, S - 1), (films, F - 1), (-residual, (S - 1) * (F - 1))]
-    total = sum(square for square, _ in parts)
-    spread = sum(square**2 / freedom for square, freedom in parts)
-    return total / (S * F), total**2 / spread if spread else S * F - 1
+    # A mean square of seeds below the rest's is chance: few seeds happened to agree.
+    by_seeds = quantile(S - 1) ** 2 * max(seeds, residual) / (S * F)
+    by_films = quantile(F - 1) ** 2 * max(films - residual, 0) / (S * F)
+    return (by_seeds + by_films) ** 0.5

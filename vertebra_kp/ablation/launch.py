@@ -110,4 +110,10 @@ def run_several(runs: list[Planned], work: Callable[[Planned], int], jobs: int) 
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(work, run): run for run in runs}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            run = futures[future]
+            try:
+                code = future.result()
+            except OSError as error:  # a full disk, say: the other runs go on
+                log.error("%s: %s", run, error)
+                code = 1
+            yield run, code

@@ -62,6 +62,11 @@ class Settings:
         settings = flat_config(config)
         return {key: value for key, value in settings.items() if key != "name" and not key.startswith(MAY_DIFFER)}
 
+    def same_films_and_hash(self, other: "Settings") -> bool:
+        """Whether the figures are the same: a hash leaves out where the films are, and there others may lie."""
+        places = [(config.data.root, config.data.shards) for config in (self.config, other.config)]
+        return self.hash == other.hash and places[0] == places[1]
+
     def differences(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
         """Settings that differ from those of ``other``, as dotted keys with both values."""
         mine, theirs = (one.config.model_copy(update={"name": NOBODY}) for one in (self, other))

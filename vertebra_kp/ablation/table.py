@@ -124,7 +124,8 @@ def _difference(variant: Variant) -> tuple[str, str]:
 def _notes(study: Study, variants: list[Variant]) -> list[str]:
     shown = [entry for variant in variants for entry in variant.entries]
     notes = [
-        "Mean error: mean over seeds ± standard deviation. Differences: variant minus " + _how(study, variants)
+        "Mean error: of all corners, mean over seeds ± standard deviation. Differences: of the films' own means, "
+        "every film counting the same; variant minus " + _how(study, variants)
     ]
     if budget := study.file.budget:
         told = f"{OVER_BUDGET} a run trained longer than the budget"

@@ -5,16 +5,25 @@ Maps are named by stride, whatever the network: F1, F2, F3, S16, F4 at strides 2
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from vertebra_kp.config_network import STRIDES, BackboneConfig
-from vertebra_kp.models.library import BackboneError, library_stages, load_library_weights, maps_of
+from vertebra_kp.models.library import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BackboneError,
+    input_statistics,
+    library_stages,
+    load_library_weights,
+    maps_of,
+)
 
 RANGE = re.compile(r"(\w+)\.\.(\w+)")
 
-Stages = int | list[str]
+Stages = int | list[str] | Literal["all"]
 
 
 class Backbone(nn.Module):
@@ -32,6 +41,7 @@ class Backbone(nn.Module):
         *,
         projection: dict[str, int] | None = None,
         frozen_batch_norm: bool = False,
+        input_statistics: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD),
     ) -> None:
         """``maps`` gives the stage after which each map stands, ``channels`` what it has there, finest first.
 
@@ -40,13 +50,14 @@ class Backbone(nn.Module):
         super().__init__()
         self.stage_names = tuple(stages)
         self.blocks = nn.ModuleList(stages.values())
-        self.maps_after = {i: [n for n in maps if maps[n] == stage] for i, stage in enumerate(stages)}
+        self.maps_after = [[n for n in maps if maps[n] == stage] for stage in stages]
         projection = projection or {}
         self.projections = nn.ModuleDict(
             {name: nn.Conv2d(channels[name], width, 1) for name, width in projection.items()}
         )
         self.channels = {name: projection.get(name, channels[name]) for name in maps}
-        self.frozen_batch_norm = frozen_batch_norm
+        self.frozen_batch_norm, self.input_statistics = frozen_batch_norm, input_statistics
+        self.unread: list[nn.Parameter] = []
         self.frozen: frozenset[int] = frozenset()
         self.freeze(0)
 
@@ -75,9 +86,22 @@ class Backbone(nn.Module):
         if missing := sorted(wanted - self.channels.keys()):
             raise BackboneError(f"the backbone has no map {missing[0]}, only {', '.join(self.channels)}")
         self.channels = {name: width for name, width in self.channels.items() if name in wanted}
-        # A projection that nobody reads would have no gradient.
+        # What nobody reads has no gradient, which DistributedDataParallel does not forgive.
         for name in set(self.projections) - wanted:
             del self.projections[name]
+        if any(len(names) > 1 for names in self.maps_after):  # a network that gives all its maps at once
+            self.unread = self._without_gradient()
+            self._set_frozen(self.frozen)
+
+    def _without_gradient(self) -> list[nn.Parameter]:
+        """Parameters that no returned map depends on, found with a small film."""
+        was_training, parameters = self.training, list(self.parameters())
+        film = torch.zeros(1, 3, 64, 64, device=parameters[0].device)
+        with torch.enable_grad():
+            total = sum(feature.sum() for feature in self.eval()(film).values())
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        self.train(was_training)
+        return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is None]
 
     @property
     def num_leading_frozen(self) -> int:
@@ -92,16 +116,17 @@ class Backbone(nn.Module):
         self._set_frozen(self.frozen - self.select(stages))
 
     def select(self, stages: Stages) -> frozenset[int]:
-        """Places of stages: n for the stem and the first n stages, -n for all but the last n, names or ranges.
+        """Places of stages: n for the stem and the first n, -n for all but the last n, names, ranges, or ``all``.
 
         Raises BackboneError for what is no stage of this network.
         """
         count, last = len(self.blocks), len(self.blocks) - 1
+        if stages == "all":
+            return frozenset(range(count))
         if isinstance(stages, int):
             if not -count <= stages <= last:
-                raise BackboneError(
-                    f"freeze_stages is {stages}, the backbone has stages 1 to {last} after its stem"
-                )
+                stages_there = f"stages 1 to {last} after its stem" if last else "a stem and nothing after it"
+                raise BackboneError(f"freeze_stages is {stages}, the backbone has {stages_there}")
             return frozenset(range(stages + 1 if stages > 0 else count + stages if stages else 0))
         chosen: set[int] = set()
         for name in stages:
@@ -121,6 +146,8 @@ class Backbone(nn.Module):
             block.requires_grad_(i not in frozen)
         for norm in self._still_norms():
             norm.requires_grad_(False)
+        for parameter in self.unread:
+            parameter.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -152,5 +179,10 @@ def build_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Back
     if load_weights and config.weights != "none":
         load_library_weights(whole, stages, config)
     return Backbone(
-        stages, maps, channels, projection=config.projection, frozen_batch_norm=config.frozen_batch_norm
+        stages,
+        maps,
+        channels,
+        projection=config.projection,
+        frozen_batch_norm=config.frozen_batch_norm,
+        input_statistics=input_statistics(config.name),
     )

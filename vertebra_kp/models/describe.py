@@ -60,7 +60,7 @@ def describe(config: Config) -> str:
     """A page of text: every map with its shape, every part with its parameters, cost by batch size."""
     schema, size = config.data.keypoint_schema, config.data.input_size
     with torch.device("meta"):
-        network = build_network(config.network, schema, load_weights=False)
+        network = build_network(config.network, schema, load_weights=False).eval()
     features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
     output = network(torch.zeros(1, 1, *size, device="meta"))
     lines = [

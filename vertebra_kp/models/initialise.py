@@ -12,10 +12,15 @@ def initialise(module: nn.Module, kind: Literal["default", "normal", "kaiming"])
 
     ``normal`` has a deviation of 0.01, as detection heads are started (Lin et al., "Focal Loss", ICCV 2017);
     ``kaiming`` keeps the variance on the way back (He et al., ICCV 2015, fan-out). Their biases are 0.
+    Attention keeps torch's own.
     """
     if kind == "default":
         return
+    attention = (layer for layer in module.modules() if isinstance(layer, nn.MultiheadAttention))
+    kept = {id(part) for layer in attention for part in layer.modules()}
     for layer in module.modules():
+        if id(layer) in kept:
+            continue
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             if kind == "normal":
                 nn.init.normal_(layer.weight, std=NORMAL_STD)

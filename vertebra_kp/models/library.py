@@ -16,6 +16,8 @@ from torchvision.models import convnext_small, efficientnet_v2_s, get_model, get
 from vertebra_kp.config_network import STRIDES, BackboneConfig
 from vertebra_kp.errors import UserError
 
+# torchvision's ImageNet statistics.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NAME_OF_STRIDE = {stride: name for name, stride in STRIDES.items()}
 
 
@@ -25,6 +27,14 @@ class WeightsError(UserError):
 
 class BackboneError(UserError):
     """A backbone that cannot be built, or stages that it does not have."""
+
+
+def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the three channels (0..1) that the network's published weights were trained with."""
+    if not name.startswith("timm/"):
+        return IMAGENET_MEAN, IMAGENET_STD
+    published = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    return (published.mean, published.std) if published else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def library_stages(name: str, stochastic_depth: float) -> tuple[nn.Module, dict[str, nn.Module]]:
@@ -129,7 +139,8 @@ def maps_of(stages: dict[str, nn.Module], name: str) -> tuple[dict[str, str], di
             stage.train(was_training)
             features = x if isinstance(x, list) else [x]
             strides = [side // feature.shape[-1] for feature in features]
-            if len(set(strides)) < len(strides) or not all(stride in NAME_OF_STRIDE for stride in strides[1:]):
+            unnamed = set(strides) - NAME_OF_STRIDE.keys()
+            if len(set(strides)) < len(strides) or (unnamed and len(strides) > 1):
                 raise BackboneError(f"network.backbone.name: {name} gives maps of strides {strides}; take another")
             for stride, feature in zip(strides, features, strict=True):
                 if map_name := NAME_OF_STRIDE.get(stride):

@@ -95,7 +95,8 @@ class Neck(nn.Module):
         levels = config.levels if config.depth else []
         if missing := [name for name in levels if name not in channels]:
             raise BackboneError(
-                f"network.neck.levels: the backbone has no map {missing[0]}, only {list(channels)}"
+                f"network.neck.levels: {missing[0]} is none of the maps that the decoder reads, "
+                f"{', '.join(channels)} (see decoder.skips, output_stride and the backbone); leave it out"
             )
         self.encoders = nn.ModuleDict({name: TransformerEncoder(channels[name], config) for name in levels})
         self.channels = channels | {name: config.width for name in levels}

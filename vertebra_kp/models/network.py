@@ -15,8 +15,6 @@ from vertebra_kp.models.necks import Neck
 from vertebra_kp.models.queries import QueryHead
 
 PARTS = ("backbone", "neck", "decoder", "heatmap_head", "presence_head", "classification_head")
-# torchvision's ImageNet statistics (0..1 RGB); a grey film is three equal channels.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,9 @@ class VertebraNetwork(nn.Module):
         self.classification_head = classification_head
         self.output_stride = output_stride
         self.frozen_parts: frozenset[str] = frozenset()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        mean, std = backbone.input_statistics
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, film: Tensor, return_attention: bool = False) -> Output:
         """Grey film ``[B, 1, H, W]`` in 0..1, H and W divisible by 32, to logits."""
@@ -62,7 +61,7 @@ class VertebraNetwork(nn.Module):
         return Output(self.heatmap_head(decoded, f4), self.presence_head(f4), classes, attention)
 
     def normalise(self, film: Tensor) -> Tensor:
-        """Grey film ``[B, 1, H, W]`` to the three normalised channels that the backbone reads."""
+        """Grey film ``[B, 1, H, W]`` to the three equal, normalised channels that the backbone reads."""
         return (film - self.mean) / self.std
 
     @property
