@@ -152,7 +152,7 @@ def test_accumulating_two_batches_of_two_equals_one_of_four(monkeypatch, classif
             films=9,
             dropout=0.0,
             stochastic_depth=0.0,
-            other_view=0.4,
+            other_view=0.4 if classification else 0.0,
             classification=classification,
             phases=phases,
             batch_norm_calibration=0,
