@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 REQUIRED = [
     "torch>=2.6",
     "torchvision>=0.21",  # from the same index as torch: a CPU wheel of one breaks the other
-    "segmentation-models-pytorch>=0.6,<0.7",  # decoders for ablations
+    "segmentation-models-pytorch>=0.6,<0.7",  # decoders; private import paths
+    "timm>=1.0",  # backbones
     "numpy>=1.26",
     "scipy>=1.11",  # .mat labels, BCa bootstrap
     "opencv-python-headless>=4.9",  # opencv-python without windows: no libGL is needed on servers
