@@ -159,17 +159,23 @@ def test_what_cannot_be_measured_for_want_of_a_checkpoint_is_told(ablate, folder
     assert "failed: plain, seed 0; plain, seed 1; argmax, seed 0; argmax, seed 1" in capsys.readouterr().err
 
 
+def sigterm_when_there(path):
+    """To this process, as soon as the file is there."""
+
+    def wait_and_send():
+        while not path.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait_and_send, daemon=True).start()
+
+
 def test_sigterm_is_handed_to_the_runs_and_the_next_start_goes_on(ablate, folder):
     runs = folder / "runs"
     runs.mkdir()
     (runs / "hold").touch()
 
-    def stop_when_started():
-        while not (runs / "started").exists():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_when_started, daemon=True).start()
+    sigterm_when_there(runs / "started")
     assert ablate(folder, "--jobs", 2) == EXIT_INTERRUPTED
     assert Ledger(folder).entries() == []
     (runs / "hold").unlink()
@@ -188,6 +194,8 @@ def test_a_run_that_an_orphan_is_still_at_is_waited_for_and_not_started_again(ab
             held.set()
             time.sleep(1)
             save_config(run.settings.config, run.run_dir / "config.yaml")
+            (run.run_dir / "checkpoints").mkdir()
+            (run.run_dir / "checkpoints" / "best.pt").touch()
             figures = {"mre_px": 7.0, "median_px": 7.0, "level_shift_rate": 0.0}
             report = {"steps": 4, "training_seconds": 2.0, "validation": figures}
             (run.run_dir / "metrics.json").write_text(json.dumps(report))
@@ -197,6 +205,16 @@ def test_a_run_that_an_orphan_is_still_at_is_waited_for_and_not_started_again(ab
     assert ablate(folder) == 0
     assert {entry.key: entry.row["mre_px"] for entry in Ledger(folder).entries()}["plain", 0] == "7.0"
     assert not (run.run_dir / "log.txt").exists()
+
+
+def test_a_finished_run_whose_checkpoint_was_deleted_is_trained_again_to_be_measured(ablate, folder):
+    assert ablate(folder) == 0  # the stand-in leaves no checkpoint, as after a clean-up
+    log = folder / "runs" / "plain-1" / "log.txt"
+    log.unlink()
+    Ledger(folder).take_out([("argmax", 1)])
+    assert ablate(folder) == 0
+    assert log.exists()
+    assert ("argmax", 1) in {entry.key for entry in Ledger(folder).entries()}
 
 
 def test_stale_rows_stop_a_study_until_told_what_to_do_with_them(ablate, folder, capsys):
@@ -250,12 +268,7 @@ def test_runs_on_a_ray_cluster_stop_at_sigterm_and_are_recorded_when_started_aga
     runs.mkdir()
     (runs / "hold").touch()
 
-    def stop_when_started():
-        while not (runs / "started").exists():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_when_started, daemon=True).start()
+    sigterm_when_there(runs / "started")
     relative = Path(folder.name)  # tasks start in folders of their own
     assert ablate(relative, "--ray", "--jobs", 2) == EXIT_INTERRUPTED
     assert Ledger(folder).entries() == []

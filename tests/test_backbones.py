@@ -154,7 +154,7 @@ def test_a_projection_of_a_map_that_is_not_there_is_refused():
         ({"freeze_stages": ["neck"]}, "train.phases, two: freeze_stages: neck is no stage"),
         (
             {"freeze": ["classification_head"]},
-            "two: freeze names classification_head, which is not there",
+            "two: freeze: classification_head is no part of the network",
         ),
         (
             {"freeze_stages": 6, "freeze": ["neck", "decoder", "heatmap_head", "presence_head"]},

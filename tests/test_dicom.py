@@ -43,6 +43,8 @@ from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.checkpoint import Checkpoint, save_checkpoint
 from vertebra_kp.config_io import load_config
 from vertebra_kp.data.dicom import DicomInfo, is_dicom, pixels, read_header
+from vertebra_kp.data.dicom.elements import ElementError
+from vertebra_kp.data.dicom.pixels import _check_decoder
 from vertebra_kp.data.images import FilmError, film_size, read_film
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import LabelledFilm
@@ -419,6 +421,14 @@ def test_what_is_no_dicom_is_told(tmp_path):
         read_film(path)
     with pytest.raises(FilmError, match="no such file"):
         read_film(tmp_path / "absent.dcm")
+
+
+@pytest.mark.parametrize("syntax", ["1.2.3.4", "1.2.840.10008.1.2.4.1"])
+def test_a_transfer_syntax_that_no_decoder_is_known_for_is_refused_with_the_remedy(syntax):
+    film = dicom(twelve_bits())
+    film.file_meta.TransferSyntaxUID = syntax
+    with pytest.raises(ElementError, match=r"^TransferSyntaxUID is none that can be read; store it uncompressed$"):
+        _check_decoder(film)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRBigEndian, "1.2.3.4", "1.2.840.10008.1.2.4.1"])

@@ -146,7 +146,7 @@ def adopt(study: Study) -> list[tuple[Planned, Path]]:
     for folder in _siblings(study):
         for entry in Ledger(folder).entries() if open_runs else []:
             for run in open_runs:
-                if entry.settings is not None and entry.settings.same_films_and_hash(run.settings):
+                if entry.settings is not None and entry.settings.gives_the_figures_of(run.settings):
                     adopted.append((run, folder))
                     open_runs = [other for other in open_runs if other.key != run.key]
                     _take_over(study, run, entry, folder)

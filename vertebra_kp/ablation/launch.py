@@ -45,7 +45,9 @@ def run_to_end(run: Planned, scripts: Path, stop: Stop) -> int:
             pass  # released again: the run itself takes it
         if stop.requested:
             return EXIT_INTERRUPTED
-        return 0 if is_finished(run) else _run_child(_command(run, scripts), run.run_dir / LOG, stop)
+        # Finished, but its checkpoint deleted, it is here because something is to measure that.
+        done = is_finished(run) and RunFolder(run.run_dir).best.is_file()
+        return 0 if done else _run_child(_command(run, scripts), run.run_dir / LOG, stop)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class Settings:
         settings = flat_config(config)
         return {key: value for key, value in settings.items() if key != "name" and not key.startswith(MAY_DIFFER)}
 
-    def same_films_and_hash(self, other: "Settings") -> bool:
+    def gives_the_figures_of(self, other: "Settings") -> bool:
         """Whether the figures are the same: a hash leaves out where the films are, and there others may lie."""
         places = [(config.data.root, config.data.shards) for config in (self.config, other.config)]
         return self.hash == other.hash and places[0] == places[1]

@@ -68,6 +68,7 @@ class Backbone(nn.Module):
         for i, block in enumerate(self.blocks):
             with torch.set_grad_enabled(torch.is_grad_enabled() and i >= self.num_leading_frozen):
                 x = block(x)
+            # A stage after which no map stands gives one too, hence not strict.
             for name, feature in zip(self.maps_after[i], x if isinstance(x, list) else [x], strict=False):
                 if name in self.channels:
                     maps[name] = self.projections[name](feature) if name in self.projections else feature

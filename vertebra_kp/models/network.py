@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.config_network import NetworkConfig
+from vertebra_kp.errors import UserError
 from vertebra_kp.models.backbones import Backbone, Stages, build_backbone
 from vertebra_kp.models.decoders import build_decoder, maps_for
 from vertebra_kp.models.heads import ClassificationHead, HeatmapHead, PresenceHead
@@ -72,10 +73,14 @@ class VertebraNetwork(nn.Module):
     def freeze(self, stages: Stages, parts: frozenset[str] = frozenset()) -> None:
         """Freeze these stages of the backbone and whole named parts, and unfreeze everything else.
 
-        A frozen part keeps weights, BatchNorm statistics and dropout still.
+        A frozen part keeps weights, BatchNorm statistics and dropout still. Raises UserError for
+        what is not there.
         """
         if unknown := parts - set(list(self.parts)[1:]):
-            raise ValueError(f"freeze: {sorted(unknown)} are no parts of the network; take {list(self.parts)[1:]}")
+            raise UserError(
+                f"freeze: {sorted(unknown)[0]} is no part of the network beside its backbone; take of "
+                f"{', '.join(list(self.parts)[1:])}"
+            )
         self.requires_grad_(True)
         self.frozen_parts = parts
         for part in parts:

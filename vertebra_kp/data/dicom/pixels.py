@@ -78,7 +78,7 @@ def _check_decoder(elements: Dataset) -> None:
     syntax = elements.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
-    except NotImplementedError:
+    except NotImplementedError:  # pydicom: no decoder is known for this syntax
         raise ElementError("TransferSyntaxUID is none that can be read; store it uncompressed") from None
     if not decoder.is_available:
         raise ElementError(f"its pixels are {syntax.name}, no decoder is there; pip install 'vertebra_kp[dicom]'")
