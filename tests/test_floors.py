@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "codec",
         "losses",
-        "measures",
+        "measures.*",
         "metrics",
         "classification",
         "models.library",

@@ -6,7 +6,7 @@ import numpy as np
 
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.data.record import Record
-from vertebra_kp.measures import largest_curve_deg, slips_percent
+from vertebra_kp.measures import Spine, largest_curve_deg, measure
 
 # Main curve: no scoliosis, mild, moderate, severe (SOSORT guidelines 2016)
 CURVE_DEG = (10.0, 25.0, 40.0)
@@ -22,7 +22,7 @@ def stratum(record: Record, schema: Schema) -> int:
     if schema.view == "AP":
         size, bands = largest_curve_deg(record.points_xy_image), CURVE_DEG
     else:
-        slips = slips_percent(record.points_xy_image, anterior_side=record.anterior_side or "left")
-        measured = np.abs(slips[np.isfinite(slips)])
-        size, bands = float(measured.max()) if measured.size else np.nan, SLIP_PERCENT
+        spine = Spine(schema, record.points_xy_image, anterior_side=record.anterior_side or "left")
+        slips = [abs(m.value) for m in measure(spine) if m.name == "slip_percent" and m.value is not None]
+        size, bands = max(slips, default=np.nan), SLIP_PERCENT
     return UNMEASURED if np.isnan(size) else bisect(bands, size)

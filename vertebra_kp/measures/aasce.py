@@ -1,10 +1,12 @@
-"""Clinical measurements from vertebra corners: Cobb angles by the AASCE protocol, largest curve, slips.
+"""Cobb angles of a whole spine by the protocol of the AASCE challenge, between mid-lines.
 
 Source of the protocol: Yi et al., "Vertebra-focused landmark detection for scoliosis assessment", ISBI 2020, the
 evaluation published with it; the angles of the AASCE 2019 challenge follow the same rule.
 """
 
 import numpy as np
+
+from vertebra_kp.measures.lines import angle_deg, mid_line
 
 AASCE_VERTEBRAE = 17  # T1..L5
 # Below this the published test calls a curve one-sided. It is a product of two summed deviations, each as a
@@ -34,7 +36,7 @@ def cobb_aasce(points_xy: np.ndarray, image_height: float) -> np.ndarray:
     points_xy = np.asarray(points_xy, dtype=np.float64)
     if np.isnan(points_xy).any():
         return np.full(3, np.nan)
-    angle = _pairwise_angles_deg(_directions(points_xy))
+    angle = _pairwise_angles_deg(mid_line(points_xy))
     upper, lower = np.unravel_index(angle.argmax(), angle.shape)  # first of two equal entries: upper < lower
     above = angle[upper, : upper + 1]
     if not _is_s_shaped(_endplate_middles(points_xy)):
@@ -53,30 +55,7 @@ def largest_curve_deg(points_xy: np.ndarray) -> float:
     ``points_xy`` ``[levels, 4, 2]``; levels with a corner of nan are left out, nan when fewer than two are left.
     """
     whole = points_xy[np.isfinite(points_xy).all(axis=(1, 2))].astype(np.float64)
-    return float(_pairwise_angles_deg(_directions(whole)).max()) if len(whole) >= 2 else float("nan")
-
-
-def slips_percent(points_xy: np.ndarray, *, anterior_side: str = "left") -> np.ndarray:
-    """Slip of each vertebra on the next, ``[levels - 1]`` percent: forwards (antero-) +, backwards (retro-) -.
-
-    ``points_xy`` ``[levels, 4, 2]`` of a lateral film, from head to foot, corners TL, TR, BL, BR by image side;
-    nan where a corner that is needed is nan. The slip is the distance along the lower vertebra's superior
-    endplate from its posterior corner to the upper vertebra's postero-inferior corner, over the endplate's
-    length (Taillard's percentage).
-    """
-    anterior, posterior = (0, 1) if anterior_side == "left" else (1, 0)
-    points_xy = np.asarray(points_xy, dtype=np.float64)
-    upper, lower = points_xy[:-1], points_xy[1:]
-    endplate = lower[:, anterior] - lower[:, posterior]  # points forwards
-    offset = upper[:, 2 + posterior] - lower[:, posterior]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 100 * (offset * endplate).sum(axis=1) / (endplate**2).sum(axis=1)
-
-
-def _directions(points_xy: np.ndarray) -> np.ndarray:
-    """Vectors ``[V, 2]`` from the middle of a vertebra's left side to that of its right side."""
-    top_left, top_right, bottom_left, bottom_right = points_xy.swapaxes(0, 1)
-    return (top_right + bottom_right - top_left - bottom_left) / 2
+    return float(_pairwise_angles_deg(mid_line(whole)).max()) if len(whole) >= 2 else float("nan")
 
 
 def _endplate_middles(points_xy: np.ndarray) -> np.ndarray:
@@ -85,10 +64,8 @@ def _endplate_middles(points_xy: np.ndarray) -> np.ndarray:
 
 
 def _pairwise_angles_deg(vectors: np.ndarray) -> np.ndarray:
-    """``[V, V]`` unsigned angles, by atan2: exact near 0, where arccos is not, and free of divisions."""
-    x, y = vectors.T
-    cross = np.outer(x, y) - np.outer(y, x)
-    return np.degrees(np.arctan2(np.abs(cross), vectors @ vectors.T))
+    """``[V, V]`` unsigned angles."""
+    return np.abs(angle_deg(vectors[:, None], vectors[None]))
 
 
 def _is_s_shaped(middles: np.ndarray) -> bool:

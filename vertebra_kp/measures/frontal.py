@@ -1,0 +1,152 @@
+"""Measures of a frontal film: Cobb angles by endplates and by the AASCE protocol, steps to the side.
+
+Axial rotation and the balance of the trunk (C7, pelvis) cannot be had from the corners of T1 to L5.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from vertebra_kp.measures.aasce import AASCE_VERTEBRAE, cobb_aasce
+from vertebra_kp.measures.formulas import absolute_angle, length_of, percent, side_step
+from vertebra_kp.measures.lines import HORIZONTAL, angle_deg, inferior, superior
+from vertebra_kp.measures.measurement import Measurement, Spine, lines_fault, measured
+
+CURVES = ("PT", "MT", "TL")  # proximal thoracic, main thoracic, thoracolumbar or lumbar; from head to foot
+# Where the apex of a curve of that name lies at the lowest. Source: Lenke et al., J Bone Joint Surg Am 83, 2001.
+LAST_APEX = {"PT": "T5", "MT": "T11", "TL": "L5"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Between the superior endplate of ``upper`` and the inferior one of ``lower`` (indices of levels).
+
+    ``angle_deg`` is signed: positive where the upper endplate is turned clockwise against the lower one, which is
+    a curve bulging to the image's left.
+    """
+
+    upper: int
+    lower: int
+    apex: int
+    angle_deg: float
+
+
+def measure_frontal(spine: Spine) -> list[Measurement]:
+    """All measures of a frontal film, from head to foot."""
+    return [*_cobb(spine), *_aasce(spine), *_side_steps(spine)]
+
+
+def find_curves(superior_deg: np.ndarray, inferior_deg: np.ndarray, first_level: int = 0) -> list[Curve]:
+    """The largest curve and those of the opposite direction that share an end vertebra with it, from head to foot.
+
+    Slopes ``[levels]`` of the endplates, degrees, of neighbouring levels from ``first_level`` on. At most
+    three curves; none for fewer than two levels, or where nothing turns. The end vertebrae are those between whose
+    outer endplates the angle is largest (Cobb 1948).
+    """
+    pair = superior_deg[:, None] - inferior_deg[None, :]  # [upper, lower]
+    upper, lower = np.triu_indices(len(pair), k=1)
+    if not len(upper) or not pair[upper, lower].any():
+        return []
+    best = np.abs(pair[upper, lower]).argmax()
+    curves = [_curve(pair, superior_deg, inferior_deg, int(upper[best]), int(lower[best]))]
+    while len(curves) < len(CURVES):
+        # The next curve is the larger of the two that go on above the first and below the last.
+        first, last = curves[0], curves[-1]
+        above = -np.sign(first.angle_deg) * pair[: first.upper, first.upper]
+        below = -np.sign(last.angle_deg) * pair[last.lower, last.lower + 1 :]
+        most_above, most_below = (float(side.max(initial=0.0)) for side in (above, below))
+        if max(most_above, most_below) <= 0:
+            break
+        if most_above >= most_below:
+            curves.insert(0, _curve(pair, superior_deg, inferior_deg, int(above.argmax()), first.upper))
+        else:
+            reached = last.lower + 1 + int(below.argmax())
+            curves.append(_curve(pair, superior_deg, inferior_deg, last.lower, reached))
+    return [Curve(first_level + c.upper, first_level + c.lower, first_level + c.apex, c.angle_deg) for c in curves]
+
+
+def _curve(pair: np.ndarray, superior_deg: np.ndarray, inferior_deg: np.ndarray, upper: int, lower: int) -> Curve:
+    """With the apex: the level that lies flattest between its end vertebrae, whose tilts it passes half-way."""
+    tilt = (superior_deg + inferior_deg) / 2
+    half_way = (superior_deg[upper] + inferior_deg[lower]) / 2
+    between = np.arange(upper, lower + 1)
+    apex = int(between[np.abs(tilt[between] - half_way).argmin()])
+    return Curve(upper, lower, apex, float(pair[upper, lower]))
+
+
+def name_curves(curves: list[Curve], levels: tuple[str, ...]) -> dict[str, Curve]:
+    """The largest curve by its apex, its neighbours by their order; what lies beyond PT or TL is left out."""
+    if not curves:
+        return {}
+    main = max(range(len(curves)), key=lambda k: abs(curves[k].angle_deg))
+    apex = curves[main].apex
+    name = next(n for n, last in LAST_APEX.items() if last in levels and apex <= levels.index(last))
+    first = CURVES.index(name) - main
+    return {CURVES[first + k]: curve for k, curve in enumerate(curves) if 0 <= first + k < len(CURVES)}
+
+
+def _cobb(spine: Spine) -> Iterator[Measurement]:
+    """The largest angle of all levels that are seen, and for a whole spine those of the three regions."""
+    levels, points = spine.schema.levels, spine.points_xy_image.astype(np.float64)
+    faults = [lines_fault(spine, (superior(i), inferior(i))) for i in range(len(levels))]
+    missing = next(filter(None, faults), None)
+    part = _longest_part(faults)
+    slopes = (angle_deg(HORIZONTAL, points[part, right] - points[part, left]) for left, right in ((0, 1), (2, 3)))
+    curves = find_curves(*slopes, first_level=part.start)
+    named = {"main": max(curves, key=lambda curve: abs(curve.angle_deg), default=None)}
+    if len(levels) == AASCE_VERTEBRAE:
+        by_region = name_curves(curves, levels)
+        named |= {name: by_region.get(name) for name in CURVES}
+    for name, curve in named.items():
+        if curve is None:
+            reason = missing or "no curve there turns that way"
+            yield Measurement(f"cobb_{name.lower()}", "", "deg", None, reason)
+            continue
+        lines = superior(curve.upper), inferior(curve.lower)
+        at = f"{levels[curve.upper]}-{levels[curve.lower]}"
+        cobb = measured(spine, f"cobb_{name.lower()}", at, "deg", lines, absolute_angle(*lines))
+        at_upper_end = curve.upper == part.start > 0
+        at_lower_end = curve.lower == part.stop - 1 < len(levels) - 1
+        if at_upper_end or at_lower_end:
+            reason = f"the curve may go on where {faults[part.start - 1 if at_upper_end else part.stop]}"
+            cobb = replace(cobb, value=None, formula=None, reason=reason)
+        yield cobb
+
+
+def _longest_part(faults: list[str | None]) -> slice:
+    """The most neighbouring levels without a fault: over a gap nobody knows how the spine runs."""
+    best = slice(0, 0)
+    start = 0
+    for i, fault in enumerate([*faults, "the end"]):
+        if fault:
+            if i - start > best.stop - best.start:
+                best = slice(start, i)
+            start = i + 1
+    return best
+
+
+def _aasce(spine: Spine) -> Iterator[Measurement]:
+    """The three angles of the AASCE protocol, between mid-lines; of whole spines only."""
+    if spine.schema.num_levels != AASCE_VERTEBRAE or spine.size is None:
+        return
+    lines = [line(i) for i in range(AASCE_VERTEBRAE) for line in (superior, inferior)]
+    height = spine.size[0]
+    for k in range(3):
+
+        def angle(points: np.ndarray, k: int = k) -> np.ndarray:
+            films = points.reshape(-1, *points.shape[-3:])
+            return np.array([cobb_aasce(film, height)[k] for film in films]).reshape(points.shape[:-3])
+
+        yield measured(spine, f"cobb_aasce_{k + 1}", "T1-L5", "deg", lines, angle)
+
+
+def _side_steps(spine: Spine) -> Iterator[Measurement]:
+    """Laterolisthesis: step of the middle of the upper body's endplate on the lower's, positive to image left."""
+    for upper, lower in pairwise(range(spine.schema.num_levels)):
+        at = f"{spine.schema.levels[upper]}/{spine.schema.levels[lower]}"
+        above, below = inferior(upper), superior(lower)
+        step = side_step(above, below)
+        yield measured(spine, "laterolisthesis_mm", at, "mm", (above, below), step)
+        yield measured(spine, "laterolisthesis_percent", at, "%", (above, below), percent(step, length_of(below)))

@@ -1,0 +1,133 @@
+"""What is measured, what it needs, and why it could not be: never a number made up."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from vertebra_kp.anatomy import CORNERS, Schema
+from vertebra_kp.measures.formulas import Formula
+from vertebra_kp.measures.lines import Line
+
+Unit = Literal["deg", "mm", "%", "ratio"]
+LONGEST_MM_PER_PIXEL = 10.0  # no film's pixel is a centimetre: such a number is a mistaken unit
+
+
+@dataclass(frozen=True)
+class Spine:
+    """The corners of one film, and what else a measure may ask for.
+
+    ``points_xy_image`` ``[levels, 4, 2]`` in pixels of the original film, nan for what is not seen; ``size``
+    (height, width), which the AASCE protocol asks for; ``spacing_mm`` of a pixel, None when unknown;
+    ``anterior_side`` of a lateral film.
+    Raises ValueError for points of another shape.
+    """
+
+    schema: Schema
+    points_xy_image: np.ndarray
+    size: tuple[int, int] | None = None
+    spacing_mm: float | None = None
+    anterior_side: Literal["left", "right"] | None = None
+
+    def __post_init__(self) -> None:
+        wanted = (self.schema.num_levels, len(CORNERS), 2)
+        if self.points_xy_image.shape != wanted:
+            raise ValueError(
+                f"points_xy_image must be {list(wanted)} for schema {self.schema.name}, "
+                f"got {list(self.points_xy_image.shape)}"
+            )
+
+    @property
+    def spacing_fault(self) -> str | None:
+        """Why nothing can be measured in mm; None where it can."""
+        if self.spacing_mm is None:
+            return "the size of a pixel is not known"
+        if not (np.isfinite(self.spacing_mm) and 0 < self.spacing_mm <= LONGEST_MM_PER_PIXEL):
+            return f"{self.spacing_mm:g} mm is no size of a pixel"
+        return None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One value, or the reason why there is none.
+
+    ``name`` of the measure and ``at`` which vertebrae ("L4/L5"); ``value`` in ``unit`` or None with ``reason``;
+    ``grade`` where the measure has grades. ``lines`` are the lines of the spine that it was measured between, and
+    ``formula`` measures the same ones on other corners of the same film.
+    """
+
+    name: str
+    at: str
+    unit: Unit
+    value: float | None
+    reason: str | None = None
+    grade: str | None = None
+    lines: tuple[Line, ...] = ()
+    formula: Formula | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.at
+
+
+def measured(
+    spine: Spine,
+    name: str,
+    at: str,
+    unit: Unit,
+    lines: Sequence[Line],
+    formula: Formula,
+    grade: Callable[[float], str] | None = None,
+) -> Measurement:
+    """The measurement by ``formula``, or the first thing that it lacks of ``lines`` and, in mm, of the spacing.
+
+    ``formula`` gives pixels where the unit is mm.
+    """
+    reason = lines_fault(spine, lines)
+    if reason is None and unit == "mm":
+        reason = spine.spacing_fault
+    if reason is not None:
+        return Measurement(name, at, unit, None, reason, lines=tuple(lines))
+    of_film = _in_mm(formula, spine.spacing_mm) if unit == "mm" and spine.spacing_mm else formula
+    value = float(of_film(spine.points_xy_image.astype(np.float64)))
+    return Measurement(name, at, unit, value, None, grade(value) if grade else None, tuple(lines), of_film)
+
+
+def _in_mm(formula: Formula, spacing_mm: float) -> Formula:
+    return lambda points: formula(points) * spacing_mm
+
+
+def lines_fault(spine: Spine, lines: Sequence[Line]) -> str | None:
+    """Why one of the lines cannot be measured on; None where all can."""
+    points, levels = spine.points_xy_image, spine.schema.levels
+    for line in lines:
+        for level, corner in line.corners:
+            if not np.isfinite(points[level, corner]).all():
+                return f"{levels[level]}.{CORNERS[corner]} is not seen"
+        if not np.any(line.of(points)):
+            (level, start), (end_level, end) = line.corners
+            return f"{levels[level]}.{CORNERS[start]} and {levels[end_level]}.{CORNERS[end]} are one point"
+    for level in {level for line in lines for level, _ in line.corners}:
+        if fault := body_fault(points[level]):
+            return f"{levels[level]} {fault}"
+    return None
+
+
+def body_fault(corners: np.ndarray) -> str | None:
+    """What is wrong with the corners ``[4, 2]`` of a body, as far as they are seen; None for a plausible one.
+
+    A body is a convex quadrilateral, TL, TR, BR, BL clockwise on the screen; an endplate runs to the right.
+    """
+    for left, right in ((0, 1), (2, 3)):
+        if corners[right, 0] < corners[left, 0]:  # nan is not
+            return "has left and right corners swapped: is the film mirrored or upside down?"
+    around = corners[[0, 1, 3, 2]]
+    if not np.isfinite(around).all():
+        return None
+    edge = np.roll(around, -1, axis=0) - around
+    following = np.roll(edge, -1, axis=0)
+    turns = edge[:, 0] * following[:, 1] - edge[:, 1] * following[:, 0]
+    if (turns == 0).any():
+        return "has corners that coincide or lie on one line"
+    return None if (turns > 0).all() else "has corners that are swapped or in no order of a body"
