@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 View = Literal["AP", "LA"]
+Side = Literal["left", "right"]  # of the image
 VIEWS: tuple[View, ...] = ("AP", "LA")
 # How a vertebra stands on the one below: BUU-LSPINE's labels 0 to 4. Left and right are those of the image.
 SLIP_CLASSES = ("normal", "left", "right", "antero", "retro")

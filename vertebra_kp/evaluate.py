@@ -78,6 +78,8 @@ def _result(labels: FilmLabels, prediction: Prediction) -> FilmResult:
         labels.states,
         prediction.points_xy_image,
         prediction.presence,
+        prediction.covariances,
+        labels.anterior_side,
     )
 
 

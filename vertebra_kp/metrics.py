@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from vertebra_kp.anatomy import CORNERS, Schema, State, presence_target
+from vertebra_kp.anatomy import CORNERS, Schema, Side, State, presence_target
 from vertebra_kp.errors import UserError
 from vertebra_kp.measures import AASCE_VERTEBRAE, cobb_aasce
 
@@ -25,7 +25,8 @@ class FilmResult:
     ``true_points`` ``[levels, 4, 2]`` pixels, nan where ``true_states`` ``[levels, 4]`` is not LABELLED;
     ``points`` ``[levels, 4, 2]`` predicted, nan where the schema has no corner; ``presence`` ``[levels]``
     probabilities; ``size`` (height, width); ``spacing_mm`` of a pixel, None when unknown; ``group`` the
-    patient.
+    patient. ``covariances`` ``[levels, 4, 2, 2]`` px² of the predicted corners and ``anterior_side`` of a lateral
+    film are asked for by what measures spines.
     """
 
     id: str
@@ -36,6 +37,8 @@ class FilmResult:
     true_states: np.ndarray
     points: np.ndarray
     presence: np.ndarray
+    covariances: np.ndarray | None = None
+    anterior_side: Side | None = None
 
     @property
     def labelled(self) -> np.ndarray:
@@ -136,7 +139,7 @@ def summarise(
     """
     _check(results, schema)
     films = [film_errors(result) for result in results]
-    sample = _GroupedSample([result.group for result in results], bootstrap, seed)
+    sample = GroupedSample([result.group for result in results], bootstrap, seed)
 
     errors_px = np.stack([result.errors_px for result in results])  # [films, levels, 4]
     film, level, corner = np.nonzero(~np.isnan(errors_px))
@@ -199,7 +202,7 @@ def _rates(errors: np.ndarray, thresholds: tuple[float, ...]) -> dict[str, float
     return {f"{t:g}": float(100 * (errors <= t).mean()) for t in thresholds} if errors.size else None
 
 
-class _GroupedSample:
+class GroupedSample:
     """Means and medians over the films of a sample; intervals from resampling whole groups of films."""
 
     def __init__(self, groups: list[str], resamples: int, seed: int):
@@ -264,7 +267,7 @@ def _percentile_interval(distribution: np.ndarray) -> list[float]:
     return np.quantile(distribution, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
 
 
-def _sdr(sample: _GroupedSample, errors: np.ndarray, films: np.ndarray, thresholds: tuple[float, ...]):
+def _sdr(sample: GroupedSample, errors: np.ndarray, films: np.ndarray, thresholds: tuple[float, ...]):
     """Successful detection rates in percent, and their intervals, by threshold; None without errors."""
     if not errors.size:
         return None, None
@@ -280,7 +283,7 @@ def _cobb_true_and_predicted(result: FilmResult) -> tuple[np.ndarray, np.ndarray
     return cobb_aasce(result.true_points, height), cobb_aasce(result.points, height)
 
 
-def _cobb_estimates(sample: _GroupedSample, films: list[dict]) -> dict:
+def _cobb_estimates(sample: GroupedSample, films: list[dict]) -> dict:
     """MAE of each angle and both forms of SMAPE over the films that have angles, each with its interval."""
     owners = [i for i, row in enumerate(films) if row["cobb_true_deg"] is not None]
     if not owners:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import OTHER_VIEW, SCHEMAS, UNKNOWN, VIEWS, Schema, State
+from vertebra_kp.anatomy import OTHER_VIEW, SCHEMAS, UNKNOWN, VIEWS, Schema, Side, State
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
 from vertebra_kp.data.record import Record, label_arrays, mark_outside, mask_slips, unknown_slips
@@ -33,7 +33,7 @@ class Film:
     ``slips`` [levels] int8 of ``SLIP_CLASSES`` and ``view``, a place in ``VIEWS``, are ``UNKNOWN`` where nobody
     told.
     ``to_image`` is the 3x3 matrix from the original film's frame to this image's; ``size`` the original's;
-    ``file`` where it was read from, its id for a drawn one.
+    ``file`` where it was read from, its id for a drawn one. ``anterior_side`` is told of lateral films.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Film:
     to_image: np.ndarray
     size: tuple[int, int]
     spacing_mm: float | None = None
+    anterior_side: Side | None = None
 
     def labels(self) -> "FilmLabels":
         points = apply_affine(invert(self.to_image), self.points_xy)
@@ -60,6 +61,7 @@ class Film:
             self.states,
             self.slips,
             self.view,
+            self.anterior_side,
         )
 
 
@@ -126,6 +128,7 @@ def labelled_film(record: Record, schema: Schema, size: tuple[int, int], input_s
         to_image=to_image,
         size=size,
         spacing_mm=record.spacing_mm,
+        anterior_side=record.anterior_side,
     )
 
 
@@ -142,6 +145,7 @@ class FilmLabels:
     states: np.ndarray
     slips: np.ndarray
     view: int
+    anterior_side: Side | None
 
 
 class Films(Protocol):
@@ -289,4 +293,5 @@ class PhantomFilms:
             to_image=np.eye(3),
             size=self.size,
             spacing_mm=drawn.spacing_mm,
+            anterior_side=drawn.anterior_side if shown is self.schema else None,
         )

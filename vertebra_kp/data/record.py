@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, UNKNOWN, Schema, State, View
+from vertebra_kp.anatomy import CORNERS, UNKNOWN, Schema, Side, State, View
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Record:
     points_xy_image: np.ndarray | None = None
     states: np.ndarray | None = None
     spacing_mm: float | None = None
-    anterior_side: Literal["left", "right"] | None = None  # lateral films only
+    anterior_side: Side | None = None  # lateral films only
     view: View | None = None
     slips: np.ndarray | None = None
     notes: tuple[str, ...] = ()

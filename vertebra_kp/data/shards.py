@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, Schema, State, View
+from vertebra_kp.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, Schema, Side, State, View
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     Film,
@@ -71,7 +71,7 @@ class ShardedFilm(BaseModel):
     points_xy_image: list[list[tuple[float, float] | None]]
     states: list[list[State]]
     spacing_mm: float | None = None
-    anterior_side: Literal["left", "right"] | None = None
+    anterior_side: Side | None = None
     view: View | None = None
     slips: list[Annotated[int, Field(ge=UNKNOWN, lt=len(SLIP_CLASSES))]] | None = None
 

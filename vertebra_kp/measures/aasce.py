@@ -37,16 +37,25 @@ def cobb_aasce(points_xy: np.ndarray, image_height: float) -> np.ndarray:
     if np.isnan(points_xy).any():
         return np.full(3, np.nan)
     angle = _pairwise_angles_deg(mid_line(points_xy))
-    upper, lower = np.unravel_index(angle.argmax(), angle.shape)  # first of two equal entries: upper < lower
-    above = angle[upper, : upper + 1]
+    return np.array([angle[pair] for pair in aasce_end_vertebrae(points_xy, image_height)])
+
+
+def aasce_end_vertebrae(points_xy: np.ndarray, image_height: float) -> tuple[tuple[int, int], ...]:
+    """The pairs of vertebrae (indices, the upper one first) between which the protocol measures its three angles.
+
+    Arguments as of ``cobb_aasce``, without nan.
+    """
+    angle = _pairwise_angles_deg(mid_line(points_xy))
+    first = np.unravel_index(angle.argmax(), angle.shape)  # of two equal entries the one with upper < lower
+    upper, lower = int(first[0]), int(first[1])
+    top = int(angle[upper, : upper + 1].argmax())
     if not _is_s_shaped(_endplate_middles(points_xy)):
-        others = angle[upper, 0], angle[lower, -1]
+        others = (0, upper), (lower, AASCE_VERTEBRAE - 1)
     elif points_xy[[upper, lower], :2, 1].mean() < image_height / 2:
-        others = above.max(), angle[lower, lower:].max()
+        others = (top, upper), (lower, lower + int(angle[lower, lower:].argmax()))
     else:  # the main curve is low on the film: both other curves lie above it
-        top = above.argmax()
-        others = above.max(), angle[top, : top + 1].max()
-    return np.array([angle[upper, lower], *others])
+        others = (top, upper), (int(angle[top, : top + 1].argmax()), top)
+    return (upper, lower), *others
 
 
 def largest_curve_deg(points_xy: np.ndarray) -> float:

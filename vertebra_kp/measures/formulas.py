@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vertebra_kp.measures.lines import HORIZONTAL, Line, angle_deg, length
+from vertebra_kp.measures.lines import HORIZONTAL, Line, angle_deg, length, mid_line
 
 Formula = Callable[[np.ndarray], np.ndarray]
 
@@ -16,6 +16,16 @@ Formula = Callable[[np.ndarray], np.ndarray]
 def absolute_angle(first: Line, second: Line) -> Formula:
     """Angle between two lines, without sign."""
     return lambda points: np.abs(angle_deg(first.of(points), second.of(points)))
+
+
+def angle_of_mid_lines(upper: int, lower: int) -> Formula:
+    """Angle between the mid-lines of two bodies (indices), without sign."""
+
+    def angle(points: np.ndarray) -> np.ndarray:
+        directions = mid_line(points[..., [upper, lower], :, :])
+        return np.abs(angle_deg(directions[..., 0, :], directions[..., 1, :]))
+
+    return angle
 
 
 def opening(upper: Line, lower: Line, front: str) -> Formula:

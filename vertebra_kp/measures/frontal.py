@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from vertebra_kp.measures.aasce import AASCE_VERTEBRAE, cobb_aasce
-from vertebra_kp.measures.formulas import absolute_angle, length_of, percent, side_step
+from vertebra_kp.measures.aasce import AASCE_VERTEBRAE, aasce_end_vertebrae
+from vertebra_kp.measures.formulas import absolute_angle, angle_of_mid_lines, length_of, percent, side_step
 from vertebra_kp.measures.lines import HORIZONTAL, angle_deg, inferior, superior
 from vertebra_kp.measures.measurement import Measurement, Spine, lines_fault, measured
 
@@ -102,17 +102,18 @@ def _cobb(spine: Spine) -> Iterator[Measurement]:
     for name, curve in named.items():
         if curve is None:
             reason = missing or "no curve there turns that way"
-            yield Measurement(f"cobb_{name.lower()}", "", "deg", None, reason)
+            yield Measurement(f"cobb_{name.lower()}", "", "deg", None, reason, unsigned=True, ends_found=True)
             continue
         lines = superior(curve.upper), inferior(curve.lower)
         at = f"{levels[curve.upper]}-{levels[curve.lower]}"
-        cobb = measured(spine, f"cobb_{name.lower()}", at, "deg", lines, absolute_angle(*lines))
+        angle = absolute_angle(*lines)
+        cobb = measured(spine, f"cobb_{name.lower()}", at, "deg", lines, angle, unsigned=True)
         at_upper_end = curve.upper == part.start > 0
         at_lower_end = curve.lower == part.stop - 1 < len(levels) - 1
         if at_upper_end or at_lower_end:
             reason = f"the curve may go on where {faults[part.start - 1 if at_upper_end else part.stop]}"
             cobb = replace(cobb, value=None, formula=None, reason=reason)
-        yield cobb
+        yield replace(cobb, ends_found=True)
 
 
 def _longest_part(faults: list[str | None]) -> slice:
@@ -129,17 +130,24 @@ def _longest_part(faults: list[str | None]) -> slice:
 
 def _aasce(spine: Spine) -> Iterator[Measurement]:
     """The three angles of the AASCE protocol, between mid-lines; of whole spines only."""
-    if spine.schema.num_levels != AASCE_VERTEBRAE or spine.size is None:
+    levels, size = spine.schema.levels, spine.size
+    if len(levels) != AASCE_VERTEBRAE or size is None:
         return
-    lines = [line(i) for i in range(AASCE_VERTEBRAE) for line in (superior, inferior)]
-    height = spine.size[0]
-    for k in range(3):
-
-        def angle(points: np.ndarray, k: int = k) -> np.ndarray:
-            films = points.reshape(-1, *points.shape[-3:])
-            return np.array([cobb_aasce(film, height)[k] for film in films]).reshape(points.shape[:-3])
-
-        yield measured(spine, f"cobb_aasce_{k + 1}", "T1-L5", "deg", lines, angle)
+    every = [line(i) for i in range(AASCE_VERTEBRAE) for line in (superior, inferior)]
+    if reason := lines_fault(spine, every):
+        pairs: tuple[tuple[int, int] | None, ...] = (None,) * 3
+    else:
+        pairs = aasce_end_vertebrae(spine.points_xy_image.astype(np.float64), size[0])
+    for k, pair in enumerate(pairs, 1):
+        if pair is None:
+            yield Measurement(f"cobb_aasce_{k}", "", "deg", None, reason, unsigned=True, ends_found=True)
+            continue
+        upper, lower = pair
+        at = f"{levels[upper]}-{levels[lower]}"
+        lines = [line(i) for i in pair for line in (superior, inferior)]
+        angle = angle_of_mid_lines(upper, lower)
+        cobb = measured(spine, f"cobb_aasce_{k}", at, "deg", lines, angle, unsigned=True)
+        yield replace(cobb, ends_found=True)
 
 
 def _side_steps(spine: Spine) -> Iterator[Measurement]:

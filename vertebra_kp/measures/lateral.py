@@ -78,14 +78,15 @@ def _discs(spine: Spine, front: str) -> Iterator[Measurement]:
         between = below, posterior  # three corners: S1 has no more, and the fourth is not needed
         yield measured(spine, "slip_mm", at, "mm", between, step)
         yield measured(spine, "slip_percent", at, "%", between, percent(step, length_of(below)), meyerding)
-        yield measured(spine, "anterior_disc_height", at, "mm", (anterior,), heights[0])
-        yield measured(spine, "posterior_disc_height", at, "mm", (posterior,), heights[1])
+        yield measured(spine, "anterior_disc_height", at, "mm", (anterior,), heights[0], unsigned=True)
+        yield measured(spine, "posterior_disc_height", at, "mm", (posterior,), heights[1], unsigned=True)
         index = ratio(mean_of(heights), mean_of(depths))
-        yield measured(spine, "disc_height_index_depth", at, "ratio", (*edges, *plates), index)
+        yield measured(spine, "disc_height_index_depth", at, "ratio", (*edges, *plates), index, unsigned=True)
         if levels[upper] not in schema.inferior_only:
             diameter = mean_of((length_of(superior(upper)), length_of(above)))
             body = (*edges, superior(upper), above)
-            yield measured(spine, "disc_height_index_body", at, "ratio", body, ratio(mean_of(heights), diameter))
+            index = ratio(mean_of(heights), diameter)
+            yield measured(spine, "disc_height_index_body", at, "ratio", body, index, unsigned=True)
 
 
 def _bodies(spine: Spine, front: str) -> Iterator[Measurement]:
@@ -96,9 +97,9 @@ def _bodies(spine: Spine, front: str) -> Iterator[Measurement]:
     for i in whole:
         at = spine.schema.levels[i]
         anterior, posterior = heights[i]
-        yield measured(spine, "anterior_height", at, "mm", walls[i][:1], anterior)
-        yield measured(spine, "posterior_height", at, "mm", walls[i][1:], posterior)
-        yield measured(spine, "wedge_ratio", at, "ratio", walls[i], ratio(anterior, posterior))
+        yield measured(spine, "anterior_height", at, "mm", walls[i][:1], anterior, unsigned=True)
+        yield measured(spine, "posterior_height", at, "mm", walls[i][1:], posterior, unsigned=True)
+        yield measured(spine, "wedge_ratio", at, "ratio", walls[i], ratio(anterior, posterior), unsigned=True)
         neighbours = [j for j in (i - 1, i + 1) if j in seen]
         lines = [line for j in (i, *neighbours) for line in walls[j]]
         for name, figure in {

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, Schema
+from vertebra_kp.anatomy import CORNERS, Schema, Side
 from vertebra_kp.measures.formulas import Formula
 from vertebra_kp.measures.lines import Line
 
@@ -28,7 +28,7 @@ class Spine:
     points_xy_image: np.ndarray
     size: tuple[int, int] | None = None
     spacing_mm: float | None = None
-    anterior_side: Literal["left", "right"] | None = None
+    anterior_side: Side | None = None
 
     def __post_init__(self) -> None:
         wanted = (self.schema.num_levels, len(CORNERS), 2)
@@ -54,7 +54,8 @@ class Measurement:
 
     ``name`` of the measure and ``at`` which vertebrae ("L4/L5"); ``value`` in ``unit`` or None with ``reason``;
     ``grade`` where the measure has grades. ``lines`` are the lines of the spine that it was measured between, and
-    ``formula`` measures the same ones on other corners of the same film.
+    ``formula`` measures the same ones on other corners of the same film. ``unsigned`` values are never below 0.
+    ``ends_found``: the vertebrae were searched for, another reading of the film may find others.
     """
 
     name: str
@@ -65,10 +66,13 @@ class Measurement:
     grade: str | None = None
     lines: tuple[Line, ...] = ()
     formula: Formula | None = field(default=None, repr=False, compare=False)
+    unsigned: bool = False
+    ends_found: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
-        return self.name, self.at
+        """What two readings of one film have in common."""
+        return self.name, "" if self.ends_found else self.at
 
 
 def measured(
@@ -79,6 +83,8 @@ def measured(
     lines: Sequence[Line],
     formula: Formula,
     grade: Callable[[float], str] | None = None,
+    *,
+    unsigned: bool = False,
 ) -> Measurement:
     """The measurement by ``formula``, or the first thing that it lacks of ``lines`` and, in mm, of the spacing.
 
@@ -88,10 +94,11 @@ def measured(
     if reason is None and unit == "mm":
         reason = spine.spacing_fault
     if reason is not None:
-        return Measurement(name, at, unit, None, reason, lines=tuple(lines))
+        return Measurement(name, at, unit, None, reason, lines=tuple(lines), unsigned=unsigned)
     of_film = _in_mm(formula, spine.spacing_mm) if unit == "mm" and spine.spacing_mm else formula
     value = float(of_film(spine.points_xy_image.astype(np.float64)))
-    return Measurement(name, at, unit, value, None, grade(value) if grade else None, tuple(lines), of_film)
+    told = grade(value) if grade else None
+    return Measurement(name, at, unit, value, None, told, tuple(lines), of_film, unsigned)
 
 
 def _in_mm(formula: Formula, spacing_mm: float) -> Formula:

@@ -6,7 +6,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from vertebra_kp.anatomy import FLIPPED_CORNER, SLIPS_SEEN, Schema, State
+from vertebra_kp.anatomy import FLIPPED_CORNER, SLIPS_SEEN, Schema, Side, State
 from vertebra_kp.data.phantom.body import add_body
 from vertebra_kp.data.phantom.canvas import Canvas
 from vertebra_kp.data.phantom.devices import add_devices
@@ -41,7 +41,7 @@ class PhantomFilm:
     states: np.ndarray
     slips: np.ndarray
     spacing_mm: float
-    anterior_side: str | None
+    anterior_side: Side | None
     truth: dict
 
 
@@ -87,7 +87,7 @@ def draw_film(schema: Schema, preset: str, seed: int, index: int, size: tuple[in
     log_image = expose(attenuation, canvas.spacing_mm, exposure, exposure_rng)
     image = display(log_image, canvas.spacing_mm, window.pixels, exposure)
     points, states = _labels(schema, spine, canvas, window)
-    side = None
+    side: Side | None = None
     if schema.view == "LA":
         side = "right" if canvas.mirrored else "left"
     truth = {"schema": schema.name, "preset": preset, "seed": seed, "index": index, "anterior_side": side}

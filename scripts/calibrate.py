@@ -1,0 +1,104 @@
+"""Learn how far off a network is, on labelled films that neither trained nor selected it.
+
+Writes calibration.json beside the run's metrics.json: predict.py and report.py take it from there and give every
+corner a region and every measure an interval. The coverage that is printed is cross-conformal: patients are judged
+by what the others say.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from vertebra_kp.anatomy import State
+from vertebra_kp.calibrated import FILE, Calibrated, save_calibrated, signs_of_prediction
+from vertebra_kp.data.datasets import training_films
+from vertebra_kp.data.films import Films
+from vertebra_kp.errors import UserError
+from vertebra_kp.evaluate import evaluate_films
+from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
+from vertebra_kp.predict import load
+from vertebra_kp.provenance import code_version
+from vertebra_kp.uncertainty.calibration import COVERAGE, calibrate, errors_of
+from vertebra_kp.uncertainty.coverage import cross_coverage
+from vertebra_kp.uncertainty.shape import fit_shapes
+from vertebra_kp.uncertainty.trust import fit_trust
+
+MOST_SPINES = 1000  # that a shape model is learned from
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    add_film_arguments(parser, seed=3_000_003, number=500)
+    parser.add_argument("--coverage", type=float, default=COVERAGE, help="that regions and intervals promise")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    parser.add_argument("--out", type=Path, help=f"default: {FILE} in the run's folder")
+    arguments = parser.parse_args()
+    check_film_arguments(parser, arguments)
+    return arguments
+
+
+def labelled_spines(films: Films) -> list[np.ndarray]:
+    """Corners ``[levels, 4, 2]`` of training films, nan where not labelled."""
+    drawn = (films.at(0, i).labels() for i in range(min(len(films), MOST_SPINES)))
+    return [np.where((of.states == State.LABELLED)[..., None], of.points_xy_image, np.nan) for of in drawn]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    predictor = load(arguments.checkpoint, arguments.device)
+    schema, config = predictor.schema, predictor.config
+    out: Path = arguments.out or arguments.checkpoint.parent.parent / FILE
+    if arguments.validation:
+        print("note: these films selected the checkpoint: regions and intervals will be a little too small")
+    arguments, films = choose_films(arguments, config)
+    shapes = fit_shapes(labelled_spines(training_films(config)), schema)
+    evaluated = evaluate_films(predictor.network, config, films, progress=True)
+    errors = [errors_of(item.result, schema) for item in evaluated]
+    calibration = calibrate(errors, schema, arguments.coverage)
+    trust = fit_trust([signs_of_prediction(item.prediction, shapes) for item in evaluated])
+    about = {
+        "checkpoint": str(arguments.checkpoint),
+        "step": predictor.step,
+        "films_identity": films.identity,
+        "source": arguments.source,
+        "split": arguments.split,
+        "version": code_version(),
+        "cross_coverage": cross_coverage(errors, schema, promised=arguments.coverage),
+    }
+    save_calibrated(Calibrated(calibration, shapes, trust), out, about)
+    print_coverage(about["cross_coverage"])
+    print(f"written to {out}")
+
+
+def print_coverage(told: dict) -> None:
+    for name in ("corners", "all_measures"):
+        print_line(name, told[name])
+    for name, figures in told["measures"].items():
+        print_line(f"  {name}", figures)
+
+
+def print_line(name: str, figures: dict | None) -> None:
+    if figures is None:
+        return
+    share, interval = 100 * figures["coverage"], figures["interval"]
+    ends = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    width = f", median width {figures['median_width']:.3g}" if "median_width" in figures else ""
+    print(f"  {name:<28}{share:.1f} %{ends} of {figures['count']}{width}")
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        run(arguments)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The shape model: real spines are plausible, broken ones are not, and believed corners stay where they are."""
+
+import numpy as np
+import pytest
+
+from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.data.phantom import draw_film
+from vertebra_kp.errors import UserError
+from vertebra_kp.geometry import apply_affine, compose, scale, translate
+from vertebra_kp.uncertainty.shape import fit_shapes, shape_model_from_dict
+from vertebra_kp.uncertainty.trust import SIGNS, TrustModel, fit_trust, signs_of
+
+LUMBAR = SCHEMAS["la_lumbar"]
+CORNER_SD = 2.0
+
+
+@pytest.fixture(scope="module")
+def spines():
+    return [draw_film(LUMBAR, "standard", 4, i, (256, 128)).points_xy_image for i in range(160)]
+
+
+@pytest.fixture(scope="module")
+def model(spines):
+    return fit_shapes(spines[:120], LUMBAR)
+
+
+def believed(points: np.ndarray, sd: float = CORNER_SD) -> np.ndarray:
+    return np.broadcast_to(sd**2 * np.eye(2), (*points.shape, 2))
+
+
+def test_unseen_spines_are_plausible_and_broken_ones_are_not(model, spines):
+    usual = [model.implausibility(spine) for spine in spines[120:]]
+    assert 0.3 < np.median(usual) < 3
+    spine = spines[130]
+    for broken in (spine[:, [1, 0, 3, 2]], spine[::-1], spine * (1, -1), spine * (-1, 1), spine * (1, 0.6)):
+        assert model.implausibility(broken) > 3 * max(usual)
+
+
+def test_plausibility_does_not_depend_on_place_and_size(model, spines):
+    moved = apply_affine(compose(scale(7.0), translate(300, -20)), spines[125])
+    assert model.implausibility(moved) == pytest.approx(model.implausibility(spines[125]), rel=1e-4)
+
+
+def test_a_part_of_a_spine_is_judged_by_what_is_seen(model, spines):
+    part = spines[125].copy()
+    part[4:] = np.nan
+    assert model.implausibility(part) < 5
+    part[1:] = np.nan
+    part[0, 0] = np.nan
+    assert np.isnan(model.implausibility(part))
+
+
+def test_corners_that_are_believed_stay_and_a_wild_one_is_brought_back(model, spines):
+    spine = spines[125].astype(np.float64)
+    corrected, surprise = model.corrected(spine, believed(spine, 1e-4))
+    np.testing.assert_allclose(corrected[LUMBAR.exists], spine[LUMBAR.exists], atol=1e-3)
+    wild, doubts = spine.copy(), believed(spine, 0.5).copy()
+    wild[2, 1] += (15, 8)
+    doubts[2, 1] *= 30**2
+    corrected, _ = model.corrected(wild, doubts)
+    assert np.linalg.norm(corrected[2, 1] - spine[2, 1]) < 5
+    _, surprise = model.corrected(wild, believed(spine, 0.5))
+    assert np.nanargmax(surprise) == 2 * 4 + 1
+    assert np.isnan(surprise[5, 2:]).all()
+
+
+def test_correction_brings_noisy_corners_nearer_to_the_truth(model, spines):
+    rng = np.random.default_rng(0)
+    before, after = [], []
+    for spine in spines[120:]:
+        noisy = spine + rng.normal(0, CORNER_SD, spine.shape)
+        corrected, _ = model.corrected(noisy, believed(spine))
+        before.append(np.nanmean(np.linalg.norm(noisy - spine, axis=-1)))
+        after.append(np.nanmean(np.linalg.norm(corrected - spine, axis=-1)))
+    assert np.mean(after) < 0.85 * np.mean(before)
+
+
+def test_too_few_whole_spines_are_refused(spines):
+    cut = [np.where(np.arange(6)[:, None, None] < 4, spine, np.nan) for spine in spines]
+    with pytest.raises(UserError, match="needs 20 spines with every corner labelled, there are 0"):
+        fit_shapes(cut, LUMBAR)
+
+
+def test_a_model_survives_its_file_and_a_foreign_one_is_refused(model, spines):
+    again = shape_model_from_dict(model.as_dict(), LUMBAR)
+    assert again.implausibility(spines[3]) == pytest.approx(model.implausibility(spines[3]), rel=1e-3)
+    with pytest.raises(UserError, match="of la_lumbar, ap_lumbar was asked for"):
+        shape_model_from_dict(model.as_dict(), SCHEMAS["ap_lumbar"])
+
+
+def test_distrust_is_that_of_the_worst_sign():
+    trust = TrustModel(dict.fromkeys(SIGNS, 1.0), dict.fromkeys(SIGNS, 0.5))
+    assert trust.distrust(dict(zip(SIGNS, (1.0, 2.0, 0.0, 1.5), strict=True))) == pytest.approx(2.0)
+    assert trust.distrust(dict(zip(SIGNS, (1.0, np.nan, 0.0, 1.5), strict=True))) == np.inf
+
+
+def test_good_films_are_trusted_and_odd_ones_are_not(model, spines):
+    def signs(points, sd=0.5, presence=1.0):
+        exists = LUMBAR.exists
+        scores = np.where(exists, 0.9, np.nan)
+        return signs_of(points, believed(points, sd), scores, np.full(6, presence), model)
+
+    trust = fit_trust([signs(spine) for spine in spines[120:]])
+    good = [trust.distrust(signs(spine)) for spine in spines[120:]]
+    assert np.quantile(good, 0.9) < 5
+    spine = spines[130]
+    for odd in (signs(spine * (1, -1)), signs(spine, sd=8), signs(spine, presence=0.6), signs(spine, presence=0)):
+        assert trust.distrust(odd) > 5
