@@ -11,6 +11,8 @@ from vertebra_kp.classification import REFERENCE, REFERENCE_FROM, TARGETS
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import as_measured, evaluate_films
+from vertebra_kp.evaluation import FILE as EVALUATION
+from vertebra_kp.evaluation import save_evaluation
 from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
 from vertebra_kp.predict import load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
@@ -112,18 +114,21 @@ def measure(arguments: argparse.Namespace) -> None:
         "codec": config.codec.model_dump(),
         "flip": config.inference.flip,
         "repair_file": arguments.repair_file,
+        "config": predictor.config.model_dump(mode="json"),
         "hardware": hardware(next(network.parameters()).device),
         "version": code_version(),
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")
+    save_evaluation(out / EVALUATION, schema, evaluated, films)
     predictions = [FilmPrediction(item.labels.file, item.result.size, item.prediction) for item in evaluated]
     write_predictions(predictions, schema, out)
     worst = views_of(network, config, films, evaluated, worst=True)
     picture = film_grid([film_panel(view, schema) for view in worst], columns=2)
     cv2.imwrite(str(out / "worst_films.png"), picture[..., ::-1])
     print_summary(summary)
-    print(f"written to {out}: metrics.json, films.csv, predictions.json, predictions.csv, worst_films.png")
+    written = ("metrics.json", "films.csv", EVALUATION, "predictions.json", "predictions.csv", "worst_films.png")
+    print(f"written to {out}: {', '.join(written)}")
 
 
 if __name__ == "__main__":

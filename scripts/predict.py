@@ -3,21 +3,27 @@
 import argparse
 import logging
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from vertebra_kp.anatomy import Schema, Side
+from vertebra_kp.calibrated import FILE as CALIBRATION
+from vertebra_kp.calibrated import Calibrated, load_calibrated
 from vertebra_kp.data.dicom import is_dicom, read_header
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.dicom_results import check_installed, write_presentation_state
 from vertebra_kp.errors import UserError
+from vertebra_kp.film_page import film_page
 from vertebra_kp.inference import Prediction
 from vertebra_kp.predict import Predictor, load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
+from vertebra_kp.reading import read
+from vertebra_kp.readings import FilmOf, film_of, write_readings
 from vertebra_kp.visualise import FilmView, attention_panel, film_grid, overlay_original
 
 
@@ -41,6 +47,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
+        "--report",
+        action="store_true",
+        help="also measure: reports/NAME.html per film, and readings.json with all of it",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        help="for the report's intervals; default: calibration.json in the folder of the run, where it is",
+    )
+    parser.add_argument(
+        "--spacing-mm", type=float, help="of a pixel, for measures in mm; default: what a DICOM header says"
+    )
+    parser.add_argument(
+        "--anterior-side",
+        choices=("left", "right"),
+        help="where lateral films look to; default: what a DICOM header says. Without it nothing with a front is "
+        "measured",
+    )
+    parser.add_argument(
         "--attention",
         action="store_true",
         help="also write attention/NAME.png, where the neck's last layer looks from a few vertebrae, and NAME.npz "
@@ -59,6 +84,8 @@ def parse_arguments() -> argparse.Namespace:
         "accession number, physician of the study): a PACS files by them",
     )
     arguments = parser.parse_args()
+    if not arguments.report and (arguments.calibration or arguments.spacing_mm or arguments.anterior_side):
+        parser.error("--calibration, --spacing-mm and --anterior-side are about measures: give --report, too")
     if arguments.keep_identity and not arguments.dicom_out:
         parser.error("--keep-identity is about presentation states: give --dicom-out gsps, too")
     return arguments
@@ -99,10 +126,53 @@ def write_attention(prediction: Prediction, predictor: Predictor, title: str, pa
     np.savez_compressed(f"{path}.npz", **layers)
 
 
+@dataclass(frozen=True)
+class Reader:
+    """Measures predicted films, with what the command line says of all of them."""
+
+    folder: Path
+    calibrated: Calibrated | None
+    spacing_mm: float | None
+    anterior_side: Side | None
+
+    def read(self, film: FilmPrediction, schema: Schema, image: np.ndarray, name: str) -> FilmOf:
+        """What goes into ``readings.json``; the film's page is written."""
+        spacing_mm, side = self.spacing_mm, self.anterior_side
+        if film.header is not None:
+            spacing_mm = spacing_mm or film.header.spacing_mm
+            side = side or film.header.anterior_side
+        reading = read(
+            film.prediction,
+            schema,
+            film.size,
+            spacing_mm=spacing_mm,
+            anterior_side=side if schema.view == "LA" else None,
+            calibrated=self.calibrated,
+        )
+        page = film_page(Path(film.file).name, image, reading)
+        (self.folder / f"{name}.html").write_text(page, encoding="utf-8")
+        return film_of(film.file, reading)
+
+
+def reader_of(arguments: argparse.Namespace, schema: Schema) -> Reader:
+    """Raises UserError where a calibration is asked for that cannot be read."""
+    beside = arguments.checkpoint.parent.parent / CALIBRATION
+    path = arguments.calibration or (beside if beside.is_file() else None)
+    calibrated = None if path is None else load_calibrated(path, schema)
+    if calibrated is None:
+        print("note: no calibration, so no intervals; scripts/calibrate.py makes one")
+    folder = arguments.out / "reports"
+    folder.mkdir(exist_ok=True)
+    return Reader(folder, calibrated, arguments.spacing_mm, arguments.anterior_side)
+
+
 def predict_film(
     predictor: Predictor, path: Path, overlay_path: Path, attention_path: Path | None
-) -> FilmPrediction:
-    """The prediction of one film, with its pictures written; notes on a DICOM film's header go to stderr."""
+) -> tuple[FilmPrediction, np.ndarray]:
+    """The prediction of one film, with its pictures written, and the film ``[H, W]`` as displayed.
+
+    Notes on a DICOM film's header go to stderr.
+    """
     header = read_header(path) if is_dicom(path) else None
     for note in header.notes if header else ():
         tqdm.write(f"note: {path}: {note}", file=sys.stderr)
@@ -122,7 +192,7 @@ def predict_film(
     if attention_path is not None:
         write_attention(prediction, predictor, path.name, attention_path)
         prediction = replace(prediction, image=None, attention=None)  # large; they are on disk now
-    return FilmPrediction(str(path), (image.shape[0], image.shape[1]), prediction, header)
+    return FilmPrediction(str(path), (image.shape[0], image.shape[1]), prediction, header), image
 
 
 def main() -> int:
@@ -142,16 +212,21 @@ def main() -> int:
             if not predictor.config.network.neck.depth:
                 raise UserError("--attention: the network has a neck of depth 0, which attends to nothing")
             maps.mkdir(exist_ok=True)
+        reader = reader_of(arguments, predictor.schema) if arguments.report else None
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    done, skipped = [], 0
+    done: list[FilmPrediction] = []
+    readings: list[FilmOf] = []
+    skipped = 0
     named = zip(films, overlay_paths(films, overlays), strict=True)
     try:
         for path, overlay_path in tqdm(named, "predicting", len(films), unit="film"):
             try:
                 attention_path = maps / overlay_path.stem if arguments.attention else None
-                film = predict_film(predictor, path, overlay_path, attention_path)
+                film, image = predict_film(predictor, path, overlay_path, attention_path)
+                if reader is not None:
+                    readings.append(reader.read(film, predictor.schema, image, overlay_path.stem))
                 if arguments.dicom_out and film.header is not None:
                     state = states / f"{overlay_path.stem}.gsps.dcm"
                     write_presentation_state(
@@ -164,6 +239,8 @@ def main() -> int:
                 skipped += 1
     finally:
         write_predictions(done, predictor.schema, arguments.out)
+        if reader is not None:
+            write_readings(readings, arguments.out / "readings.json")
     print(f"{len(done)} films predicted, {skipped} skipped; written to {arguments.out}")
     return 2 if skipped else 0
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydicom.dataset import Dataset
 
+from vertebra_kp.anatomy import Side
 from vertebra_kp.data.dicom.elements import ElementError, code, codes, dicom_elements, numbers
 
 SpacingSource = Literal["PixelSpacing", "ImagerPixelSpacing"]
@@ -15,6 +16,7 @@ SPACINGS: tuple[SpacingSource, ...] = ("PixelSpacing", "ImagerPixelSpacing")  # 
 VIEW_POSITIONS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LAT", "LATERAL")
 LATERALITIES = ("R", "L", "U", "B")  # PS3.3 C.7.3.1 and C.8.11.1: unpaired, both
 DIRECTIONS = set("APRLHF")  # PS3.3 C.7.6.1.1.1
+ANTERIOR: dict[str, Side] = {"A": "right", "P": "left"}  # rows run to the image's right
 TOLERANCE = 1e-3  # between spacings that are equal but for rounding
 
 _KEYWORDS = (
@@ -34,7 +36,8 @@ class DicomInfo:
     PixelSpacing, which may be corrected for magnification, else ImagerPixelSpacing, measured at the detector.
 
     ``view_position`` is the code in ViewPosition (AP, LL, ...), else what PatientOrientation tells: "frontal"
-    or "lateral". ``laterality`` is R, L, U (unpaired) or B (both). None is what the file does not say.
+    or "lateral". ``laterality`` is R, L, U (unpaired) or B (both). ``anterior_side`` is the image side that the
+    patient faces, by PatientOrientation. None is what the file does not say.
     ``notes`` are sentences for whoever uses the film.
     """
 
@@ -42,6 +45,7 @@ class DicomInfo:
     spacing_from: SpacingSource | None = None
     view_position: str | None = None
     laterality: str | None = None
+    anterior_side: Side | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -52,7 +56,10 @@ def read_header(path: Path) -> DicomInfo:
         spacing_mm, spacing_from = _spacing(elements, notes)
         if code(elements, "BurnedInAnnotation") == "YES":
             notes.append("BurnedInAnnotation is YES: pictures show the text that stands in the pixels")
-        return DicomInfo(spacing_mm, spacing_from, _view_position(elements), _laterality(elements), tuple(notes))
+        main = _main_direction(elements)
+        view = _view_position(elements, main)
+        side = ANTERIOR.get(main)
+        return DicomInfo(spacing_mm, spacing_from, view, _laterality(elements), side, tuple(notes))
 
 
 def _spacing(elements: Dataset, notes: list[str]) -> tuple[float, SpacingSource] | tuple[None, None]:
@@ -90,13 +97,17 @@ def _alike(a_mm: float, b_mm: float) -> bool:
     return abs(a_mm - b_mm) <= TOLERANCE * max(a_mm, b_mm)
 
 
-def _view_position(elements: Dataset) -> str | None:
-    if (position := code(elements, "ViewPosition")) in VIEW_POSITIONS:
-        return position
+def _main_direction(elements: Dataset) -> str:
+    """Where the image's rows run to: A, P, L, R, H or F; empty where the file does not say."""
     directions = codes(elements, "PatientOrientation")
     if len(directions) != 2 or not all(len(one) <= 3 and set(one) <= DIRECTIONS for one in directions):
-        return None
-    along_rows = directions[0][:1]  # the main direction comes first
+        return ""
+    return directions[0][:1]  # the main direction comes first
+
+
+def _view_position(elements: Dataset, along_rows: str) -> str | None:
+    if (position := code(elements, "ViewPosition")) in VIEW_POSITIONS:
+        return position
     return "frontal" if along_rows in ("L", "R") else "lateral" if along_rows in ("A", "P") else None
 
 

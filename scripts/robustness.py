@@ -1,0 +1,65 @@
+"""Measure a network on films that are made worse step by step: noise, blur, rotation, cut films and so on.
+
+Writes robustness.csv; beside an evaluation's metrics.json it becomes a part of the report. With a calibration it
+also says how often a disturbed film is trusted less than a clean one (area under the ROC of the distrust).
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from vertebra_kp.calibrated import FILE as CALIBRATION
+from vertebra_kp.calibrated import load_calibrated
+from vertebra_kp.data.disturb import DISTURBANCES
+from vertebra_kp.errors import UserError
+from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
+from vertebra_kp.predict import load
+from vertebra_kp.robustness import FILE, measure_robustness, write_rows
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    add_film_arguments(parser, seed=4_000_003, number=50)
+    parser.add_argument("--kinds", nargs="+", choices=tuple(DISTURBANCES), default=tuple(DISTURBANCES))
+    parser.add_argument("--calibration", type=Path, help="default: calibration.json of the run, where it is")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    parser.add_argument("--out", type=Path, required=True, help="folder of an evaluation, or any other")
+    arguments = parser.parse_args()
+    check_film_arguments(parser, arguments)
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    predictor = load(arguments.checkpoint, arguments.device)
+    beside = arguments.checkpoint.parent.parent / CALIBRATION
+    path = arguments.calibration or (beside if beside.is_file() else None)
+    calibrated = None if path is None else load_calibrated(path, predictor.schema)
+    _, films = choose_films(arguments, predictor.config)
+    print(f"{'kind':<14}{'strength':>9}{'median px':>11}{'mean px':>10}{'shifted':>9}{'AUC':>7}")
+    rows = []
+    for row in measure_robustness(predictor.network, predictor.config, films, calibrated, arguments.kinds):
+        rows.append(row)
+        write_rows(rows, arguments.out / FILE)
+        print(
+            f"{row.kind:<14}{row.strength:>9g}{row.median_px:>11.3g}{row.mre_px:>10.3g}"
+            f"{row.level_shift_rate:>9.2g}{row.distrust_auc:>7.2f}  {row.unit}"
+        )
+    print(f"written to {arguments.out / FILE}")
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        run(arguments)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

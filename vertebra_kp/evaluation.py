@@ -1,0 +1,112 @@
+"""``evaluation.npz``: what an evaluation found, film by film, for reports and comparisons without the network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vertebra_kp.anatomy import SCHEMAS, Schema
+from vertebra_kp.data.films import Films
+from vertebra_kp.errors import UserError
+from vertebra_kp.evaluate import Evaluated
+from vertebra_kp.metrics import FilmResult, film_errors
+from vertebra_kp.page import JPEG_QUALITY
+
+FILE = "evaluation.npz"
+VERSION = 1
+SHOWN = 6  # worst films that keep their picture, and as many around the median
+ARRAYS = ("true_points", "true_states", "points", "presence", "covariances")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A film as it was kept in memory, uint8 ``[H, W]``, and the 3x3 matrix from the original's frame to it."""
+
+    image: np.ndarray
+    to_image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``results`` in the order of evaluation; ``worst`` and ``median`` are places in it, with their pictures."""
+
+    schema: Schema
+    results: list[FilmResult]
+    worst: dict[int, Picture]
+    median: dict[int, Picture]
+
+
+def save_evaluation(path: Path, schema: Schema, evaluated: Sequence[Evaluated], films: Films) -> None:
+    """Pictures are fetched from ``films``, in whose order ``evaluated`` is."""
+    results = [item.result for item in evaluated]
+    content = {name: np.stack([getattr(result, name) for result in results]) for name in ARRAYS}
+    spacing = [np.nan if result.spacing_mm is None else result.spacing_mm for result in results]
+    worst, median = _shown(results)
+    for i in {*worst, *median}:
+        film = films.at(0, i)
+        encoded = cv2.imencode(".jpg", film.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        content |= {f"picture_{i}": encoded, f"to_image_{i}": film.to_image}
+    np.savez_compressed(
+        path,
+        version=VERSION,
+        schema=schema.name,
+        id=[result.id for result in results],
+        group=[result.group for result in results],
+        size=[result.size for result in results],
+        spacing_mm=spacing,
+        anterior_side=[result.anterior_side or "" for result in results],
+        worst=worst,
+        median=median,
+        **content,
+    )
+
+
+def _shown(results: Sequence[FilmResult]) -> tuple[list[int], list[int]]:
+    """Places of the worst films, the worst first, and of those around the median."""
+    errors = [film_errors(result)["mre_px"] for result in results]
+    order = sorted((i for i, error in enumerate(errors) if error is not None), key=lambda i: -errors[i])
+    middle = max(0, len(order) // 2 - SHOWN // 2)
+    return order[:SHOWN], order[middle : middle + SHOWN]
+
+
+def find_evaluation(folder: Path) -> Path:
+    """The folder itself, or the ``evaluation`` in a run's folder."""
+    inside = folder / "evaluation"
+    return inside if (inside / FILE).is_file() and not (folder / FILE).is_file() else folder
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """Raises UserError where there is none, or one of another version."""
+    path = folder / FILE
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; measure first: scripts/evaluate.py ... --out {folder}")
+    try:
+        with np.load(path) as content:
+            arrays = dict(content)
+        if int(arrays["version"]) != VERSION:
+            raise UserError(f"{path} is of another version of vertebra_kp; measure again with scripts/evaluate.py")
+        results = [_result(arrays, i) for i in range(len(arrays["id"]))]
+        worst, median = ({int(i): _picture(arrays, int(i)) for i in arrays[name]} for name in ("worst", "median"))
+        return Evaluation(SCHEMAS[str(arrays["schema"])], results, worst, median)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({error}); measure again with scripts/evaluate.py") from None
+
+
+def _result(arrays: dict[str, np.ndarray], i: int) -> FilmResult:
+    spacing, side = float(arrays["spacing_mm"][i]), str(arrays["anterior_side"][i])
+    height, width = arrays["size"][i]
+    return FilmResult(
+        id=str(arrays["id"][i]),
+        group=str(arrays["group"][i]),
+        size=(int(height), int(width)),
+        spacing_mm=None if np.isnan(spacing) else spacing,
+        anterior_side=side or None,  # type: ignore[arg-type]
+        **{name: arrays[name][i] for name in ARRAYS},
+    )
+
+
+def _picture(arrays: dict[str, np.ndarray], i: int) -> Picture:
+    image = cv2.imdecode(arrays[f"picture_{i}"], cv2.IMREAD_GRAYSCALE)
+    return Picture(image, arrays[f"to_image_{i}"])

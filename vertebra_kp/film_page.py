@@ -1,0 +1,188 @@
+"""One film's page: the film with numbered vertebrae and the lines that were measured, and a table of measures."""
+
+import html
+from collections.abc import Iterable
+
+import numpy as np
+
+from vertebra_kp.anatomy import View
+from vertebra_kp.measures import Measurement
+from vertebra_kp.page import page, table
+from vertebra_kp.reading import Reading
+from vertebra_kp.spine_svg import film_svg
+from vertebra_kp.uncertainty.calibration import Interval
+
+UNITS = {"deg": "°", "mm": " mm", "%": " %", "ratio": ""}
+DIGITS = {"deg": 1, "mm": 1, "%": 1, "ratio": 2}
+NAMES = {
+    "cobb_main": "Cobb angle, largest",
+    "cobb_pt": "Cobb angle, proximal thoracic",
+    "cobb_mt": "Cobb angle, main thoracic",
+    "cobb_tl": "Cobb angle, thoracolumbar / lumbar",
+    "cobb_aasce_1": "AASCE protocol, main",
+    "cobb_aasce_2": "AASCE protocol, second",
+    "cobb_aasce_3": "AASCE protocol, third",
+    "lumbar_lordosis": "Lumbar lordosis",
+    "cervical_lordosis": "Cervical lordosis",
+    "sacral_slope": "Sacral slope",
+    "laterolisthesis_mm": "step to image left",
+    "laterolisthesis_percent": "of the endplate below",
+    "slip_percent": "slip, antero- positive",
+    "slip_mm": "slip",
+    "disc_angle": "disc angle",
+    "segmental_angle": "segmental angle",
+    "anterior_disc_height": "anterior height",
+    "posterior_disc_height": "posterior height",
+    "disc_height_index_depth": "index, by disc depth",
+    "disc_height_index_body": "index, by body above",
+    "anterior_height": "anterior height",
+    "posterior_height": "posterior height",
+    "wedge_ratio": "anterior / posterior",
+    "wedge_loss": "wedge loss",
+    "crush_loss": "crush loss",
+}
+GRADES = {"slip_percent": "Meyerding", "wedge_loss": "Genant", "crush_loss": "Genant"}
+# (title, measures): of the film as a whole, then level by level
+WHOLE: dict[View, tuple[str, ...]] = {
+    "AP": ("cobb_main", "cobb_pt", "cobb_mt", "cobb_tl", "cobb_aasce_1", "cobb_aasce_2", "cobb_aasce_3"),
+    "LA": ("lumbar_lordosis", "cervical_lordosis", "sacral_slope"),
+}
+BY_LEVEL: dict[View, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "AP": (("Steps to the side", ("laterolisthesis_mm", "laterolisthesis_percent")),),
+    "LA": (
+        ("Slips", ("slip_percent", "slip_mm")),
+        ("Angles", ("disc_angle", "segmental_angle")),
+        (
+            "Discs",
+            (
+                "anterior_disc_height",
+                "posterior_disc_height",
+                "disc_height_index_depth",
+                "disc_height_index_body",
+            ),
+        ),
+        ("Vertebrae", ("anterior_height", "posterior_height", "wedge_ratio", "wedge_loss", "crush_loss")),
+    ),
+}
+NOT_FROM_CORNERS: dict[View, str] = {
+    "AP": "axial rotation, balance of the trunk",
+    "LA": "pelvic incidence and tilt, sagittal vertical axis, biconcave fractures",
+}
+
+
+def film_page(title: str, film: np.ndarray, reading: Reading) -> str:
+    """``film`` ``[H, W]`` uint8 as displayed; a self-contained document."""
+    view = reading.spine.schema.view
+    found = dict(zip((m.key for m in reading.measurements), entries(reading), strict=True))
+    text = _whole(found.values(), view) + _levels(found.values(), view) + _unseen(reading)
+    picture = film_svg(film, reading)
+    sheet = f'<div class="sheet"><div class="film">{picture}</div><div class="text">{text}</div></div>'
+    return page(title, [_about(reading), _warning(reading), sheet, _notes(reading)])
+
+
+Entry = tuple[Measurement, Interval | None]
+
+
+def entries(reading: Reading) -> list[Entry]:
+    return list(zip(reading.measurements, reading.intervals, strict=True))
+
+
+def value_text(entry: Entry) -> str:
+    """ "12.3° (90 %: 10.1 to 14.0), grade I", or a dash with the reason on its tooltip; HTML."""
+    measurement, interval = entry
+    if measurement.value is None:
+        return f'<span class="quiet" title="{html.escape(measurement.reason or "")}">–</span>'
+    digits, unit = DIGITS[measurement.unit], UNITS[measurement.unit]
+    text = f"{measurement.value:.{digits}f}{unit}"
+    if interval is not None:
+        ends = f"{100 * interval.coverage:.0f} %: {interval.low:.{digits}f} to {interval.high:.{digits}f}"
+        text += f' <span class="quiet">({ends})</span>'
+    if measurement.grade is not None and measurement.grade != "0":
+        text += f", {GRADES[measurement.name]} {measurement.grade}"
+    return text
+
+
+def _about(reading: Reading) -> str:
+    spine = reading.spine
+    side = f", anterior at the {spine.anterior_side}" if spine.anterior_side else ""
+    spacing = "size of a pixel not known" if spine.spacing_mm is None else f"{spine.spacing_mm:.4g} mm a pixel"
+    size = "" if spine.size is None else f"{spine.size[1]} x {spine.size[0]} pixels, "
+    kind = {"AP": "Frontal", "LA": "Lateral"}[spine.schema.view]
+    first, last = spine.schema.levels[0], spine.schema.levels[-1]
+    return f'<p class="quiet">{kind} film, {first} to {last}{side}; {size}{spacing}.</p>'
+
+
+def _warning(reading: Reading) -> str:
+    if reading.trusted is not False:
+        return ""
+    far = "" if not np.isfinite(reading.distrust or np.inf) else f" ({reading.distrust:.0f} SD from good films)"
+    return (
+        f'<p class="warning"><b>Do not trust this reading{far}.</b> The film, or what was found on it, is unlike '
+        "the films that the network is known to work on: is it of the right region and view, upright and whole?"
+        "</p>"
+    )
+
+
+def _whole(found: Iterable[Entry], view: View) -> str:
+    rows = [
+        (NAMES[m.name], m.at, value_text((m, interval)) if m.value is not None else _reason(m))
+        for m, interval in found
+        if m.name in WHOLE[view]
+    ]
+    return f"<h3>Curvature</h3>{table(('measure', 'between', ''), rows, numbers_from=9)}"
+
+
+def _reason(measurement: Measurement) -> str:
+    return f'<span class="quiet">not measurable: {html.escape(measurement.reason or "")}</span>'
+
+
+def _levels(found: Iterable[Entry], view: View) -> str:
+    """A table per group, a row per level; what could be measured nowhere is told once."""
+    found = list(found)
+    parts = []
+    for title, names in BY_LEVEL[view]:
+        columns = {name: {m.at: (m, i) for m, i in found if m.name == name} for name in names}
+        shown = {n: c for n, c in columns.items() if any(m.value is not None for m, _ in c.values())}
+        places = list(next(iter(columns.values())))
+        if shown:
+            rows = [
+                (at, *(value_text(column[at]) if at in column else "" for column in shown.values()))
+                for at in places
+                if any(at in column and column[at][0].value is not None for column in shown.values())
+            ]
+            parts.append(f"<h3>{title}</h3>" + table(("", *(NAMES[n] for n in shown)), rows, numbers_from=9))
+        hidden = [name for name in names if name not in shown]
+        for name in hidden:
+            reasons = {m.reason for m, _ in columns[name].values()}
+            reason = reasons.pop() if len(reasons) == 1 else "no level shows what it needs"
+            parts.append(
+                f'<p class="quiet small">{title}, {NAMES[name]}: not measurable, {html.escape(reason or "")}.</p>'
+            )
+    return "".join(parts)
+
+
+def _unseen(reading: Reading) -> str:
+    """Levels with their presence where the network calls them absent."""
+    schema, points = reading.spine.schema, reading.spine.points_xy_image
+    absent = [
+        f"{level} ({100 * presence:.0f} %)"
+        for level, presence, corners, exists in zip(
+            schema.levels, reading.presence, points, schema.exists, strict=True
+        )
+        if not np.isfinite(corners[exists]).all()
+    ]
+    if not absent:
+        return ""
+    return (
+        f"<h3>Not seen</h3><p>{', '.join(absent)}: in brackets how probable the network holds it to be there.</p>"
+    )
+
+
+def _notes(reading: Reading) -> str:
+    told = "Intervals are conformal, calibrated on films that did not train the network: they hold for such films."
+    without = "Without a calibration (scripts/calibrate.py) values have no intervals."
+    return (
+        f'<h2>Notes</h2><p class="small">{told if reading.distrust is not None else without} Corners alone do not '
+        f"give: {NOT_FROM_CORNERS[reading.spine.schema.view]}. Research software: no medical device, no "
+        "substitute for a reader.</p>"
+    )
