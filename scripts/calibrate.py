@@ -14,8 +14,8 @@ import numpy as np
 
 from vertebra_kp.anatomy import State
 from vertebra_kp.calibrated import FILE, Calibrated, save_calibrated, signs_of_prediction
+from vertebra_kp.config import Config
 from vertebra_kp.data.datasets import training_films
-from vertebra_kp.data.films import Films
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import evaluate_films
 from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
@@ -26,7 +26,7 @@ from vertebra_kp.uncertainty.coverage import cross_coverage
 from vertebra_kp.uncertainty.shape import fit_shapes
 from vertebra_kp.uncertainty.trust import fit_trust
 
-MOST_SPINES = 1000  # that a shape model is learned from
+MOST_SPINES = 500  # that a shape model is learned from
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,9 +41,13 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def labelled_spines(films: Films) -> list[np.ndarray]:
-    """Corners ``[levels, 4, 2]`` of training films, nan where not labelled."""
-    drawn = (films.at(0, i).labels() for i in range(min(len(films), MOST_SPINES)))
+def labelled_spines(config: Config) -> list[np.ndarray]:
+    """Corners ``[levels, 4, 2]`` of films that train the network, nan where not labelled."""
+    films = training_films(config)
+    # Fresh phantoms do not end with the first epoch: index goes on from film to film.
+    endless = config.data.source == "phantom" and config.data.phantom.fresh
+    number = MOST_SPINES if endless else min(len(films), MOST_SPINES)
+    drawn = (films.at(0, i).labels() for i in range(number))
     return [np.where((of.states == State.LABELLED)[..., None], of.points_xy_image, np.nan) for of in drawn]
 
 
@@ -54,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.validation:
         print("note: these films selected the checkpoint: regions and intervals will be a little too small")
     arguments, films = choose_films(arguments, config)
-    shapes = fit_shapes(labelled_spines(training_films(config)), schema)
+    shapes = fit_shapes(labelled_spines(config), schema)
     evaluated = evaluate_films(predictor.network, config, films, progress=True)
     errors = [errors_of(item.result, schema) for item in evaluated]
     calibration = calibrate(errors, schema, arguments.coverage)

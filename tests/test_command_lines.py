@@ -188,6 +188,42 @@ def test_predict_gives_every_level_and_skips_a_broken_film(trained, tmp_path):
     assert len(list((out / "overlays").iterdir())) == 1
 
 
+def test_from_calibration_to_reports_and_a_comparison(trained, tmp_path):
+    best = trained / "checkpoints" / "best.pt"
+    phantom = ("--source", "phantom", "--films", 8)
+    for name in ("one", "two"):
+        done = run("evaluate", "--checkpoint", best, *phantom, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    calibration = tmp_path / "calibration.json"
+    done = run("calibrate", "--checkpoint", best, "--source", "phantom", "--films", 12, "--out", calibration)
+    assert done.returncode == 0, done.stderr
+    assert "corners" in done.stdout
+    films = tmp_path / "films"
+    films.mkdir()
+    film(films / "here.png")
+    told = ("--report", "--calibration", calibration, "--spacing-mm", 0.5, "--anterior-side", "left")
+    done = run("predict", films, "--checkpoint", best, "--out", tmp_path / "read", *told)
+    assert done.returncode == 0, done.stderr
+    assert "Sacral slope" in (tmp_path / "read" / "reports" / "here.png.html").read_text()
+    (reading,) = json.loads((tmp_path / "read" / "readings.json").read_text())["films"]
+    assert reading["spacing_mm"] == 0.5
+    done = run(
+        "robustness", "--checkpoint", best, *phantom, "--kinds", "noise", "cut", "--calibration", calibration,
+        "--out", tmp_path / "one",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "wrong_view" in (tmp_path / "one" / "robustness.csv").read_text()
+    done = run("report", tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    assert "Robustness" in (tmp_path / "one" / "report.html").read_text()
+    done = run("compare", tmp_path / "one", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert "not told apart" in done.stdout
+    refused = run("report", tmp_path)
+    assert refused.returncode == 1
+    assert "measure first" in refused.stderr
+
+
 def test_a_film_is_predicted_from_python_as_by_the_script(trained, tmp_path):
     drawn = film(tmp_path / "film.png")
     best = trained / "checkpoints" / "best.pt"

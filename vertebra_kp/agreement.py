@@ -35,11 +35,11 @@ def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
         bias - LIMITS * sd,
         bias + LIMITS * sd,
         float(np.abs(difference).mean()),
-        _icc(np.stack([first, second], axis=1)),
+        icc(np.stack([first, second], axis=1)),
     )
 
 
-def _icc(values: np.ndarray) -> float:
+def icc(values: np.ndarray) -> float:
     """ICC(A,1): two-way model, absolute agreement, single reader, of ``[N, readers]``.
 
     Source: McGraw and Wong, Psychological Methods 1, 1996.

@@ -50,8 +50,8 @@ class FilmOf(_Model):
     height: int
     width: int
     view: View
-    anterior_side: Side | None
-    spacing_mm: float | None
+    anterior_side: Side | None = None
+    spacing_mm: float | None = None
     distrust: float | None = Field(
         None, description="SD from good films of the worst sign; null also where no vertebra was found"
     )
