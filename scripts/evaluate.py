@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 
+from vertebra_kp.calibrated import find_calibrated
 from vertebra_kp.classification import REFERENCE, REFERENCE_FROM, TARGETS
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.errors import UserError
@@ -19,6 +20,9 @@ from vertebra_kp.predictions import FilmPrediction, write_predictions
 from vertebra_kp.provenance import code_version, hardware
 from vertebra_kp.run_folder import write_json
 from vertebra_kp.selection import summary_of, views_of, write_film_rows
+from vertebra_kp.shape_check import shape_figures
+from vertebra_kp.uncertainty.calibration import errors_of
+from vertebra_kp.uncertainty.coverage import coverage
 from vertebra_kp.visualise import film_grid, film_panel
 
 
@@ -39,6 +43,11 @@ def parse_arguments() -> argparse.Namespace:
         default=[],
         metavar="a.b=c",
         help="measure under other settings of decoding and inference, such as codec.decode=dark",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        help="whose regions and intervals are judged on these films; default: calibration.json of the run",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
@@ -64,12 +73,34 @@ def print_summary(summary: dict) -> None:
         value, interval = summary.get(name), summary.get(f"{name}_ci95")
         if value is not None:
             print(f"  {name:<24}{_short(value)}" + (f"   95 % {_short(interval)}" if interval else ""))
+    if "coverage" in summary:
+        print_coverage(summary["coverage"])
+        print_shape(summary["shape"])
     told = [target for target in TARGETS if target in summary]
     for target in told:
         figures = {name: value for name, value in summary[target].items() if isinstance(value, float)}
         print(f"  {target:<24}{_named(figures)}   {_named(summary[target]['counts'])}")
     if told:
         print(f"  {'for reference':<24}{_named(REFERENCE)}   {REFERENCE_FROM}")
+
+
+def print_coverage(told: dict) -> None:
+    """Of corners and of measures, of which every name has its row in metrics.json."""
+    for name in ("corners", "all_measures"):
+        if figures := told[name]:
+            value, interval = 100 * figures["coverage"], [100 * end for end in figures["interval"] or ()]
+            print(
+                f"  {'held ' + name:<24}{_short(value)} %   95 % {_short(interval)}   of {figures['count']}, "
+                f"{100 * told['promised']:g} % promised"
+            )
+
+
+def print_shape(told: dict) -> None:
+    for name in ("mre_px", "median_px"):
+        without, corrected = told[name]
+        print(f"  {'shape ' + name:<24}{_short(without)} as predicted, {_short(corrected)} corrected")
+    print(f"  {'shape flags':<24}{told['flagged']} corners", end="")
+    print(f", median error {_short(told['flagged_median_px'])} px, others {_short(told['other_median_px'])} px")
 
 
 def _named(figures: dict) -> str:
@@ -103,6 +134,11 @@ def measure(arguments: argparse.Namespace) -> None:
     arguments, films = choose_films(arguments, config)
     evaluated = evaluate_films(network, config, films, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
+    calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, schema)
+    if calibrated is not None:
+        errors = [errors_of(item.result, schema) for item in evaluated]
+        summary["coverage"] = coverage(errors, schema, calibrated.calibration)
+        summary["shape"] = shape_figures(evaluated, calibrated)
     about = {
         "checkpoint": str(arguments.checkpoint),
         "step": predictor.step,

@@ -11,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vertebra_kp.anatomy import Schema, Side
-from vertebra_kp.calibrated import FILE as CALIBRATION
-from vertebra_kp.calibrated import Calibrated, load_calibrated
+from vertebra_kp.calibrated import Calibrated, find_calibrated
 from vertebra_kp.data.dicom import is_dicom, read_header
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
@@ -57,6 +56,11 @@ def parse_arguments() -> argparse.Namespace:
         help="for the report's intervals; default: calibration.json in the folder of the run, where it is",
     )
     parser.add_argument(
+        "--correct-shape",
+        action="store_true",
+        help="move corners to where the calibration's shape model and the heatmaps agree",
+    )
+    parser.add_argument(
         "--spacing-mm", type=float, help="of a pixel, for measures in mm; default: what a DICOM header says"
     )
     parser.add_argument(
@@ -84,8 +88,8 @@ def parse_arguments() -> argparse.Namespace:
         "accession number, physician of the study): a PACS files by them",
     )
     arguments = parser.parse_args()
-    if not arguments.report and (arguments.calibration or arguments.spacing_mm or arguments.anterior_side):
-        parser.error("--calibration, --spacing-mm and --anterior-side are about measures: give --report, too")
+    if not arguments.report and (arguments.spacing_mm or arguments.anterior_side):
+        parser.error("--spacing-mm and --anterior-side are about measures: give --report, too")
     if arguments.keep_identity and not arguments.dicom_out:
         parser.error("--keep-identity is about presentation states: give --dicom-out gsps, too")
     return arguments
@@ -154,11 +158,7 @@ class Reader:
         return film_of(film.file, reading)
 
 
-def reader_of(arguments: argparse.Namespace, schema: Schema) -> Reader:
-    """Raises UserError where a calibration is asked for that cannot be read."""
-    beside = arguments.checkpoint.parent.parent / CALIBRATION
-    path = arguments.calibration or (beside if beside.is_file() else None)
-    calibrated = None if path is None else load_calibrated(path, schema)
+def reader_of(arguments: argparse.Namespace, calibrated: Calibrated | None) -> Reader:
     if calibrated is None:
         print("note: no calibration, so no intervals; scripts/calibrate.py makes one")
     folder = arguments.out / "reports"
@@ -167,7 +167,11 @@ def reader_of(arguments: argparse.Namespace, schema: Schema) -> Reader:
 
 
 def predict_film(
-    predictor: Predictor, path: Path, overlay_path: Path, attention_path: Path | None
+    predictor: Predictor,
+    path: Path,
+    overlay_path: Path,
+    attention_path: Path | None,
+    correct_by: Calibrated | None,
 ) -> tuple[FilmPrediction, np.ndarray]:
     """The prediction of one film, with its pictures written, and the film ``[H, W]`` as displayed.
 
@@ -178,6 +182,8 @@ def predict_film(
         tqdm.write(f"note: {path}: {note}", file=sys.stderr)
     image = to_uint8(read_film(path))
     prediction = predictor.predict(image, with_attention=attention_path is not None)
+    if correct_by is not None:
+        prediction = replace(prediction, points_xy_image=correct_by.corrected(prediction)[0])
     if not np.isfinite(prediction.points_xy_image[predictor.schema.exists]).all():
         raise UserError(f"{path}: the network gave no finite corners; look at the film and the checkpoint")
     picture = overlay_original(
@@ -212,7 +218,13 @@ def main() -> int:
             if not predictor.config.network.neck.depth:
                 raise UserError("--attention: the network has a neck of depth 0, which attends to nothing")
             maps.mkdir(exist_ok=True)
-        reader = reader_of(arguments, predictor.schema) if arguments.report else None
+        calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, predictor.schema)
+        if arguments.correct_shape and calibrated is None:
+            raise UserError(
+                "--correct-shape needs a calibration: give --calibration, or make one with calibrate.py"
+            )
+        correct_by = calibrated if arguments.correct_shape else None
+        reader = reader_of(arguments, calibrated) if arguments.report else None
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -224,7 +236,7 @@ def main() -> int:
         for path, overlay_path in tqdm(named, "predicting", len(films), unit="film"):
             try:
                 attention_path = maps / overlay_path.stem if arguments.attention else None
-                film, image = predict_film(predictor, path, overlay_path, attention_path)
+                film, image = predict_film(predictor, path, overlay_path, attention_path, correct_by)
                 if reader is not None:
                     readings.append(reader.read(film, predictor.schema, image, overlay_path.stem))
                 if arguments.dicom_out and film.header is not None:

@@ -9,8 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from vertebra_kp.calibrated import FILE as CALIBRATION
-from vertebra_kp.calibrated import load_calibrated
+from vertebra_kp.calibrated import find_calibrated
 from vertebra_kp.data.disturb import DISTURBANCES
 from vertebra_kp.errors import UserError
 from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
@@ -34,9 +33,7 @@ def parse_arguments() -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     predictor = load(arguments.checkpoint, arguments.device)
-    beside = arguments.checkpoint.parent.parent / CALIBRATION
-    path = arguments.calibration or (beside if beside.is_file() else None)
-    calibrated = None if path is None else load_calibrated(path, predictor.schema)
+    calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, predictor.schema)
     _, films = choose_films(arguments, predictor.config)
     print(f"{'kind':<14}{'strength':>9}{'median px':>11}{'mean px':>10}{'shifted':>9}{'AUC':>7}")
     rows = []

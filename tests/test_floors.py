@@ -80,6 +80,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "dicom_results",
         "film_choice",
         "evaluate",
+        "shape_check",
         "evaluation",
         "compare",
         "report",

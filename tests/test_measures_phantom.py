@@ -9,7 +9,7 @@ from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.measures import Spine, measure
 
-FILMS = 40
+FILMS = [40, pytest.param(1000, marks=pytest.mark.slow)]
 SIZE = {"la_lumbar": (160, 80), "ap_lumbar": (160, 80), "ap_whole_spine": (200, 80)}
 
 
@@ -53,10 +53,11 @@ def compare(found: dict, name: str, at: str, expected: float, tolerance: float) 
     return 1
 
 
+@pytest.mark.parametrize("films", FILMS)
 @pytest.mark.parametrize("preset", ["standard", "hard"])
-def test_lateral_measures_are_those_that_the_spine_was_generated_from(preset):
+def test_lateral_measures_are_those_that_the_spine_was_generated_from(preset, films):
     schema, counted = SCHEMAS["la_lumbar"], 0
-    for index in range(FILMS):
+    for index in range(films):
         film = draw_film(schema, preset, 11, index, SIZE[schema.name])
         spine = Spine(schema, film.points_xy_image, film.image.shape, film.spacing_mm, film.anterior_side)
         found = {m.key: m for m in measure(spine)}
@@ -105,14 +106,15 @@ def test_lateral_measures_are_those_that_the_spine_was_generated_from(preset):
             loss = 100 * (1 - anterior / posterior / np.mean(ratios))
             counted += compare(found, "wedge_loss", level, loss, 0.1)
             counted += compare(found, "crush_loss", level, 100 * (1 - posterior / np.mean(crushed)), 0.1)
-    assert counted > 30 * FILMS
+    assert counted > 30 * films
 
 
+@pytest.mark.parametrize("films", FILMS)
 @pytest.mark.parametrize("preset", ["standard", "hard"])
 @pytest.mark.parametrize("name", ["ap_lumbar", "ap_whole_spine"])
-def test_frontal_measures_are_those_that_the_spine_was_generated_from(name, preset):
+def test_frontal_measures_are_those_that_the_spine_was_generated_from(name, preset, films):
     schema, counted = SCHEMAS[name], 0
-    for index in range(FILMS):
+    for index in range(films):
         film = draw_film(schema, preset, 12, index, SIZE[name])
         found = {m.key: m for m in measure(Spine(schema, film.points_xy_image, film.image.shape, film.spacing_mm))}
         truth = film.truth["levels"]
@@ -132,4 +134,4 @@ def test_frontal_measures_are_those_that_the_spine_was_generated_from(name, pres
             counted += compare(found, "laterolisthesis_percent", at, percent, 0.1)
             mm = percent / 100 * endplate_mm(truth[lower], "superior")
             counted += compare(found, "laterolisthesis_mm", at, mm, 0.05)
-    assert counted > 4 * FILMS
+    assert counted > 4 * films

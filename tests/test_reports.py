@@ -159,7 +159,7 @@ def test_runs_on_other_films_or_other_labels_are_not_compared(tmp_path):
 
 
 def test_agreement_of_known_pairs():
-    # Shrout and Fleiss, Psychological Bulletin 86, 1979: the ICC(2,1) of their six targets and four judges is 0.29.
+    # Shrout and Fleiss, Psychological Bulletin 86, 1979: the ICC(2,1) of six targets and four judges is 0.29.
     judged = [(9, 2, 5, 8), (6, 1, 3, 2), (8, 4, 6, 8), (7, 1, 2, 6), (10, 5, 6, 9), (6, 2, 4, 7)]
     assert icc(np.array(judged, float)) == pytest.approx(0.29, abs=0.005)
     first, second = np.array([9.0, 6, 8, 7, 10, 6]), np.array([2.0, 1, 4, 1, 5, 2])

@@ -7,6 +7,7 @@ from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.errors import UserError
 from vertebra_kp.geometry import apply_affine, compose, scale, translate
+from vertebra_kp.robustness import auc
 from vertebra_kp.uncertainty.shape import fit_shapes, shape_model_from_dict
 from vertebra_kp.uncertainty.trust import SIGNS, TrustModel, fit_trust, signs_of
 
@@ -73,6 +74,15 @@ def test_correction_brings_noisy_corners_nearer_to_the_truth(model, spines):
         before.append(np.nanmean(np.linalg.norm(noisy - spine, axis=-1)))
         after.append(np.nanmean(np.linalg.norm(corrected - spine, axis=-1)))
     assert np.mean(after) < 0.85 * np.mean(before)
+
+
+def test_a_spine_that_is_read_one_level_off_speaks_for_its_shift(model, spines):
+    right, off = [], []
+    for spine in spines[120:]:
+        right.append(max(model.shift_evidence(spine)))
+        beyond = 2 * spine[0] - spine[1]
+        off.append(model.shift_evidence(np.concatenate([beyond[None], spine[:-1]]))[0])
+    assert auc(np.array(off), np.array(right)) > 0.8
 
 
 def test_too_few_whole_spines_are_refused(spines):

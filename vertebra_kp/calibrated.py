@@ -5,11 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.errors import UserError
 from vertebra_kp.inference import Prediction
 from vertebra_kp.run_folder import write_json
-from vertebra_kp.uncertainty.calibration import Calibration, calibration_from_dict, check_schema
+from vertebra_kp.uncertainty.calibration import (
+    Calibration,
+    calibration_from_dict,
+    check_schema,
+    seen_points,
+)
 from vertebra_kp.uncertainty.shape import ShapeModel, shape_model_from_dict
 from vertebra_kp.uncertainty.trust import TrustModel, signs_of
 
@@ -23,6 +30,17 @@ class Calibrated:
     calibration: Calibration
     shapes: ShapeModel
     trust: TrustModel
+
+    def corrected(self, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
+        """Corners ``[levels, 4, 2]`` that heatmaps and shapes agree on, and how much ``[levels, 4]`` each surprises.
+
+        See ``ShapeModel.corrected``; vertebrae that the network calls absent stay where they are, with nan.
+        """
+        seen = seen_points(prediction.points_xy_image, prediction.presence)
+        doubts = self.calibration.true_covariances(prediction.covariances)
+        corrected, surprise = self.shapes.corrected(seen, doubts)
+        points = np.where(np.isfinite(corrected), corrected, prediction.points_xy_image)
+        return points, surprise
 
     def distrust(self, prediction: Prediction) -> float:
         """SD above good films; see ``TrustModel``."""
@@ -43,6 +61,13 @@ def save_calibrated(calibrated: Calibrated, path: Path, about: dict[str, Any]) -
         "shapes": calibrated.shapes.as_dict(),
     }
     write_json(content, path)
+
+
+def find_calibrated(given: Path | None, checkpoint: Path, schema: Schema) -> Calibrated | None:
+    """The calibration that was named, else the one in the run's folder, None where there is none."""
+    beside = checkpoint.parent.parent / FILE
+    path = given or (beside if beside.is_file() else None)
+    return None if path is None else load_calibrated(path, schema)
 
 
 def load_calibrated(path: Path, schema: Schema) -> Calibrated:

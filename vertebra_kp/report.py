@@ -75,7 +75,7 @@ def write_report(folder: Path, out: Path) -> None:
         "<h2>Summary</h2>" + _summary(metrics),
         "<h2>Errors</h2>" + _errors(evaluation, metrics),
         "<h2>Measures</h2>" + _measures(errors),
-        "<h2>Coverage</h2>" + _coverage(errors, schema),
+        "<h2>Coverage</h2>" + _coverage(errors, schema, metrics),
         _robustness(folder),
         "<h2>Worst films</h2>" + _films(evaluation, evaluation.worst),
         "<h2>Films of median error</h2>" + _films(evaluation, evaluation.median),
@@ -178,32 +178,35 @@ def _title(name: str) -> str:
     return ALONE.get(name, NAMES[name])
 
 
-def _coverage(errors: list[FilmErrors], schema: Schema) -> str:
-    """Cross-conformal: every patient is judged by a calibration on the others."""
+def _coverage(errors: list[FilmErrors], schema: Schema, metrics: dict[str, Any]) -> str:
+    """By the calibration that the films were measured with, else cross-conformal; the diagram always is."""
     found = {promised: cross_coverage(errors, schema, promised=promised) for promised in PROMISED}
-    kept: dict[str, list[float]] = {"corners in their regions": []}
-    kept["corners in their regions"] = [found[p]["corners"]["coverage"] or 0.0 for p in PROMISED]
+    kept = {"corners in their regions": [found[p]["corners"]["coverage"] or 0.0 for p in PROMISED]}
     if all(found[p]["all_measures"] for p in PROMISED):
         kept["measures in their intervals"] = [found[p]["all_measures"]["coverage"] for p in PROMISED]
-    at_90 = found[0.9]
-    parts = [("corners", at_90["corners"]), ("all measures", at_90["all_measures"])]
-    parts += [(_title(name), figures) for name, figures in at_90["measures"].items()]
-    rows = [
-        (
-            name,
-            f"{100 * figures['coverage']:.1f}",
-            _ends([100 * end for end in figures["interval"]]) if figures["interval"] else "",
-            str(figures["count"]),
-            f"{figures['median_width']:.3g}" if "median_width" in figures else "",
-        )
-        for name, figures in parts
-        if figures and figures["coverage"] is not None
-    ]
+    crossed = "every patient judged by a calibration on the other patients of this evaluation"
+    told, by = metrics.get("coverage"), "judged by the run's calibration, made on other films"
+    if told is None:
+        told, by = found[0.9], crossed
+    parts = [("corners", told["corners"]), ("all measures", told["all_measures"])]
+    parts += [(_title(name), figures) for name, figures in told["measures"].items()]
+    rows = [_coverage_row(name, figures) for name, figures in parts if figures and figures["count"]]
     head = ("", "held, %", "95 %", "count", "median width")
     diagram = plot(reliability(PROMISED, kept), "reliability")
     return (
-        '<p class="small">Regions and intervals that promise 90 %, every patient judged by a calibration on the '
-        f'other patients of this evaluation.</p><div class="grid">{diagram}<div>{table(head, rows)}</div></div>'
+        f'<p class="small">Regions and intervals that promise {100 * told["promised"]:g} %, {by}; in the diagram '
+        f'{crossed}.</p><div class="grid">{diagram}<div>{table(head, rows)}</div></div>'
+    )
+
+
+def _coverage_row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
+    interval, width = figures["interval"], figures.get("median_width")
+    return (
+        name,
+        f"{100 * figures['coverage']:.1f}",
+        _ends([100 * end for end in interval]) if interval else "",
+        str(figures["count"]),
+        "" if width is None else f"{width:.3g}",
     )
 
 

@@ -90,6 +90,16 @@ class Calibration:
         factor = self.level_factors.get(level, self.corner_factor)
         return factor**2 * widened(covariance)
 
+    def true_covariances(self, covariances: np.ndarray) -> np.ndarray:
+        """Covariances ``[..., 2, 2]`` px² of normal distributions as wide as the errors were at ``coverage``.
+
+        As they are where too few films have shown the errors.
+        """
+        if not np.isfinite(self.corner_factor):
+            return widened(covariances)
+        of_normal = np.sqrt(-2 * np.log(1 - self.coverage))  # radius of that share of a normal distribution
+        return (self.corner_factor / of_normal) ** 2 * widened(covariances)
+
     def interval(self, measurement: Measurement, standard_error: float) -> Interval | None:
         """The interval of a measured value; None where it has no value or too few films have shown its errors."""
         stretch = self.measures.get(measurement.name)

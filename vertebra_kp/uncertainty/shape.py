@@ -73,6 +73,23 @@ class ShapeModel:
         back = moved / scale + shift
         return self.schema.scatter(back), self.schema.scatter(surprise)
 
+    def shift_evidence(self, points_xy: np.ndarray) -> tuple[float, float]:
+        """How much more plausible the vertebrae would be one level higher and one level lower, as logarithms.
+
+        Positive speaks for a shift. Both sides judge the same vertebrae, those that have a place either way. nan
+        with too few. Bodies change little from level to level: this is weak evidence, to look again and no more.
+        """
+        rows = np.arange(len(points_xy))
+
+        def implausibility(kept: np.ndarray, shift: int) -> float:
+            moved = np.full_like(points_xy, np.nan, dtype=np.float64)
+            moved[kept + shift] = np.where(self.schema.exists[kept + shift, :, None], points_xy[kept], np.nan)
+            return self.implausibility(moved)
+
+        higher = np.log(implausibility(rows[1:], 0) / implausibility(rows[1:], -1))
+        lower = np.log(implausibility(rows[:-1], 0) / implausibility(rows[:-1], 1))
+        return float(higher), float(lower)
+
     def _placed(self, channels: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Which corners ``[K]`` are seen, all of them moved and scaled to the mean, and the scale."""
         seen = np.isfinite(channels).all(axis=1)
