@@ -32,7 +32,7 @@ class Calibrated:
     trust: TrustModel
 
     def corrected(self, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
-        """Corners ``[levels, 4, 2]`` that heatmaps and shapes agree on, and how much ``[levels, 4]`` each surprises.
+        """Corners ``[levels, 4, 2]`` that heatmaps and shapes agree on, and each one's surprise ``[levels, 4]``.
 
         See ``ShapeModel.corrected``; vertebrae that the network calls absent stay where they are, with nan.
         """
