@@ -32,6 +32,9 @@ MOST_SPINES = 500  # that a shape model is learned from
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    parser.add_argument(
+        "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
+    )
     add_film_arguments(parser, seed=3_000_003, number=500)
     parser.add_argument("--coverage", type=float, default=COVERAGE, help="that regions and intervals promise")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
@@ -52,7 +55,7 @@ def labelled_spines(config: Config) -> list[np.ndarray]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    predictor = load(arguments.checkpoint, arguments.device)
+    predictor = load(arguments.checkpoint, arguments.device, members=arguments.ensemble)
     schema, config = predictor.schema, predictor.config
     out: Path = arguments.out or arguments.checkpoint.parent.parent / FILE
     if arguments.validation:
@@ -65,6 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     trust = fit_trust([signs_of_prediction(item.prediction, shapes) for item in evaluated])
     about = {
         "checkpoint": str(arguments.checkpoint),
+        "ensemble": [str(path) for path in arguments.ensemble],
         "step": predictor.step,
         "films_identity": films.identity,
         "source": arguments.source,

@@ -29,6 +29,9 @@ from vertebra_kp.visualise import film_grid, film_panel
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    parser.add_argument(
+        "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
+    )
     add_film_arguments(parser, seed=2_000_003, number=200)
     parser.add_argument(
         "--flip",
@@ -127,7 +130,7 @@ def main() -> int:
 def measure(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    predictor = load(arguments.checkpoint, arguments.device)
+    predictor = load(arguments.checkpoint, arguments.device, members=arguments.ensemble)
     schema, network = predictor.schema, predictor.network
     flip = [] if arguments.flip is None else [f"inference.flip={str(arguments.flip).lower()}"]
     config = as_measured(predictor.config, [*arguments.overrides, *flip])
@@ -141,6 +144,7 @@ def measure(arguments: argparse.Namespace) -> None:
         summary["shape"] = shape_figures(evaluated, calibrated)
     about = {
         "checkpoint": str(arguments.checkpoint),
+        "ensemble": [str(path) for path in arguments.ensemble],
         "step": predictor.step,
         "films_identity": films.identity,
         "source": arguments.source,

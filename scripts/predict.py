@@ -43,6 +43,9 @@ def parse_arguments() -> argparse.Namespace:
         help="PNG, JPG, TIFF, DICOM; folders (with subfolders); globs",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    parser.add_argument(
+        "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
@@ -212,7 +215,7 @@ def main() -> int:
         if arguments.dicom_out:
             check_installed()
             states.mkdir(exist_ok=True)
-        predictor = load(arguments.checkpoint, arguments.device)
+        predictor = load(arguments.checkpoint, arguments.device, members=arguments.ensemble)
         maps: Path = arguments.out / "attention"
         if arguments.attention:
             if not predictor.config.network.neck.depth:

@@ -20,6 +20,9 @@ from vertebra_kp.robustness import FILE, measure_robustness, write_rows
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    parser.add_argument(
+        "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
+    )
     add_film_arguments(parser, seed=4_000_003, number=50)
     parser.add_argument("--kinds", nargs="+", choices=tuple(DISTURBANCES), default=tuple(DISTURBANCES))
     parser.add_argument("--calibration", type=Path, help="default: calibration.json of the run, where it is")
@@ -32,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
-    predictor = load(arguments.checkpoint, arguments.device)
+    predictor = load(arguments.checkpoint, arguments.device, members=arguments.ensemble)
     calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, predictor.schema)
     _, films = choose_films(arguments, predictor.config)
     print(f"{'kind':<14}{'strength':>9}{'median px':>11}{'mean px':>10}{'shifted':>9}{'AUC':>7}")

@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.queries",
         "models.initialise",
         "models.network",
+        "models.ensemble",
         "models.describe",
         "distributed",
         "precision",

@@ -1,5 +1,6 @@
 """A trained network as one object: ``load(checkpoint).predict(film)``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.data.record import label_arrays, unknown_slips
 from vertebra_kp.distributed import choose_device
 from vertebra_kp.inference import Prediction, predict_batch
+from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.network import VertebraNetwork, build_network
 
 
 class Predictor:
     """Predicts films of any size; ``schema`` says which levels and corners it knows, ``step`` its training."""
 
-    def __init__(self, network: VertebraNetwork, config: Config, step: int) -> None:
+    def __init__(self, network: VertebraNetwork | Ensemble, config: Config, step: int) -> None:
         self.network, self.config, self.step = network.eval(), config, step
 
     @property
@@ -73,17 +75,38 @@ class _OneFilm:
         return self.film
 
 
-def load(path: str | Path, device: str | None = None) -> Predictor:
+def load(path: str | Path, device: str | None = None, *, members: Sequence[str | Path] = ()) -> Predictor:
     """The network of a ``last.pt`` or ``best.pt``, with the weights that were evaluated.
 
-    ``device`` None takes a GPU where there is one. Raises CheckpointError for an unusable file.
+    Checkpoints of further ``members`` make an ensemble with it: heatmaps are averaged. ``device`` None takes a
+    GPU where there is one. Raises CheckpointError for an unusable file and for members that do not fit.
     """
-    checkpoint = load_checkpoint(Path(path))
+    (network, config, step), *others = (_load_one(Path(one)) for one in (path, *members))
+    for (_, other, _), name in zip(others, members, strict=True):
+        if different := [key for key, value in _frame(config).items() if _frame(other)[key] != value]:
+            raise CheckpointError(f"{name}: {different[0]} is not that of {path}; such networks make no ensemble")
+    if others:
+        network = Ensemble([network, *(one for one, _, _ in others)], config.loss.heatmap)
+    return Predictor(network.to(choose_device(device), memory_format=torch.channels_last), config, step)
+
+
+def _load_one(path: Path) -> tuple[VertebraNetwork, Config, int]:
+    checkpoint = load_checkpoint(path)
     try:
         config = Config.model_validate(checkpoint.config, strict=False)
     except ValueError as error:
         raise CheckpointError(f"{path}: its config is of another version of vertebra_kp: {error}") from error
     network = build_network(config.network, config.data.keypoint_schema, load_weights=False)
     network.load_state_dict(checkpoint.weights)
-    device = choose_device(device)
-    return Predictor(network.to(device, memory_format=torch.channels_last), config, checkpoint.step)
+    return network, config, checkpoint.step
+
+
+def _frame(config: Config) -> dict[str, object]:
+    """What the members of an ensemble must have in common."""
+    return {
+        "data.anatomy": config.data.anatomy,
+        "data.input_size": config.data.input_size,
+        "network.decoder.output_stride": config.network.decoder.output_stride,
+        "network.classification": config.network.classification,
+        "loss.heatmap": config.loss.heatmap,
+    }
