@@ -138,10 +138,12 @@ def measure(arguments: argparse.Namespace) -> None:
     evaluated = evaluate_films(network, config, films, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, schema)
+    distrust = None
     if calibrated is not None:
         errors = [errors_of(item.result, schema) for item in evaluated]
         summary["coverage"] = coverage(errors, schema, calibrated.calibration)
         summary["shape"] = shape_figures(evaluated, calibrated)
+        distrust = [calibrated.distrust(item.prediction) for item in evaluated]
     about = {
         "checkpoint": str(arguments.checkpoint),
         "ensemble": [str(path) for path in arguments.ensemble],
@@ -160,7 +162,7 @@ def measure(arguments: argparse.Namespace) -> None:
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")
-    save_evaluation(out / EVALUATION, schema, evaluated, films)
+    save_evaluation(out / EVALUATION, schema, evaluated, films, distrust)
     predictions = [FilmPrediction(item.labels.file, item.result.size, item.prediction) for item in evaluated]
     write_predictions(predictions, schema, out)
     worst = views_of(network, config, films, evaluated, worst=True)

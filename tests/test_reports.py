@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vertebra_kp.agreement import agreement, icc
+from vertebra_kp.agreement import agreement, auc, icc
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.calibrated import Calibrated, load_calibrated, save_calibrated
 from vertebra_kp.compare import compare, sentence
@@ -22,11 +22,11 @@ from vertebra_kp.metrics import FilmResult, film_errors, summarise
 from vertebra_kp.reading import read
 from vertebra_kp.readings import Readings, film_of, write_readings
 from vertebra_kp.report import write_report
-from vertebra_kp.robustness import Row, auc, write_rows
+from vertebra_kp.robustness import Row, write_rows
 from vertebra_kp.run_folder import write_json
 from vertebra_kp.uncertainty.calibration import calibrate, errors_of
 from vertebra_kp.uncertainty.shape import fit_shapes
-from vertebra_kp.uncertainty.trust import SIGNS, TrustModel
+from vertebra_kp.uncertainty.trust import SIGNS, fit_trust
 
 REPOSITORY = Path(__file__).parents[1]
 SIZE = (200, 100)
@@ -69,7 +69,7 @@ def evaluation_folder(folder, name="la_lumbar", *, sd=SD_PX, seed=0):
         for i, (film, prediction) in enumerate(zip(films, predictions, strict=True))
     ]
     source = SimpleNamespace(at=lambda epoch, i: SimpleNamespace(image=films[i].image, to_image=np.eye(3)))
-    save_evaluation(folder / FILE, SCHEMAS[name], evaluated, source)
+    save_evaluation(folder / FILE, SCHEMAS[name], evaluated, source, rng.uniform(size=FILMS))
     summary = summarise([item.result for item in evaluated], SCHEMAS[name], bootstrap=100)
     about = {"source": "phantom", "split": None, "step": 7, "version": "abc123", "config": {"name": "<try>"}}
     write_json(about | summary, folder / "metrics.json")
@@ -79,7 +79,7 @@ def evaluation_folder(folder, name="la_lumbar", *, sd=SD_PX, seed=0):
 def calibrated(name) -> Calibrated:
     schema, films, rng = SCHEMAS[name], drawn(name), np.random.default_rng(1)
     errors = [errors_of(result_of(f, predicted(f, SD_PX, rng), 2 * i), schema) for i, f in enumerate(films)]
-    trust = TrustModel(dict.fromkeys(SIGNS, 0.0), dict.fromkeys(SIGNS, 1e9))
+    trust = fit_trust([dict.fromkeys(SIGNS, 1e6)] * 99)  # nothing is odder
     return Calibrated(calibrate(errors, schema), fit_shapes([f.points_xy_image for f in films], schema), trust)
 
 
@@ -205,7 +205,7 @@ def test_a_films_page_and_its_json_say_the_same(tmp_path, name):
 
 def test_a_film_unlike_the_good_ones_is_marked_on_its_page():
     known = calibrated("la_lumbar")
-    strict = dataclasses.replace(known, trust=TrustModel(dict.fromkeys(SIGNS, -9.0), dict.fromkeys(SIGNS, 0.1)))
+    strict = dataclasses.replace(known, trust=fit_trust([dict.fromkeys(SIGNS, -9.0)] * 99))  # everything is
     film = drawn("la_lumbar")[0]
     prediction = predicted(film, SD_PX, np.random.default_rng(0))
     reading = read(prediction, SCHEMAS["la_lumbar"], SIZE, calibrated=strict)

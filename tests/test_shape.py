@@ -1,15 +1,17 @@
 """The shape model: real spines are plausible, broken ones are not, and believed corners stay where they are."""
 
+import json
+
 import numpy as np
 import pytest
 
+from vertebra_kp.agreement import auc
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.errors import UserError
 from vertebra_kp.geometry import apply_affine, compose, scale, translate
-from vertebra_kp.robustness import auc
 from vertebra_kp.uncertainty.shape import fit_shapes, shape_model_from_dict
-from vertebra_kp.uncertainty.trust import SIGNS, TrustModel, fit_trust, signs_of
+from vertebra_kp.uncertainty.trust import fit_trust, signs_of, trust_from_dict
 
 LUMBAR = SCHEMAS["la_lumbar"]
 CORNER_SD = 2.0
@@ -98,21 +100,30 @@ def test_a_model_survives_its_file_and_a_foreign_one_is_refused(model, spines):
         shape_model_from_dict(model.as_dict(), SCHEMAS["ap_lumbar"])
 
 
-def test_distrust_is_that_of_the_worst_sign():
-    trust = TrustModel(dict.fromkeys(SIGNS, 1.0), dict.fromkeys(SIGNS, 0.5))
-    assert trust.distrust(dict(zip(SIGNS, (1.0, 2.0, 0.0, 1.5), strict=True))) == pytest.approx(2.0)
-    assert trust.distrust(dict(zip(SIGNS, (1.0, np.nan, 0.0, 1.5), strict=True))) == np.inf
+def film(spread, implausibility):
+    return {"spread": spread, "implausibility": implausibility}
+
+
+def test_distrust_combines_how_many_good_films_look_as_odd_in_each_sign():
+    good = [film(k / 100, float(k)) for k in range(1, 100)]
+    trust = fit_trust(good)
+    # Ten of the 99 have a spread of 0.90 or more, itself the eleventh of a hundred; so with the other sign.
+    assert trust.distrust(film(0.90, 90.0)) == pytest.approx(-4 * np.log(0.11))
+    assert trust.distrust(film(0.0, 0.0)) == pytest.approx(0)
+    assert trust.share_as_odd(trust.distrust(film(0.0, 0.0))) == 1
+    assert trust.share_as_odd(trust.distrust(film(2.0, 200.0))) == pytest.approx(1 / 100)
+    assert trust.distrust(film(np.nan, 200.0)) == trust.distrust(film(2.0, 200.0))
+    assert trust_from_dict(json.loads(json.dumps(trust.as_dict()))) == trust
 
 
 def test_good_films_are_trusted_and_odd_ones_are_not(model, spines):
-    def signs(points, sd=0.5, presence=1.0):
-        exists = LUMBAR.exists
-        scores = np.where(exists, 0.9, np.nan)
-        return signs_of(points, believed(points, sd), scores, np.full(6, presence), model)
+    def signs(points, score=0.9, presence=1.0):
+        scores = np.where(LUMBAR.exists, score, np.nan)
+        return signs_of(points, scores, np.full(6, presence), model)
 
-    trust = fit_trust([signs(spine) for spine in spines[120:]])
-    good = [trust.distrust(signs(spine)) for spine in spines[120:]]
-    assert np.quantile(good, 0.9) < 5
+    rng = np.random.default_rng(0)
+    trust = fit_trust([signs(spine, 0.9 + rng.uniform(-0.02, 0.02)) for spine in spines[100:]])
+    usual = trust.distrust(signs(spines[90]))
     spine = spines[130]
-    for odd in (signs(spine * (1, -1)), signs(spine, sd=8), signs(spine, presence=0.6), signs(spine, presence=0)):
-        assert trust.distrust(odd) > 5
+    for odd in (signs(spine * (1, -1)), signs(spine, 0.6), signs(spine, presence=0)):
+        assert trust.distrust(odd) > usual + 4

@@ -1,8 +1,9 @@
-"""How well two readers of one quantity agree: bias, limits of agreement, intraclass correlation."""
+"""How well two readers of one quantity agree (bias, limits, intraclass correlation), how well a score ranks."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 LIMITS = 1.96  # SD of the differences on either side: Bland and Altman, Lancet 327, 1986
 
@@ -52,3 +53,10 @@ def icc(values: np.ndarray) -> float:
     error = (residual**2).sum() / ((n - 1) * (k - 1))
     below = rows + (k - 1) * error + k * (columns - error) / n
     return float((rows - error) / below) if below > 0 else float("nan")
+
+
+def auc(higher: np.ndarray, lower: np.ndarray) -> float:
+    """Probability that one of ``higher`` is above one of ``lower``, equals count half: the area under the ROC."""
+    ranks = stats.rankdata(np.concatenate([higher, lower]))
+    n, m = len(higher), len(lower)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))

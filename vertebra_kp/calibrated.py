@@ -18,7 +18,7 @@ from vertebra_kp.uncertainty.calibration import (
     seen_points,
 )
 from vertebra_kp.uncertainty.shape import ShapeModel, shape_model_from_dict
-from vertebra_kp.uncertainty.trust import TrustModel, signs_of
+from vertebra_kp.uncertainty.trust import TrustModel, signs_of, trust_from_dict
 
 FILE = "calibration.json"  # beside a run's metrics.json
 
@@ -43,14 +43,12 @@ class Calibrated:
         return points, surprise
 
     def distrust(self, prediction: Prediction) -> float:
-        """SD above good films; see ``TrustModel``."""
+        """How odd the film looks beside good ones; see ``TrustModel``."""
         return self.trust.distrust(signs_of_prediction(prediction, self.shapes))
 
 
 def signs_of_prediction(prediction: Prediction, shapes: ShapeModel) -> dict[str, float]:
-    return signs_of(
-        prediction.points_xy_image, prediction.covariances, prediction.scores, prediction.presence, shapes
-    )
+    return signs_of(prediction.points_xy_image, prediction.scores, prediction.presence, shapes)
 
 
 def save_calibrated(calibrated: Calibrated, path: Path, about: dict[str, Any]) -> None:
@@ -76,7 +74,7 @@ def load_calibrated(path: Path, schema: Schema) -> Calibrated:
         content = json.loads(path.read_text(encoding="utf-8"))
         calibration = calibration_from_dict(content["calibration"])
         check_schema(calibration, schema)
-        trust = TrustModel(**content["trust"])
+        trust = trust_from_dict(content["trust"])
         return Calibrated(calibration, shape_model_from_dict(content["shapes"], schema), trust)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no calibration that can be read ({error}); make one with calibrate.py") from None

@@ -30,15 +30,25 @@ class Picture:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``results`` in the order of evaluation; ``worst`` and ``median`` are places in it, with their pictures."""
+    """``results`` in the order of evaluation; ``worst`` and ``median`` are places in it, with their pictures.
+
+    ``distrust`` of every film is None where there was no calibration.
+    """
 
     schema: Schema
     results: list[FilmResult]
     worst: dict[int, Picture]
     median: dict[int, Picture]
+    distrust: np.ndarray | None
 
 
-def save_evaluation(path: Path, schema: Schema, evaluated: Sequence[Evaluated], films: Films) -> None:
+def save_evaluation(
+    path: Path,
+    schema: Schema,
+    evaluated: Sequence[Evaluated],
+    films: Films,
+    distrust: Sequence[float] | None = None,
+) -> None:
     """Pictures are fetched from ``films``, in whose order ``evaluated`` is."""
     results = [item.result for item in evaluated]
     content = {name: np.stack([getattr(result, name) for result in results]) for name in ARRAYS}
@@ -59,6 +69,7 @@ def save_evaluation(path: Path, schema: Schema, evaluated: Sequence[Evaluated], 
         anterior_side=[result.anterior_side or "" for result in results],
         worst=worst,
         median=median,
+        distrust=[] if distrust is None else distrust,
         **content,
     )
 
@@ -89,7 +100,8 @@ def load_evaluation(folder: Path) -> Evaluation:
             raise UserError(f"{path} is of another version of vertebra_kp; measure again with scripts/evaluate.py")
         results = [_result(arrays, i) for i in range(len(arrays["id"]))]
         worst, median = ({int(i): _picture(arrays, int(i)) for i in arrays[name]} for name in ("worst", "median"))
-        return Evaluation(SCHEMAS[str(arrays["schema"])], results, worst, median)
+        distrust = arrays["distrust"] if len(arrays["distrust"]) else None
+        return Evaluation(SCHEMAS[str(arrays["schema"])], results, worst, median, distrust)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({error}); measure again with scripts/evaluate.py") from None
 

@@ -115,11 +115,11 @@ def _about(reading: Reading) -> str:
 def _warning(reading: Reading) -> str:
     if reading.trusted is not False:
         return ""
-    far = "" if not np.isfinite(reading.distrust or np.inf) else f" ({reading.distrust:.0f} SD from good films)"
+    share = f"{100 * (reading.share_as_odd or 0):.1g} %"
     return (
-        f'<p class="warning"><b>Do not trust this reading{far}.</b> The film, or what was found on it, is unlike '
-        "the films that the network is known to work on: is it of the right region and view, upright and whole?"
-        "</p>"
+        '<p class="warning"><b>Do not trust this reading.</b> The film, or what was found on it, is unlike the '
+        f"films that the network is known to work on: {share} of them look as odd. Is it of the right region and "
+        "view, upright and whole?</p>"
     )
 
 
@@ -181,8 +181,9 @@ def _unseen(reading: Reading) -> str:
 def _notes(reading: Reading) -> str:
     told = "Intervals are conformal, calibrated on films that did not train the network: they hold for such films."
     without = "Without a calibration (scripts/calibrate.py) values have no intervals."
+    how = without if reading.share_as_odd is None else told
     return (
-        f'<h2>Notes</h2><p class="small">{told if reading.distrust is not None else without} Corners alone do not '
+        f'<h2>Notes</h2><p class="small">{how} Corners alone do not '
         f"give: {NOT_FROM_CORNERS[reading.spine.schema.view]}. Research software: no medical device, no "
         "substitute for a reader.</p>"
     )

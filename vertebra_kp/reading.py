@@ -11,24 +11,24 @@ from vertebra_kp.measures import Measurement, Spine, measure
 from vertebra_kp.uncertainty.calibration import Interval, seen_points, widened
 from vertebra_kp.uncertainty.propagate import standard_error
 
-TRUSTED_BELOW = 5.0  # SD of good films: beyond it a film's reading is marked
+TRUSTED_FROM = 0.02  # share of good films that look as odd: below it a film's reading is marked
 
 
 @dataclass(frozen=True)
 class Reading:
     """One film's measures; ``intervals`` one per measurement, and ``regions`` ``[levels, 4, 2, 2]`` px² and
-    ``distrust``, are None without a calibration."""
+    ``share_as_odd`` of the good films, are None without a calibration."""
 
     spine: Spine
     presence: np.ndarray
     measurements: list[Measurement]
     intervals: list[Interval | None]
     regions: np.ndarray | None = None
-    distrust: float | None = None
+    share_as_odd: float | None = None
 
     @property
     def trusted(self) -> bool | None:
-        return None if self.distrust is None else self.distrust < TRUSTED_BELOW
+        return None if self.share_as_odd is None else self.share_as_odd >= TRUSTED_FROM
 
 
 def read(
@@ -55,5 +55,5 @@ def read(
     regions = np.stack(
         [calibration.region(level, prediction.covariances[i]) for i, level in enumerate(schema.levels)]
     )
-    distrust = calibrated.distrust(prediction)
-    return Reading(spine, prediction.presence, measurements, intervals, regions, distrust)
+    share_as_odd = calibrated.trust.share_as_odd(calibrated.distrust(prediction))
+    return Reading(spine, prediction.presence, measurements, intervals, regions, share_as_odd)

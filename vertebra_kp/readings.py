@@ -52,8 +52,8 @@ class FilmOf(_Model):
     view: View
     anterior_side: Side | None = None
     spacing_mm: float | None = None
-    distrust: float | None = Field(
-        None, description="SD from good films of the worst sign; null also where no vertebra was found"
+    share_as_odd: float | None = Field(
+        None, description="share of films that the network works on that look as odd; only with a calibration"
     )
     trusted: bool | None = Field(None, description="null without a calibration")
     levels: dict[str, LevelOf]
@@ -78,7 +78,6 @@ def film_of(file: str, reading: Reading) -> FilmOf:
             corners={CORNERS[j]: _rounded(spine.points_xy_image[i, j]) for j in seen},
             regions=None if regions is None else {CORNERS[j]: _rounded(regions[i, j]) for j in seen},
         )
-    distrust = reading.distrust
     return FilmOf(
         file=file,
         height=spine.size[0],
@@ -86,7 +85,7 @@ def film_of(file: str, reading: Reading) -> FilmOf:
         view=spine.schema.view,
         anterior_side=spine.anterior_side,
         spacing_mm=spine.spacing_mm,
-        distrust=round(distrust, 3) if distrust is not None and np.isfinite(distrust) else None,
+        share_as_odd=None if reading.share_as_odd is None else round(reading.share_as_odd, 4),
         trusted=reading.trusted,
         levels=levels,
         measures=[_measure_of(*entry) for entry in zip(reading.measurements, reading.intervals, strict=True)],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from vertebra_kp.agreement import agreement
+from vertebra_kp.agreement import agreement, auc
 from vertebra_kp.anatomy import Schema
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluation import Evaluation, Picture, load_evaluation
@@ -24,6 +24,7 @@ from vertebra_kp.report_plots import (
     cumulative_errors,
     errors_by_level,
     reliability,
+    roc,
 )
 from vertebra_kp.report_plots import robustness as robustness_plot
 from vertebra_kp.uncertainty.calibration import FilmErrors, errors_of
@@ -31,6 +32,7 @@ from vertebra_kp.uncertainty.coverage import cross_coverage
 
 ROBUSTNESS = "robustness.csv"
 PROMISED = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+WORST_SHARE = 0.1  # of the films, by their mean error, that a distrust should notice
 FEWEST_PAIRS = 10  # of a measure: fewer make no Bland-Altman plot
 TRUE, PREDICTED = "#51cf66", "#ffa94d"
 ALONE = {
@@ -76,6 +78,7 @@ def write_report(folder: Path, out: Path) -> None:
         "<h2>Errors</h2>" + _errors(evaluation, metrics),
         "<h2>Measures</h2>" + _measures(errors),
         "<h2>Coverage</h2>" + _coverage(errors, schema, metrics),
+        _trust(evaluation),
         _robustness(folder),
         "<h2>Worst films</h2>" + _films(evaluation, evaluation.worst),
         "<h2>Films of median error</h2>" + _films(evaluation, evaluation.median),
@@ -207,6 +210,25 @@ def _coverage_row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
         _ends([100 * end for end in interval]) if interval else "",
         str(figures["count"]),
         "" if width is None else f"{width:.3g}",
+    )
+
+
+def _trust(evaluation: Evaluation) -> str:
+    """How well the distrust tells the films of the largest errors."""
+    if evaluation.distrust is None:
+        return ""
+    errors = np.array([film_errors(result)["mre_px"] for result in evaluation.results], dtype=float)
+    known = np.isfinite(errors)
+    errors, distrust = errors[known], evaluation.distrust[known]
+    limit = np.quantile(errors, 1 - WORST_SHARE)
+    bad, good = distrust[errors > limit], distrust[errors <= limit]
+    if not len(bad) or not len(good):
+        return ""
+    area = auc(bad, good)
+    return (
+        f"<h2>Trust</h2><p>Of a film of the worst tenth (mean error above {limit:.3g} px) and another, the "
+        f"distrust picks the right one in {100 * area:.0f} % (area under the curve {area:.2f}).</p>"
+        + plot(roc(bad, good), "ROC")
     )
 
 

@@ -73,6 +73,18 @@ def reliability(promised: Sequence[float], kept: Mapping[str, Sequence[float]]) 
     return figure
 
 
+def roc(bad: np.ndarray, good: np.ndarray) -> Figure:
+    """Share of the bad films that are noticed, against that of the good ones that are suspected."""
+    figure, axes = _axes(3.6, 3.2, "good films suspected [%]", "bad films noticed [%]")
+    thresholds = np.concatenate([[np.inf], np.unique(np.concatenate([bad, good]))[::-1]])
+    noticed = [100 * (bad >= t).mean() for t in thresholds]
+    suspected = [100 * (good >= t).mean() for t in thresholds]
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
+    axes.plot(suspected, noticed, color=BLUE, linewidth=1.8)
+    axes.set_aspect("equal")
+    return figure
+
+
 def robustness(kinds: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Figure:
     """Error against strength, one panel per kind; the dotted line is the error on clean films."""
     columns = min(4, len(kinds))

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
+from vertebra_kp.agreement import auc
 from vertebra_kp.anatomy import OTHER_VIEW
 from vertebra_kp.calibrated import Calibrated
 from vertebra_kp.config import Config
@@ -87,13 +87,6 @@ def _row(
 
 def _distrust(evaluated: list[Evaluated], calibrated: Calibrated | None) -> np.ndarray | None:
     return None if calibrated is None else np.array([calibrated.distrust(item.prediction) for item in evaluated])
-
-
-def auc(higher: np.ndarray, lower: np.ndarray) -> float:
-    """Probability that one of ``higher`` is above one of ``lower``, equals count half: the area under the ROC."""
-    ranks = stats.rankdata(np.concatenate([higher, lower]))
-    n, m = len(higher), len(lower)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
