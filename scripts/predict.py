@@ -240,14 +240,14 @@ def main() -> int:
             try:
                 attention_path = maps / overlay_path.stem if arguments.attention else None
                 film, image = predict_film(predictor, path, overlay_path, attention_path, correct_by)
-                if reader is not None:
-                    readings.append(reader.read(film, predictor.schema, image, overlay_path.stem))
+                reading = reader and reader.read(film, predictor.schema, image, overlay_path.stem)
                 if arguments.dicom_out and film.header is not None:
                     state = states / f"{overlay_path.stem}.gsps.dcm"
                     write_presentation_state(
                         path, state, film.prediction, predictor.schema, keep_identity=arguments.keep_identity
                     )
                 done.append(film)
+                readings += [reading] if reading else []
             except Exception as error:  # whatever is wrong with one film, the others are predicted
                 told = str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
                 tqdm.write(f"skipped: {told}", file=sys.stderr)

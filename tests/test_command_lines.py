@@ -219,6 +219,10 @@ def test_from_calibration_to_reports_and_a_comparison(trained, tmp_path):
     done = run("compare", tmp_path / "one", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert "not told apart" in done.stdout
+    sides = (films / "here.png", films / "here.png", "--checkpoint", best, "--anterior-side", "left")
+    done = run("instability", *sides)
+    assert done.returncode == 0, done.stderr
+    assert "L5/S1" in done.stdout
     refused = run("report", tmp_path)
     assert refused.returncode == 1
     assert "measure first" in refused.stderr

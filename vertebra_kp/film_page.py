@@ -87,15 +87,16 @@ def entries(reading: Reading) -> list[Entry]:
     return list(zip(reading.measurements, reading.intervals, strict=True))
 
 
-def value_text(entry: Entry) -> str:
-    """ "12.3° (90 %: 10.1 to 14.0), grade I", or a dash with the reason on its tooltip; HTML."""
+def value_text(entry: Entry, *, coverage: bool = True) -> str:
+    """Such as "12.3° (90 %: 10.1 to 14.0), Meyerding I"; or a dash with the reason on its tooltip. HTML."""
     measurement, interval = entry
     if measurement.value is None:
         return f'<span class="quiet" title="{html.escape(measurement.reason or "")}">–</span>'
     digits, unit = DIGITS[measurement.unit], UNITS[measurement.unit]
     text = f"{measurement.value:.{digits}f}{unit}"
     if interval is not None:
-        ends = f"{100 * interval.coverage:.0f} %: {interval.low:.{digits}f} to {interval.high:.{digits}f}"
+        promised = f"{100 * interval.coverage:.0f} %: " if coverage else ""
+        ends = f"{promised}{interval.low:.{digits}f} to {interval.high:.{digits}f}"
         text += f' <span class="quiet">({ends})</span>'
     if measurement.grade is not None and measurement.grade != "0":
         text += f", {GRADES[measurement.name]} {measurement.grade}"
@@ -146,7 +147,10 @@ def _levels(found: Iterable[Entry], view: View) -> str:
         places = list(next(iter(columns.values())))
         if shown:
             rows = [
-                (at, *(value_text(column[at]) if at in column else "" for column in shown.values()))
+                (
+                    at,
+                    *(value_text(column[at], coverage=False) if at in column else "" for column in shown.values()),
+                )
                 for at in places
                 if any(at in column and column[at][0].value is not None for column in shown.values())
             ]
@@ -179,7 +183,11 @@ def _unseen(reading: Reading) -> str:
 
 
 def _notes(reading: Reading) -> str:
-    told = "Intervals are conformal, calibrated on films that did not train the network: they hold for such films."
+    coverage = next((100 * interval.coverage for interval in reading.intervals if interval is not None), 90)
+    told = (
+        f"In brackets: intervals that hold the truth in {coverage:.0f} % of films like those that they were "
+        "calibrated on, which did not train the network."
+    )
     without = "Without a calibration (scripts/calibrate.py) values have no intervals."
     how = without if reading.share_as_odd is None else told
     return (

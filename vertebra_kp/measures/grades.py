@@ -9,7 +9,7 @@ GENANT_PERCENT = (20.0, 25.0, 40.0)
 
 
 def meyerding(slip_percent: float, *, slip_from: float = SLIP_FROM_PERCENT) -> str:
-    """ "0" below ``slip_from``, "I" up to 25 %, "II" to 50, "III" to 75, "IV" to 100, "V" beyond; sign ignored.
+    """Grade "0" below ``slip_from``, "I" up to 25 %, "II" to 50, "III" to 75, "IV" to 100, "V" beyond; either way.
 
     Source: Meyerding, Surg Gynecol Obstet 54, 1932; V (spondyloptosis) by later use.
     """
@@ -18,7 +18,7 @@ def meyerding(slip_percent: float, *, slip_from: float = SLIP_FROM_PERCENT) -> s
 
 
 def genant(loss_percent: float) -> str:
-    """ "0" to "3" by the loss of height: mild from 20 %, moderate from 25, severe from 40.
+    """Grade "0" to "3" by the loss of height: mild from 20 %, moderate from 25, severe from 40.
 
     Source: Genant et al., J Bone Miner Res 8, 1993.
     """
