@@ -1,7 +1,8 @@
 """Instability between vertebrae from two lateral films of one patient, in flexion and in extension.
 
 A segment is unstable when its slip changes by more than --translation-mm or its disc angle by more than
---angle-deg from one film to the other. The defaults are one convention among several: name the criterion beside the result.
+--angle-deg from one film to the other. The defaults are one convention among several: name the criterion beside
+the result.
 """
 
 import argparse
