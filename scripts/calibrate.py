@@ -22,7 +22,7 @@ from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, ch
 from vertebra_kp.predict import load
 from vertebra_kp.provenance import code_version
 from vertebra_kp.uncertainty.calibration import COVERAGE, calibrate, errors_of
-from vertebra_kp.uncertainty.coverage import cross_coverage
+from vertebra_kp.uncertainty.coverage import coverage_lines, cross_coverage
 from vertebra_kp.uncertainty.shape import fit_shapes
 from vertebra_kp.uncertainty.trust import fit_trust
 
@@ -41,6 +41,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help=f"default: {FILE} in the run's folder")
     arguments = parser.parse_args()
     check_film_arguments(parser, arguments)
+    if not 0 < arguments.coverage < 1:
+        parser.error(f"--coverage {arguments.coverage:g}: must be above 0 and below 1, such as 0.9")
+    if arguments.ensemble and arguments.out is None:
+        parser.error("--ensemble: give --out, too; the run's folder is for the calibration of the run alone")
     return arguments
 
 
@@ -61,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.validation:
         print("note: these films selected the checkpoint: regions and intervals will be a little too small")
     arguments, films = choose_films(arguments, config)
+    if arguments.root is not None and arguments.source == config.data.source:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"root": arguments.root})})
     shapes = fit_shapes(labelled_spines(config), schema)
     evaluated = evaluate_films(predictor.network, config, films, progress=True)
     errors = [errors_of(item.result, schema) for item in evaluated]
@@ -69,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     about = {
         "checkpoint": str(arguments.checkpoint),
         "ensemble": [str(path) for path in arguments.ensemble],
+        "mark": predictor.mark,
         "step": predictor.step,
         "films_identity": films.identity,
         "source": arguments.source,
@@ -77,24 +84,8 @@ def run(arguments: argparse.Namespace) -> None:
         "cross_coverage": cross_coverage(errors, schema, promised=arguments.coverage),
     }
     save_calibrated(Calibrated(calibration, shapes, trust), out, about)
-    print_coverage(about["cross_coverage"])
+    print("\n".join(coverage_lines(about["cross_coverage"], each=True)))
     print(f"written to {out}")
-
-
-def print_coverage(told: dict) -> None:
-    for name in ("corners", "all_measures"):
-        print_line(name, told[name])
-    for name, figures in told["measures"].items():
-        print_line(f"  {name}", figures)
-
-
-def print_line(name: str, figures: dict | None) -> None:
-    if figures is None:
-        return
-    share, interval = 100 * figures["coverage"], figures["interval"]
-    ends = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
-    width = f", median width {figures['median_width']:.3g}" if "median_width" in figures else ""
-    print(f"  {name:<28}{share:.1f} %{ends} of {figures['count']}{width}")
 
 
 def main() -> int:

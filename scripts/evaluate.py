@@ -15,14 +15,14 @@ from vertebra_kp.evaluate import as_measured, evaluate_films
 from vertebra_kp.evaluation import FILE as EVALUATION
 from vertebra_kp.evaluation import save_evaluation
 from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
-from vertebra_kp.predict import load
+from vertebra_kp.predict import Predictor, load
 from vertebra_kp.predictions import FilmPrediction, write_predictions
 from vertebra_kp.provenance import code_version, hardware
 from vertebra_kp.run_folder import write_json
 from vertebra_kp.selection import summary_of, views_of, write_film_rows
 from vertebra_kp.shape_check import shape_figures
 from vertebra_kp.uncertainty.calibration import errors_of
-from vertebra_kp.uncertainty.coverage import coverage
+from vertebra_kp.uncertainty.coverage import coverage, coverage_lines
 from vertebra_kp.visualise import film_grid, film_panel
 
 
@@ -77,7 +77,7 @@ def print_summary(summary: dict) -> None:
         if value is not None:
             print(f"  {name:<24}{_short(value)}" + (f"   95 % {_short(interval)}" if interval else ""))
     if "coverage" in summary:
-        print_coverage(summary["coverage"])
+        print("\n".join(coverage_lines(summary["coverage"], each=False)))
         print_shape(summary["shape"])
     told = [target for target in TARGETS if target in summary]
     for target in told:
@@ -85,17 +85,6 @@ def print_summary(summary: dict) -> None:
         print(f"  {target:<24}{_named(figures)}   {_named(summary[target]['counts'])}")
     if told:
         print(f"  {'for reference':<24}{_named(REFERENCE)}   {REFERENCE_FROM}")
-
-
-def print_coverage(told: dict) -> None:
-    """Of corners and of measures, of which every name has its row in metrics.json."""
-    for name in ("corners", "all_measures"):
-        if figures := told[name]:
-            value, interval = 100 * figures["coverage"], [100 * end for end in figures["interval"] or ()]
-            print(
-                f"  {'held ' + name:<24}{_short(value)} %   95 % {_short(interval)}   of {figures['count']}, "
-                f"{100 * told['promised']:g} % promised"
-            )
 
 
 def print_shape(told: dict) -> None:
@@ -135,9 +124,13 @@ def measure(arguments: argparse.Namespace) -> None:
     flip = [] if arguments.flip is None else [f"inference.flip={str(arguments.flip).lower()}"]
     config = as_measured(predictor.config, [*arguments.overrides, *flip])
     arguments, films = choose_films(arguments, config)
+    measured_as = Predictor(network, config, predictor.step)
+    calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, schema, measured_as.mark)
+    if calibrated is not None and calibrated.films_identity == films.identity:
+        print("note: the calibration was made on these very films: its coverage is not judged on them")
+        calibrated = None
     evaluated = evaluate_films(network, config, films, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
-    calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, schema)
     distrust = None
     if calibrated is not None:
         errors = [errors_of(item.result, schema) for item in evaluated]

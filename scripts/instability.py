@@ -33,7 +33,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--translation-mm", type=float, default=Criterion.translation_mm)
     parser.add_argument("--angle-deg", type=float, default=Criterion.angle_deg)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.spacing_mm is not None and not 0 < arguments.spacing_mm < float("inf"):
+        parser.error(f"--spacing-mm {arguments.spacing_mm:g}: must be the size of a pixel in mm, above 0")
+    return arguments
 
 
 def measure_film(predictor: Predictor, path: Path, arguments: argparse.Namespace) -> list[Measurement]:

@@ -61,7 +61,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--correct-shape",
         action="store_true",
-        help="move corners to where the calibration's shape model and the heatmaps agree",
+        help="measure corners where the calibration's shape model and the heatmaps agree; without intervals, "
+        "which are those of the network's own corners",
     )
     parser.add_argument(
         "--spacing-mm", type=float, help="of a pixel, for measures in mm; default: what a DICOM header says"
@@ -91,8 +92,12 @@ def parse_arguments() -> argparse.Namespace:
         "accession number, physician of the study): a PACS files by them",
     )
     arguments = parser.parse_args()
-    if not arguments.report and (arguments.spacing_mm or arguments.anterior_side):
-        parser.error("--spacing-mm and --anterior-side are about measures: give --report, too")
+    of_report = ("calibration", "correct_shape", "spacing_mm", "anterior_side")
+    given = [name for name in of_report if getattr(arguments, name) not in (None, False)]
+    if given and not arguments.report:
+        parser.error(f"--{given[0].replace('_', '-')} is about measures: give --report, too")
+    if arguments.spacing_mm is not None and not 0 < arguments.spacing_mm < float("inf"):
+        parser.error(f"--spacing-mm {arguments.spacing_mm:g}: must be the size of a pixel in mm, above 0")
     if arguments.keep_identity and not arguments.dicom_out:
         parser.error("--keep-identity is about presentation states: give --dicom-out gsps, too")
     return arguments
@@ -141,12 +146,13 @@ class Reader:
     calibrated: Calibrated | None
     spacing_mm: float | None
     anterior_side: Side | None
+    correct_shape: bool
 
     def read(self, film: FilmPrediction, schema: Schema, image: np.ndarray, name: str) -> FilmOf:
         """What goes into ``readings.json``; the film's page is written."""
         spacing_mm, side = self.spacing_mm, self.anterior_side
         if film.header is not None:
-            spacing_mm = spacing_mm or film.header.spacing_mm
+            spacing_mm = film.header.spacing_mm if spacing_mm is None else spacing_mm
             side = side or film.header.anterior_side
         reading = read(
             film.prediction,
@@ -155,6 +161,7 @@ class Reader:
             spacing_mm=spacing_mm,
             anterior_side=side if schema.view == "LA" else None,
             calibrated=self.calibrated,
+            correct_shape=self.correct_shape,
         )
         page = film_page(Path(film.file).name, image, reading)
         (self.folder / f"{name}.html").write_text(page, encoding="utf-8")
@@ -166,7 +173,7 @@ def reader_of(arguments: argparse.Namespace, calibrated: Calibrated | None) -> R
         print("note: no calibration, so no intervals; scripts/calibrate.py makes one")
     folder = arguments.out / "reports"
     folder.mkdir(exist_ok=True)
-    return Reader(folder, calibrated, arguments.spacing_mm, arguments.anterior_side)
+    return Reader(folder, calibrated, arguments.spacing_mm, arguments.anterior_side, arguments.correct_shape)
 
 
 def predict_film(
@@ -174,7 +181,6 @@ def predict_film(
     path: Path,
     overlay_path: Path,
     attention_path: Path | None,
-    correct_by: Calibrated | None,
 ) -> tuple[FilmPrediction, np.ndarray]:
     """The prediction of one film, with its pictures written, and the film ``[H, W]`` as displayed.
 
@@ -185,8 +191,6 @@ def predict_film(
         tqdm.write(f"note: {path}: {note}", file=sys.stderr)
     image = to_uint8(read_film(path))
     prediction = predictor.predict(image, with_attention=attention_path is not None)
-    if correct_by is not None:
-        prediction = replace(prediction, points_xy_image=correct_by.corrected(prediction)[0])
     if not np.isfinite(prediction.points_xy_image[predictor.schema.exists]).all():
         raise UserError(f"{path}: the network gave no finite corners; look at the film and the checkpoint")
     picture = overlay_original(
@@ -221,12 +225,14 @@ def main() -> int:
             if not predictor.config.network.neck.depth:
                 raise UserError("--attention: the network has a neck of depth 0, which attends to nothing")
             maps.mkdir(exist_ok=True)
-        calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, predictor.schema)
+        calibrated = None
+        if arguments.report:
+            about = arguments.calibration, arguments.checkpoint, predictor.schema, predictor.mark
+            calibrated = find_calibrated(*about)
         if arguments.correct_shape and calibrated is None:
             raise UserError(
                 "--correct-shape needs a calibration: give --calibration, or make one with calibrate.py"
             )
-        correct_by = calibrated if arguments.correct_shape else None
         reader = reader_of(arguments, calibrated) if arguments.report else None
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -239,18 +245,19 @@ def main() -> int:
         for path, overlay_path in tqdm(named, "predicting", len(films), unit="film"):
             try:
                 attention_path = maps / overlay_path.stem if arguments.attention else None
-                film, image = predict_film(predictor, path, overlay_path, attention_path, correct_by)
-                reading = reader and reader.read(film, predictor.schema, image, overlay_path.stem)
+                film, image = predict_film(predictor, path, overlay_path, attention_path)
+                done.append(film)
+                if reader is not None:
+                    readings.append(reader.read(film, predictor.schema, image, overlay_path.stem))
                 if arguments.dicom_out and film.header is not None:
                     state = states / f"{overlay_path.stem}.gsps.dcm"
                     write_presentation_state(
                         path, state, film.prediction, predictor.schema, keep_identity=arguments.keep_identity
                     )
-                done.append(film)
-                readings += [reading] if reading else []
             except Exception as error:  # whatever is wrong with one film, the others are predicted
                 told = str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
-                tqdm.write(f"skipped: {told}", file=sys.stderr)
+                whole = not done or done[-1].file != str(path)
+                tqdm.write(f"{'skipped' if whole else 'predicted, but'}: {told}", file=sys.stderr)
                 skipped += 1
     finally:
         write_predictions(done, predictor.schema, arguments.out)

@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     predictor = load(arguments.checkpoint, arguments.device, members=arguments.ensemble)
-    calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, predictor.schema)
+    calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, predictor.schema, predictor.mark)
     _, films = choose_films(arguments, predictor.config)
     print(f"{'kind':<14}{'strength':>9}{'median px':>11}{'mean px':>10}{'shifted':>9}{'AUC':>7}")
     rows = []

@@ -94,12 +94,23 @@ def test_a_curve_that_may_go_on_beyond_the_film_is_not_measured(hidden):
     assert measured["cobb_aasce_1"].value is None
 
 
-def test_of_a_spine_with_a_gap_only_the_longer_part_is_measured():
+def test_in_a_spine_with_a_gap_the_largest_curve_of_all_parts_is_found_and_no_region_is_named():
     points = spine(tilts(T1=0, T7=30, T12=-15, L3=15, L5=10))
-    points[LEVELS.index("T5")] = np.nan
+    points[LEVELS.index("T3")] = np.nan
     measured = found(points)
-    assert (measured["cobb_tl"].at, measured["cobb_tl"].value) == ("T12-L3", pytest.approx(30))
-    assert measured["cobb_mt"].at == "T7-T12"
+    assert (measured["cobb_main"].at, measured["cobb_main"].value) == ("T7-T12", pytest.approx(45))
+    assert measured["cobb_mt"].reason == measured["cobb_tl"].reason == "T3.TL is not seen"
+    points[LEVELS.index("T8")] = np.nan
+    assert found(points)["cobb_main"].at == "T12-L3"
+
+
+def test_bodies_on_each_other_or_out_of_order_have_no_step():
+    points = spine([0.0] * 5)
+    points[3] = points[2] + (3, 1)
+    measured = found(points, schema=LUMBAR)
+    assert measured["laterolisthesis_mm L3/L4"].reason == "L3 and L4 lie on each other or in the wrong order"
+    assert measured["laterolisthesis_mm L4/L5"].reason == "L4 and L5 lie too far apart for neighbours"
+    assert measured["laterolisthesis_mm L1/L2"].value == pytest.approx(0)
 
 
 @pytest.mark.parametrize("step", [-15.0, 0.0, 8.0])

@@ -165,6 +165,35 @@ def test_bodies_that_are_none_are_told_and_never_measured(kind):
         assert measurement.value is None or np.isfinite(measurement.value)
 
 
+@pytest.mark.parametrize("kind", ["on each other", "swapped"])
+def test_vertebrae_on_each_other_or_out_of_order_have_nothing_between_them(kind):
+    points = boxes()
+    points[[2, 3]] = points[[2, 2]] + [[[0, 0]], [[2, 1]]] if kind == "on each other" else points[[3, 2]]
+    measured = found(points)
+    for name in ("slip_percent", "disc_angle", "anterior_disc_height", "disc_height_index_body"):
+        assert measured[name, "L3/L4"].reason == "L3 and L4 lie on each other or in the wrong order"
+        assert "neighbours" in measured[name, "L4/L5"].reason
+        assert measured[name, "L1/L2"].value is not None
+
+
+def test_a_vertebra_that_has_fallen_in_front_of_its_neighbour_still_has_a_slip():
+    points = boxes()
+    points[:5] += (-46, 12)  # more than its depth forwards, and sunk beside the sacrum
+    slipped = found(points)["slip_percent", "L5/S1"]
+    assert (slipped.value, slipped.grade) == (pytest.approx(115), "V")
+
+
+@pytest.mark.parametrize("turn_deg", [-10, 0, 13, 25])
+@pytest.mark.parametrize("height", [0.0, 0.01, 1.0])
+def test_a_body_without_height_is_told_whatever_its_tilt(height, turn_deg):
+    points = boxes()
+    points[3, [0, 1, 2, 3]] = [(280, 250), (320, 250), (280, 250 + height), (320, 250 + height)]
+    points[3] = apply_affine(rotate(turn_deg, (300, 250)), points[3])
+    measured = found(points)
+    assert measured["wedge_loss", "L4"].value is None
+    assert measured["anterior_height", "L4"].value is None
+
+
 def test_one_vertebra_alone_has_heights_and_nothing_between_vertebrae():
     points = np.full((6, 4, 2), np.nan)
     points[2] = boxes()[2]

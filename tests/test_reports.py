@@ -11,7 +11,7 @@ import pytest
 
 from vertebra_kp.agreement import agreement, auc, icc
 from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.calibrated import Calibrated, load_calibrated, save_calibrated
+from vertebra_kp.calibrated import Calibrated, find_calibrated, load_calibrated, save_calibrated
 from vertebra_kp.compare import compare, sentence
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.errors import UserError
@@ -151,7 +151,7 @@ def test_runs_on_other_films_or_other_labels_are_not_compared(tmp_path):
     with pytest.raises(UserError, match="one run is of la_lumbar, the other of ap_lumbar"):
         compare(one, load_evaluation(evaluation_folder(tmp_path / "ap", "ap_lumbar")))
     renamed = [dataclasses.replace(result, id=f"other-{result.id}") for result in one.results]
-    with pytest.raises(UserError, match="0 films in common"):
+    with pytest.raises(UserError, match="0 films of 0 patients in common"):
         compare(one, dataclasses.replace(one, results=renamed))
     moved = [dataclasses.replace(result, true_points=result.true_points + 1) for result in one.results]
     with pytest.raises(UserError, match="film0 has other labels"):
@@ -247,6 +247,49 @@ def test_a_calibration_file_is_read_back_and_a_broken_one_told(tmp_path):
     path.write_text("{}")
     with pytest.raises(UserError, match=r"no calibration that can be read"):
         load_calibrated(path, SCHEMAS["la_lumbar"])
+
+
+def test_a_calibration_of_another_network_is_refused_when_named_and_left_when_found(tmp_path, caplog):
+    path = tmp_path / "calibration.json"
+    save_calibrated(calibrated("la_lumbar"), path, {"mark": "one", "films_identity": "those"})
+    checkpoint, schema = tmp_path / "checkpoints" / "best.pt", SCHEMAS["la_lumbar"]
+    assert find_calibrated(None, checkpoint, schema, "one").films_identity == "those"
+    with pytest.raises(UserError, match="of other weights, another decoding"):
+        find_calibrated(path, checkpoint, schema, "two")
+    assert find_calibrated(None, checkpoint, schema, "two") is None
+    assert "no intervals" in caplog.text
+
+
+def test_corrected_corners_have_no_intervals_and_are_judged_as_they_were_predicted():
+    known, film = calibrated("la_lumbar"), drawn("la_lumbar")[0]
+    prediction = predicted(film, SD_PX, np.random.default_rng(0))
+    points = prediction.points_xy_image.copy()
+    points[2] += (14, 4)  # L3 far beside its place
+    moved = dataclasses.replace(prediction, points_xy_image=points)
+    plain, corrected = (
+        read(moved, SCHEMAS["la_lumbar"], SIZE, anterior_side="left", calibrated=known, correct_shape=correct)
+        for correct in (False, True)
+    )
+    assert corrected.share_as_odd == plain.share_as_odd
+    assert not any(corrected.intervals)
+    assert corrected.regions is None
+    here = film.points_xy_image[2].mean(axis=0)
+    far = [np.linalg.norm(r.spine.points_xy_image[2].mean(axis=0) - here) for r in (plain, corrected)]
+    assert far[1] < far[0]
+    assert any("L3" in remark for remark in plain.remarks)
+    assert "Corners were moved" in film_page("film", film.image, corrected)
+
+
+def test_a_calibration_that_can_promise_nothing_leaves_no_infinities(tmp_path):
+    known = calibrated("la_lumbar")
+    empty = dataclasses.replace(
+        known,
+        calibration=dataclasses.replace(known.calibration, corner_factor=np.inf, level_factors={}, measures={}),
+    )
+    film = drawn("la_lumbar")[0]
+    reading = read(predicted(film, SD_PX, np.random.default_rng(0)), SCHEMAS["la_lumbar"], SIZE, calibrated=empty)
+    write_readings([film_of("film", reading)], tmp_path / "readings.json")
+    assert "they need a calibration" in film_page("film", film.image, reading)
 
 
 def test_error_rows_of_robustness_are_plotted_as_they_stand(tmp_path):

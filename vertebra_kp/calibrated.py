@@ -1,6 +1,7 @@
 """``calibration.json``: what was learned about a network's errors."""
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from vertebra_kp.uncertainty.calibration import (
 from vertebra_kp.uncertainty.shape import ShapeModel, shape_model_from_dict
 from vertebra_kp.uncertainty.trust import TrustModel, signs_of, trust_from_dict
 
+log = logging.getLogger(__name__)
+
 FILE = "calibration.json"  # beside a run's metrics.json
 
 
@@ -30,6 +33,7 @@ class Calibrated:
     calibration: Calibration
     shapes: ShapeModel
     trust: TrustModel
+    films_identity: str | None = None  # of the films that it was made on
 
     def corrected(self, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
         """Corners ``[levels, 4, 2]`` that heatmaps and shapes agree on, and each one's surprise ``[levels, 4]``.
@@ -52,6 +56,7 @@ def signs_of_prediction(prediction: Prediction, shapes: ShapeModel) -> dict[str,
 
 
 def save_calibrated(calibrated: Calibrated, path: Path, about: dict[str, Any]) -> None:
+    """``about`` holds the ``mark`` of the network and the ``films_identity`` of the films."""
     content = {
         "about": about,
         "calibration": calibrated.calibration.as_dict(),
@@ -61,20 +66,43 @@ def save_calibrated(calibrated: Calibrated, path: Path, about: dict[str, Any]) -
     write_json(content, path)
 
 
-def find_calibrated(given: Path | None, checkpoint: Path, schema: Schema) -> Calibrated | None:
-    """The calibration that was named, else the one in the run's folder, None where there is none."""
+def find_calibrated(given: Path | None, checkpoint: Path, schema: Schema, mark: str) -> Calibrated | None:
+    """The calibration that was named, else the one in the run's folder, None where there is none that fits.
+
+    Raises UserError where the named one is of another network (``mark`` is this one's) or cannot be read.
+    """
+    if given is not None:
+        return load_calibrated(given, schema, mark)
     beside = checkpoint.parent.parent / FILE
-    path = given or (beside if beside.is_file() else None)
-    return None if path is None else load_calibrated(path, schema)
+    if not beside.is_file():
+        return None
+    try:
+        return load_calibrated(beside, schema, mark)
+    except UserError as error:
+        log.warning("note: no intervals: %s", error)
+        return None
 
 
-def load_calibrated(path: Path, schema: Schema) -> Calibrated:
-    """Raises UserError for a file that is missing, broken or of another schema."""
+def load_calibrated(path: Path, schema: Schema, mark: str | None = None) -> Calibrated:
+    """Raises UserError for a file that is missing, broken, of another schema or (``mark``) another network."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         calibration = calibration_from_dict(content["calibration"])
-        check_schema(calibration, schema)
         trust = trust_from_dict(content["trust"])
-        return Calibrated(calibration, shape_model_from_dict(content["shapes"], schema), trust)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: no calibration that can be read ({error}); make one with calibrate.py") from None
+        check_schema(calibration, schema)
+        if mark is not None and content["about"].get("mark") != mark:
+            raise UserError(
+                "it is of other weights, another decoding or another ensemble; make one of this network with "
+                "scripts/calibrate.py"
+            )
+        return Calibrated(
+            calibration,
+            shape_model_from_dict(content["shapes"], schema),
+            trust,
+            content["about"].get("films_identity"),
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        remedy = "make one with scripts/calibrate.py"
+        raise UserError(f"{path}: no calibration that can be read ({error!r}); {remedy}") from None

@@ -11,13 +11,14 @@ from vertebra_kp.metrics import CONFIDENCE, GroupedSample, film_errors
 from vertebra_kp.uncertainty.calibration import FilmErrors, errors_of
 
 RESAMPLES = 2000
-FEWEST_FILMS = 6  # a signed-rank test of fewer cannot come below 0.05
+FEWEST_PATIENTS = 10  # of fewer, resampled patients tell equal networks apart far too often
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class Difference:
     """``what`` differs by ``mean`` (second minus first, over ``films``), with a ``CONFIDENCE`` interval over
-    patients and the p value of Wilcoxon's signed-rank test.
+    patients and the p value of Wilcoxon's signed-rank test of the patients' means.
     """
 
     what: str
@@ -32,9 +33,10 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        if self.low > 0:
-            return "worse"
-        return "better" if self.high < 0 else "not told apart"
+        """Told apart only where the interval and the test agree."""
+        if self.p >= SIGNIFICANT or self.low <= 0 <= self.high:
+            return "not told apart"
+        return "worse" if self.low > 0 else "better"
 
 
 def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
@@ -54,7 +56,7 @@ def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
     for name, unit in {m.name: m.unit for a, _ in errors for m, _, _ in a.measures}.items():
         both = [(_absolute(a, name), _absolute(b, name), a.group) for a, b in errors]
         both = [entry for entry in both if np.isfinite(entry[:2]).all()]
-        if len(both) >= FEWEST_FILMS:
+        if len({owner for _, _, owner in both}) >= FEWEST_PATIENTS:
             one, other, owners = zip(*both, strict=True)
             found.append(_difference(name, unit, owners, one, other))
     return [difference for difference in found if difference is not None]
@@ -63,9 +65,11 @@ def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
 def _paired(first: Evaluation, second: Evaluation) -> list:
     others = {result.id: result for result in second.results}
     pairs = [(result, others[result.id]) for result in first.results if result.id in others]
-    if len(pairs) < FEWEST_FILMS:
+    patients = len({result.group for result, _ in pairs})
+    if patients < FEWEST_PATIENTS:
         raise UserError(
-            f"the runs have {len(pairs)} films in common; measure both on the same {FEWEST_FILMS} or more"
+            f"the runs have {len(pairs)} films of {patients} patients in common; measure both on the same films "
+            f"of {FEWEST_PATIENTS} patients or more"
         )
     for a, b in pairs:
         if not np.array_equal(a.true_points, b.true_points, equal_nan=True):
@@ -94,7 +98,9 @@ def _difference(what: str, unit: str, groups: list[str], first: tuple, second: t
     sample = GroupedSample([group for group, k in zip(groups, known, strict=True) if k], RESAMPLES, seed=0)
     mean, interval = sample.mean(change, range(len(change)))
     low, high = interval or (-np.inf, np.inf)
-    p = float(stats.wilcoxon(change).pvalue) if change.any() else 1.0
+    _, patient = np.unique([group for group, k in zip(groups, known, strict=True) if k], return_inverse=True)
+    of_patient = np.bincount(patient, change) / np.bincount(patient)
+    p = float(stats.wilcoxon(of_patient).pvalue) if of_patient.any() else 1.0
     return Difference(what, unit, len(change), float(one.mean()), float(other.mean()), float(mean), low, high, p)
 
 

@@ -1,8 +1,10 @@
 """``evaluation.npz``: what an evaluation found, film by film, for reports and comparisons without the network."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -58,8 +60,9 @@ def save_evaluation(
         film = films.at(0, i)
         encoded = cv2.imencode(".jpg", film.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
         content |= {f"picture_{i}": encoded, f"to_image_{i}": film.to_image}
+    partial = path.with_name("partial-" + path.name)
     np.savez_compressed(
-        path,
+        partial,
         version=VERSION,
         schema=schema.name,
         id=[result.id for result in results],
@@ -72,6 +75,7 @@ def save_evaluation(
         distrust=[] if distrust is None else distrust,
         **content,
     )
+    os.replace(partial, path)
 
 
 def _shown(results: Sequence[FilmResult]) -> tuple[list[int], list[int]]:
@@ -102,7 +106,9 @@ def load_evaluation(folder: Path) -> Evaluation:
         worst, median = ({int(i): _picture(arrays, int(i)) for i in arrays[name]} for name in ("worst", "median"))
         distrust = arrays["distrust"] if len(arrays["distrust"]) else None
         return Evaluation(SCHEMAS[str(arrays["schema"])], results, worst, median, distrust)
-    except (OSError, ValueError, KeyError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}); measure again with scripts/evaluate.py") from None
 
 

@@ -15,7 +15,7 @@ from vertebra_kp.uncertainty.calibration import Interval
 UNITS = {"deg": "°", "mm": " mm", "%": " %", "ratio": ""}
 DIGITS = {"deg": 1, "mm": 1, "%": 1, "ratio": 2}
 NAMES = {
-    "cobb_main": "Cobb angle, largest",
+    "cobb_main": "Cobb angle, largest seen",
     "cobb_pt": "Cobb angle, proximal thoracic",
     "cobb_mt": "Cobb angle, main thoracic",
     "cobb_tl": "Cobb angle, thoracolumbar / lumbar",
@@ -77,7 +77,7 @@ def film_page(title: str, film: np.ndarray, reading: Reading) -> str:
     text = _whole(found.values(), view) + _levels(found.values(), view) + _unseen(reading)
     picture = film_svg(film, reading)
     sheet = f'<div class="sheet"><div class="film">{picture}</div><div class="text">{text}</div></div>'
-    return page(title, [_about(reading), _warning(reading), sheet, _notes(reading)])
+    return page(title, [_about(reading), _warning(reading), _remarks(reading), sheet, _notes(reading)])
 
 
 Entry = tuple[Measurement, Interval | None]
@@ -93,7 +93,7 @@ def value_text(entry: Entry, *, coverage: bool = True) -> str:
     if measurement.value is None:
         return f'<span class="quiet" title="{html.escape(measurement.reason or "")}">–</span>'
     digits, unit = DIGITS[measurement.unit], UNITS[measurement.unit]
-    text = f"{measurement.value:.{digits}f}{unit}"
+    text = f"{round(measurement.value, digits) + 0.0:.{digits}f}{unit}"  # no minus before a zero
     if interval is not None:
         promised = f"{100 * interval.coverage:.0f} %: " if coverage else ""
         ends = f"{promised}{interval.low:.{digits}f} to {interval.high:.{digits}f}"
@@ -122,6 +122,12 @@ def _warning(reading: Reading) -> str:
         f"films that the network is known to work on: {share} of them look as odd. Is it of the right region and "
         "view, upright and whole?</p>"
     )
+
+
+def _remarks(reading: Reading) -> str:
+    moved = ("Corners were moved to where heatmaps and the shapes of spines agree.",) if reading.corrected else ()
+    remarks = (*moved, *reading.remarks)
+    return f'<ul class="small">{"".join(f"<li>{html.escape(r)}</li>" for r in remarks)}</ul>' if remarks else ""
 
 
 def _whole(found: Iterable[Entry], view: View) -> str:
@@ -188,8 +194,8 @@ def _notes(reading: Reading) -> str:
         f"In brackets: intervals that hold the truth in {coverage:.0f} % of films like those that they were "
         "calibrated on, which did not train the network."
     )
-    without = "Without a calibration (scripts/calibrate.py) values have no intervals."
-    how = without if reading.share_as_odd is None else told
+    without = "Values have no intervals: they need a calibration (scripts/calibrate.py) on films enough."
+    how = told if any(reading.intervals) else without
     return (
         f'<h2>Notes</h2><p class="small">{how} Corners alone do not '
         f"give: {NOT_FROM_CORNERS[reading.spine.schema.view]}. Research software: no medical device, no "

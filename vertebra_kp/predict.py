@@ -1,5 +1,6 @@
 """A trained network as one object: ``load(checkpoint).predict(film)``."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,15 @@ class Predictor:
 
     def __init__(self, network: VertebraNetwork | Ensemble, config: Config, step: int) -> None:
         self.network, self.config, self.step = network.eval(), config, step
+
+    @property
+    def mark(self) -> str:
+        """The same text, the same predictions: weights, decoding and flip. A calibration holds for one mark."""
+        digest = hashlib.sha256()
+        for tensor in self.network.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(f"{self.config.codec}{self.config.inference.flip}".encode())
+        return digest.hexdigest()[:16]
 
     @property
     def schema(self) -> Schema:

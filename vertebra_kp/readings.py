@@ -56,6 +56,8 @@ class FilmOf(_Model):
         None, description="share of films that the network works on that look as odd; only with a calibration"
     )
     trusted: bool | None = Field(None, description="null without a calibration")
+    corrected: bool = Field(description="whether corners were moved by the shape model")
+    remarks: list[str]
     levels: dict[str, LevelOf]
     measures: list[MeasureOf]
 
@@ -76,7 +78,9 @@ def film_of(file: str, reading: Reading) -> FilmOf:
         levels[level] = LevelOf(
             presence=round(float(reading.presence[i]), 4),
             corners={CORNERS[j]: _rounded(spine.points_xy_image[i, j]) for j in seen},
-            regions=None if regions is None else {CORNERS[j]: _rounded(regions[i, j]) for j in seen},
+            regions=None
+            if regions is None
+            else {CORNERS[j]: _rounded(regions[i, j]) for j in seen if np.isfinite(regions[i, j]).all()},
         )
     return FilmOf(
         file=file,
@@ -87,6 +91,8 @@ def film_of(file: str, reading: Reading) -> FilmOf:
         spacing_mm=spine.spacing_mm,
         share_as_odd=None if reading.share_as_odd is None else round(reading.share_as_odd, 4),
         trusted=reading.trusted,
+        corrected=reading.corrected,
+        remarks=list(reading.remarks),
         levels=levels,
         measures=[_measure_of(*entry) for entry in zip(reading.measurements, reading.intervals, strict=True)],
     )

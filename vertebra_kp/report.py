@@ -240,6 +240,8 @@ def _robustness(folder: Path) -> str:
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             kinds[row["kind"]].append((float(row["strength"]), float(row["median_px"])))
+    if not kinds:
+        return ""
     return "<h2>Robustness</h2>" + plot(robustness_plot(kinds, "px"), "error against strength of disturbances")
 
 
@@ -284,6 +286,7 @@ def _provenance(metrics: dict[str, Any]) -> str:
         for title, name in (
             ("code", "version"),
             ("checkpoint", "checkpoint"),
+            ("in an ensemble with", "ensemble"),
             ("films", "films_identity"),
             ("SHA-256 of the split file", "split_file_sha256"),
             ("repairs of labels", "repair_file"),
@@ -292,7 +295,7 @@ def _provenance(metrics: dict[str, Any]) -> str:
             ("flipped too", "flip"),
             ("hardware", "hardware"),
         )
-        if metrics.get(name) is not None
+        if metrics.get(name) not in (None, [])
     ]
     config = html.escape(yaml.safe_dump(metrics.get("config", {}), sort_keys=False))
     return table(("", ""), rows, numbers_from=9) + f"<h3>Config</h3><pre>{config}</pre>"

@@ -56,7 +56,15 @@ class RunFolder:
 
     def contents(self) -> list[Path]:
         """What a run writes; nothing else in the folder is ever removed."""
-        names = ("config.yaml", "checkpoints", "metrics.json", "metrics.csv", "films.csv", "tensorboard")
+        names = (
+            "config.yaml",
+            "checkpoints",
+            "metrics.json",
+            "metrics.csv",
+            "films.csv",
+            "tensorboard",
+            "calibration.json",
+        )
         return [self.path / name for name in names if (self.path / name).exists()]
 
 

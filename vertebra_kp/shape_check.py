@@ -8,8 +8,7 @@ import numpy as np
 
 from vertebra_kp.calibrated import Calibrated
 from vertebra_kp.evaluate import Evaluated
-
-SURPRISING_FROM = 5.0  # SD from where the other corners expect one; a normal distribution has 4 in a million
+from vertebra_kp.reading import SURPRISING_FROM
 
 
 def correct_shape(evaluated: Sequence[Evaluated], calibrated: Calibrated) -> list[Evaluated]:

@@ -30,7 +30,8 @@ def film_svg(film: np.ndarray, reading: Reading, *, height: int = FILM_HEIGHT) -
         ]
     for level, corners, exists in zip(spine.schema.levels, points, spine.schema.exists, strict=True):
         marks += _vertebra(level, corners, exists, stroke, columns)
-    drawn = [m for m in reading.measurements if m.name in DRAWN and m.value is not None]
+    measured = [m for m in reading.measurements if m.value is not None]
+    drawn = [m for m in measured if m.name in DRAWN] or [m for m in measured if m.name == "cobb_main"]
     for measurement, colour in zip(drawn, COLOURS, strict=False):
         marks += _angle(measurement, points, colour, stroke, (rows, columns))
     return (

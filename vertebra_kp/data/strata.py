@@ -4,7 +4,7 @@ from bisect import bisect
 
 import numpy as np
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.anatomy import Schema, Side
 from vertebra_kp.data.record import Record
 from vertebra_kp.measures import Spine, largest_curve_deg, measure
 
@@ -22,7 +22,9 @@ def stratum(record: Record, schema: Schema) -> int:
     if schema.view == "AP":
         size, bands = largest_curve_deg(record.points_xy_image), CURVE_DEG
     else:
-        spine = Spine(schema, record.points_xy_image, anterior_side=record.anterior_side or "left")
-        slips = [abs(m.value) for m in measure(spine) if m.name == "slip_percent" and m.value is not None]
-        size, bands = max(slips, default=np.nan), SLIP_PERCENT
+        # Which way a slip goes does not matter here: where nobody told the side, the one that fits the sacrum.
+        sides: tuple[Side, ...] = (record.anterior_side,) if record.anterior_side else ("left", "right")
+        spines = [Spine(schema, record.points_xy_image, anterior_side=side) for side in sides]
+        found = [m for spine in spines for m in measure(spine) if m.name == "slip_percent"]
+        size, bands = max((abs(m.value) for m in found if m.value is not None), default=np.nan), SLIP_PERCENT
     return UNMEASURED if np.isnan(size) else bisect(bands, size)

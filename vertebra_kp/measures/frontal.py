@@ -88,16 +88,16 @@ def name_curves(curves: list[Curve], levels: tuple[str, ...]) -> dict[str, Curve
 
 
 def _cobb(spine: Spine) -> Iterator[Measurement]:
-    """The largest angle of all levels that are seen, and for a whole spine those of the three regions."""
+    """The largest angle of what is seen, and for a whole spine those of the three regions."""
     levels, points = spine.schema.levels, spine.points_xy_image.astype(np.float64)
     faults = [lines_fault(spine, (superior(i), inferior(i))) for i in range(len(levels))]
     missing = next(filter(None, faults), None)
-    part = _longest_part(faults)
-    slopes = (angle_deg(HORIZONTAL, points[part, right] - points[part, left]) for left, right in ((0, 1), (2, 3)))
-    curves = find_curves(*slopes, first_level=part.start)
+    parts = _parts(faults)
+    curves = [curve for part in parts for curve in find_curves(*_slopes(points[part]), first_level=part.start)]
     named = {"main": max(curves, key=lambda curve: abs(curve.angle_deg), default=None)}
     if len(levels) == AASCE_VERTEBRAE:
-        by_region = name_curves(curves, levels)
+        # Over a gap nobody knows how the spine runs, so that no curve has a region.
+        by_region = name_curves(curves, levels) if len(parts) == 1 else {}
         named |= {name: by_region.get(name) for name in CURVES}
     for name, curve in named.items():
         if curve is None:
@@ -108,24 +108,30 @@ def _cobb(spine: Spine) -> Iterator[Measurement]:
         at = f"{levels[curve.upper]}-{levels[curve.lower]}"
         angle = absolute_angle(*lines)
         cobb = measured(spine, f"cobb_{name.lower()}", at, "deg", lines, angle, unsigned=True)
-        at_upper_end = curve.upper == part.start > 0
-        at_lower_end = curve.lower == part.stop - 1 < len(levels) - 1
-        if at_upper_end or at_lower_end:
-            reason = f"the curve may go on where {faults[part.start - 1 if at_upper_end else part.stop]}"
+        beyond = [faults[i] for i in (curve.upper - 1, curve.lower + 1) if 0 <= i < len(levels) and faults[i]]
+        if beyond:
+            reason = f"the curve may go on where {beyond[0]}"
             cobb = replace(cobb, value=None, formula=None, reason=reason)
         yield replace(cobb, ends_found=True)
 
 
-def _longest_part(faults: list[str | None]) -> slice:
-    """The most neighbouring levels without a fault: over a gap nobody knows how the spine runs."""
-    best = slice(0, 0)
-    start = 0
+def _slopes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the superior and inferior endplates of ``[levels, 4, 2]``, degrees."""
+    superior_deg, inferior_deg = (
+        angle_deg(HORIZONTAL, points[:, right] - points[:, left]) for left, right in ((0, 1), (2, 3))
+    )
+    return superior_deg, inferior_deg
+
+
+def _parts(faults: list[str | None]) -> list[slice]:
+    """The runs of neighbouring levels without a fault."""
+    parts, start = [], 0
     for i, fault in enumerate([*faults, "the end"]):
         if fault:
-            if i - start > best.stop - best.start:
-                best = slice(start, i)
+            if i > start:
+                parts.append(slice(start, i))
             start = i + 1
-    return best
+    return parts
 
 
 def _aasce(spine: Spine) -> Iterator[Measurement]:
@@ -156,5 +162,6 @@ def _side_steps(spine: Spine) -> Iterator[Measurement]:
         at = f"{spine.schema.levels[upper]}/{spine.schema.levels[lower]}"
         above, below = inferior(upper), superior(lower)
         step = side_step(above, below)
-        yield measured(spine, "laterolisthesis_mm", at, "mm", (above, below), step)
-        yield measured(spine, "laterolisthesis_percent", at, "%", (above, below), percent(step, length_of(below)))
+        share = percent(step, length_of(below))
+        yield measured(spine, "laterolisthesis_mm", at, "mm", (above, below), step, across=(upper, lower))
+        yield measured(spine, "laterolisthesis_percent", at, "%", (above, below), share, across=(upper, lower))

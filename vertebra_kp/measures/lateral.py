@@ -69,24 +69,55 @@ def _discs(spine: Spine, front: str) -> Iterator[Measurement]:
         depths = length_of(above), length_of(below)
         anterior, posterior = edges = disc_edge(upper, lower, front), disc_edge(upper, lower, _other(front))
         heights = length_of(anterior), length_of(posterior)
-        yield measured(spine, "disc_angle", at, "deg", plates, opening(above, below, front))
+        yield measured(spine, "disc_angle", at, "deg", plates, opening(above, below, front), across=(upper, lower))
         if levels[upper] not in schema.inferior_only:
             last = below if levels[lower] in schema.superior_only else inferior(lower)
             ends = superior(upper), last
-            yield measured(spine, "segmental_angle", at, "deg", ends, opening(*ends, front))
+            yield measured(spine, "segmental_angle", at, "deg", ends, opening(*ends, front), across=(upper, lower))
         step = forward_step(above, below, front)
-        between = below, posterior  # three corners: S1 has no more, and the fourth is not needed
-        yield measured(spine, "slip_mm", at, "mm", between, step)
-        yield measured(spine, "slip_percent", at, "%", between, percent(step, length_of(below)), meyerding)
-        yield measured(spine, "anterior_disc_height", at, "mm", (anterior,), heights[0], unsigned=True)
-        yield measured(spine, "posterior_disc_height", at, "mm", (posterior,), heights[1], unsigned=True)
+        three = below, posterior  # corners: S1 has no more, and the fourth is not needed
+        yield measured(spine, "slip_mm", at, "mm", three, step, across=(upper, lower))
+        yield measured(
+            spine,
+            "slip_percent",
+            at,
+            "%",
+            three,
+            percent(step, length_of(below)),
+            meyerding,
+            across=(upper, lower),
+        )
+        yield measured(
+            spine, "anterior_disc_height", at, "mm", (anterior,), heights[0], unsigned=True, across=(upper, lower)
+        )
+        yield measured(
+            spine,
+            "posterior_disc_height",
+            at,
+            "mm",
+            (posterior,),
+            heights[1],
+            unsigned=True,
+            across=(upper, lower),
+        )
         index = ratio(mean_of(heights), mean_of(depths))
-        yield measured(spine, "disc_height_index_depth", at, "ratio", (*edges, *plates), index, unsigned=True)
+        yield measured(
+            spine,
+            "disc_height_index_depth",
+            at,
+            "ratio",
+            (*edges, *plates),
+            index,
+            unsigned=True,
+            across=(upper, lower),
+        )
         if levels[upper] not in schema.inferior_only:
             diameter = mean_of((length_of(superior(upper)), length_of(above)))
             body = (*edges, superior(upper), above)
             index = ratio(mean_of(heights), diameter)
-            yield measured(spine, "disc_height_index_body", at, "ratio", body, index, unsigned=True)
+            yield measured(
+                spine, "disc_height_index_body", at, "ratio", body, index, unsigned=True, across=(upper, lower)
+            )
 
 
 def _bodies(spine: Spine, front: str) -> Iterator[Measurement]:

@@ -11,6 +11,12 @@ from vertebra_kp.measures.formulas import Formula
 from vertebra_kp.measures.lines import Line
 
 Unit = Literal["deg", "mm", "%", "ratio"]
+# Sine of the flattest angle that a body's corner may have, and its least height over its width.
+FLATTEST_SINE = 0.02
+LEAST_HEIGHT = 0.05
+# Where the lower of two neighbours may begin below the upper one, in widths of its endplate: discs have 0.1 to
+# 0.4, a vertebra that has slipped off its neighbour sinks beside it.
+DEEPEST, WIDEST = -0.5, 1.0
 LONGEST_MM_PER_PIXEL = 10.0  # no film's pixel is a centimetre: such a number is a mistaken unit
 
 
@@ -85,12 +91,15 @@ def measured(
     grade: Callable[[float], str] | None = None,
     *,
     unsigned: bool = False,
+    across: tuple[int, int] | None = None,
 ) -> Measurement:
     """The measurement by ``formula``, or the first thing that it lacks of ``lines`` and, in mm, of the spacing.
 
-    ``formula`` gives pixels where the unit is mm.
+    ``formula`` gives pixels where the unit is mm; ``across`` are the neighbours (indices) that it lies between.
     """
     reason = lines_fault(spine, lines)
+    if reason is None and across is not None:
+        reason = disc_fault(spine, *across)
     if reason is None and unit == "mm":
         reason = spine.spacing_fault
     if reason is not None:
@@ -129,12 +138,34 @@ def body_fault(corners: np.ndarray) -> str | None:
     for left, right in ((0, 1), (2, 3)):
         if corners[right, 0] < corners[left, 0]:  # nan is not
             return "has left and right corners swapped: is the film mirrored or upside down?"
-    around = corners[[0, 1, 3, 2]]
+    around = corners[[0, 1, 3, 2]].astype(np.float64)
     if not np.isfinite(around).all():
         return None
     edge = np.roll(around, -1, axis=0) - around
     following = np.roll(edge, -1, axis=0)
+    lengths = np.hypot(*edge.T)
     turns = edge[:, 0] * following[:, 1] - edge[:, 1] * following[:, 0]
-    if (turns == 0).any():
+    flat = np.abs(turns) <= FLATTEST_SINE * lengths * np.roll(lengths, -1)
+    if flat.any() or lengths[[1, 3]].min() < LEAST_HEIGHT * lengths[[0, 2]].max():
         return "has corners that coincide or lie on one line"
     return None if (turns > 0).all() else "has corners that are swapped or in no order of a body"
+
+
+def disc_fault(spine: Spine, upper: int, lower: int) -> str | None:
+    """Why two neighbours (indices) cannot be ones as they lie; None where they can, or too little is seen.
+
+    Told by the disc's edges that are seen, along the normal of the lower superior endplate.
+    """
+    points = spine.points_xy_image.astype(np.float64)
+    endplate = points[lower, 1] - points[lower, 0]
+    width = np.hypot(*endplate)
+    down = np.array([-endplate[1], endplate[0]]) / width if width else np.full(2, np.nan)
+    gaps = (points[lower, :2] - points[upper, 2:]) @ down
+    gaps = gaps[np.isfinite(gaps)]
+    if not gaps.size:
+        return None
+    names = " and ".join(spine.schema.levels[i] for i in (upper, lower))
+    share = gaps.mean() / width
+    if share < DEEPEST:
+        return f"{names} lie on each other or in the wrong order"
+    return f"{names} lie too far apart for neighbours" if share > WIDEST else None

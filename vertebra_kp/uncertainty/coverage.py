@@ -11,6 +11,7 @@ from vertebra_kp.metrics import GroupedSample
 from vertebra_kp.uncertainty.calibration import Calibration, FilmErrors, calibrate
 
 RESAMPLES = 1000
+TOO_FEW = "too few patients to promise it"
 
 
 def coverage(films: Sequence[FilmErrors], schema: Schema, calibration: Calibration) -> dict[str, Any]:
@@ -44,8 +45,10 @@ def _hits(film: FilmErrors, schema: Schema, calibration: Calibration) -> list[_H
     for level, distances in zip(schema.levels, film.distances, strict=True):
         own = distances[np.isfinite(distances)]
         factor = calibration.level_factors.get(level, calibration.corner_factor)
-        found += [("level", level, bool(d <= factor), np.nan) for d in own]
-        found += [("corner", "corners", bool(d <= calibration.corner_factor), np.nan) for d in own]
+        if np.isfinite(factor):
+            found += [("level", level, bool(d <= factor), np.nan) for d in own]
+        if np.isfinite(calibration.corner_factor):
+            found += [("corner", "corners", bool(d <= calibration.corner_factor), np.nan) for d in own]
     for predicted, true, se in film.measures:
         interval = calibration.interval(predicted, se)
         if interval is not None:
@@ -78,3 +81,22 @@ def _summary(hits: list[list[_Hit]], films: Sequence[FilmErrors], promised: floa
         "all_measures": named["measure"].pop("all", None),
         "measures": named["measure"],
     }
+
+
+def coverage_lines(told: dict[str, Any], *, each: bool) -> list[str]:
+    """What ``coverage`` found, a line for corners and for all measures, and with ``each`` for every measure."""
+    parts = [("corners held", told["corners"]), ("measures held", told["all_measures"])]
+    parts += [(f"  {name}", figures) for name, figures in told["measures"].items()] if each else []
+    lines = []
+    for name, figures in parts:
+        if not figures or figures["coverage"] is None:
+            lines.append(f"  {name:<26}{TOO_FEW}")
+            continue
+        ends = [f"{100 * end:.1f}" for end in figures["interval"] or ()]
+        interval = f" (95 %: {' to '.join(ends)})" if ends else ""
+        width = f", median width {figures['median_width']:.3g}" if "median_width" in figures else ""
+        promised = f", {100 * told['promised']:g} % promised" if not name.startswith(" ") else ""
+        lines.append(
+            f"  {name:<26}{100 * figures['coverage']:.1f} %{interval} of {figures['count']}{width}{promised}"
+        )
+    return lines
