@@ -190,7 +190,7 @@ def test_predict_gives_every_level_and_skips_a_broken_film(trained, tmp_path):
 
 def test_from_calibration_to_reports_and_a_comparison(trained, tmp_path):
     best = trained / "checkpoints" / "best.pt"
-    phantom = ("--source", "phantom", "--films", 8)
+    phantom = ("--source", "phantom", "--films", 10)
     for name in ("one", "two"):
         done = run("evaluate", "--checkpoint", best, *phantom, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
