@@ -6,7 +6,6 @@ by what the others say.
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import numpy as np
 
 from vertebra_kp.anatomy import State
 from vertebra_kp.calibrated import FILE, Calibrated, save_calibrated, signs_of_prediction
+from vertebra_kp.command_line import exit_code
 from vertebra_kp.config import Config
 from vertebra_kp.data.datasets import training_films
-from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import evaluate_films
 from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
 from vertebra_kp.predict import load
@@ -88,16 +87,5 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"written to {out}")
 
 
-def main() -> int:
-    arguments = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        run(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(lambda: run(parse_arguments())))

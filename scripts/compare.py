@@ -4,23 +4,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from vertebra_kp.command_line import exit_code
 from vertebra_kp.compare import compare, sentence
-from vertebra_kp.errors import UserError
 from vertebra_kp.evaluation import find_evaluation, load_evaluation
 
 
-def main() -> int:
+def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("first", "second"):
         parser.add_argument(
             name, type=Path, help="folder that evaluate.py wrote to, or one that holds evaluation/"
         )
     arguments = parser.parse_args()
-    try:
-        found = compare(*(load_evaluation(find_evaluation(path)) for path in (arguments.first, arguments.second)))
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    found = compare(*(load_evaluation(find_evaluation(path)) for path in (arguments.first, arguments.second)))
     print(f"{'error of':<28}{'films':>6}{'first':>9}{'second':>9}{'change':>9}   95 % interval       p")
     for d in found:
         interval = f"{d.low:+.3g} to {d.high:+.3g}"
@@ -32,8 +28,7 @@ def main() -> int:
     if len(found) > 1:
         print(f"{len(found)} comparisons: of differences that are none, one in twenty is told apart by chance.")
     print(sentence(found[0], str(arguments.first), str(arguments.second)))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(run))

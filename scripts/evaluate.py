@@ -1,7 +1,6 @@
 """Measure a checkpoint on labelled films, in the films' own pixels; writes JSON, CSV and the worst films."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import cv2
 
 from vertebra_kp.calibrated import find_calibrated
 from vertebra_kp.classification import REFERENCE, REFERENCE_FROM, TARGETS
+from vertebra_kp.command_line import exit_code
 from vertebra_kp.data.splits import split_hash
-from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import as_measured, evaluate_films
 from vertebra_kp.evaluation import FILE as EVALUATION
 from vertebra_kp.evaluation import save_evaluation
@@ -105,17 +104,6 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def main() -> int:
-    arguments = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        measure(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 def measure(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
@@ -167,4 +155,4 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(lambda: measure(parse_arguments())))

@@ -33,7 +33,8 @@ def parse_arguments() -> argparse.Namespace:
             "Of a DICOM film's header only the size of a pixel, the view and the side get into the results, "
             "nothing of patient or study. But results name films by their paths as given: rename a film that is "
             "named after a patient. And pictures show the text that stands in a film's pixels. "
-            "Exit codes: 0 all films predicted, 1 nothing done, 2 some films skipped."
+            "Exit codes: 0 all films predicted, 1 nothing done, 2 some films skipped, or without all "
+            "that was asked for."
         ),
     )
     parser.add_argument(
@@ -239,7 +240,7 @@ def main() -> int:
         return 1
     done: list[FilmPrediction] = []
     readings: list[FilmOf] = []
-    skipped = 0
+    troubled = 0
     named = zip(films, overlay_paths(films, overlays), strict=True)
     try:
         for path, overlay_path in tqdm(named, "predicting", len(films), unit="film"):
@@ -258,13 +259,13 @@ def main() -> int:
                 told = str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
                 whole = not done or done[-1].file != str(path)
                 tqdm.write(f"{'skipped' if whole else 'predicted, but'}: {told}", file=sys.stderr)
-                skipped += 1
+                troubled += 1
     finally:
         write_predictions(done, predictor.schema, arguments.out)
         if reader is not None:
             write_readings(readings, arguments.out / "readings.json")
-    print(f"{len(done)} films predicted, {skipped} skipped; written to {arguments.out}")
-    return 2 if skipped else 0
+    print(f"{len(done)} films predicted, {len(films) - len(done)} skipped; written to {arguments.out}")
+    return 2 if troubled else 0
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ also says how often a disturbed film is trusted less than a clean one (area unde
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 from vertebra_kp.calibrated import find_calibrated
+from vertebra_kp.command_line import exit_code
 from vertebra_kp.data.disturb import DISTURBANCES
-from vertebra_kp.errors import UserError
 from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
 from vertebra_kp.predict import load
 from vertebra_kp.robustness import FILE, measure_robustness, write_rows
@@ -50,16 +49,5 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"written to {arguments.out / FILE}")
 
 
-def main() -> int:
-    arguments = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        run(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(lambda: run(parse_arguments())))

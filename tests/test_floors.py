@@ -79,6 +79,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "film_page",
         "report_plots",
         "dicom_results",
+        "command_line",
         "film_choice",
         "evaluate",
         "shape_check",

@@ -292,7 +292,7 @@ def test_a_calibration_that_can_promise_nothing_leaves_no_infinities(tmp_path):
     assert "they need a calibration" in film_page("film", film.image, reading)
 
 
-def test_error_rows_of_robustness_are_plotted_as_they_stand(tmp_path):
+def test_rows_of_robustness_are_written_and_the_area_counts_pairs(tmp_path):
     rows = [
         Row("noise", 0, "grey levels", 5, 1.0, 1.2, 0.0, 0.5),
         Row("noise", 5, "grey levels", 5, 2.0, 2.2, 0.0, 0.9),

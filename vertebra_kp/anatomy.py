@@ -124,6 +124,9 @@ SCHEMAS: dict[str, Schema] = {
 OTHER_VIEW: dict[str, str] = {"ap_lumbar": "la_lumbar", "la_lumbar": "ap_lumbar"}
 
 
+PRESENT_FROM = 0.5  # a vertebra of this probability or more is taken to be on the film
+
+
 def presence_target(states: np.ndarray) -> np.ndarray:
     """Presence of each vertebra from its corner states ``[levels, 4]``: 1 present, 0 absent, nan unknown.
 

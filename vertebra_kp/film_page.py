@@ -1,7 +1,6 @@
 """One film's page: the film with numbered vertebrae and the lines that were measured, and a table of measures."""
 
 import html
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -73,18 +72,14 @@ NOT_FROM_CORNERS: dict[View, str] = {
 def film_page(title: str, film: np.ndarray, reading: Reading) -> str:
     """``film`` ``[H, W]`` uint8 as displayed; a self-contained document."""
     view = reading.spine.schema.view
-    found = dict(zip((m.key for m in reading.measurements), entries(reading), strict=True))
-    text = _whole(found.values(), view) + _levels(found.values(), view) + _unseen(reading)
+    found = list(zip(reading.measurements, reading.intervals, strict=True))
+    text = _whole(found, view) + _levels(found, view) + _unseen(reading)
     picture = film_svg(film, reading)
     sheet = f'<div class="sheet"><div class="film">{picture}</div><div class="text">{text}</div></div>'
     return page(title, [_about(reading), _warning(reading), _remarks(reading), sheet, _notes(reading)])
 
 
 Entry = tuple[Measurement, Interval | None]
-
-
-def entries(reading: Reading) -> list[Entry]:
-    return list(zip(reading.measurements, reading.intervals, strict=True))
 
 
 def value_text(entry: Entry, *, coverage: bool = True) -> str:
@@ -130,7 +125,7 @@ def _remarks(reading: Reading) -> str:
     return f'<ul class="small">{"".join(f"<li>{html.escape(r)}</li>" for r in remarks)}</ul>' if remarks else ""
 
 
-def _whole(found: Iterable[Entry], view: View) -> str:
+def _whole(found: list[Entry], view: View) -> str:
     rows = [
         (NAMES[m.name], m.at, value_text((m, interval)) if m.value is not None else _reason(m))
         for m, interval in found
@@ -143,9 +138,8 @@ def _reason(measurement: Measurement) -> str:
     return f'<span class="quiet">not measurable: {html.escape(measurement.reason or "")}</span>'
 
 
-def _levels(found: Iterable[Entry], view: View) -> str:
+def _levels(found: list[Entry], view: View) -> str:
     """A table per group, a row per level; what could be measured nowhere is told once."""
-    found = list(found)
     parts = []
     for title, names in BY_LEVEL[view]:
         columns = {name: {m.at: (m, i) for m, i in found if m.name == name} for name in names}
@@ -192,7 +186,8 @@ def _notes(reading: Reading) -> str:
     coverage = next((100 * interval.coverage for interval in reading.intervals if interval is not None), 90)
     told = (
         f"In brackets: intervals that hold the truth in {coverage:.0f} % of films like those that they were "
-        "calibrated on, which did not train the network."
+        "calibrated on, which did not train the network. That is an average: findings that are rare among those "
+        "films, such as large slips, may be held far less often."
     )
     without = "Values have no intervals: they need a calibration (scripts/calibrate.py) on films enough."
     how = told if any(reading.intervals) else without

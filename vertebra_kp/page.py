@@ -24,7 +24,8 @@ tbody tr { border-top: 1px solid #eceff2 } td.n, th.n { text-align: right }
 .sheet { display: flex; gap: 2rem; align-items: flex-start; flex-wrap: wrap }
 .sheet > .film { flex: 0 1 30rem; position: sticky; top: 1rem } .sheet > .text { flex: 1 1 26rem; min-width: 0 }
 .film svg, .film img { width: 100%; max-height: 94vh; background: #000; border-radius: 4px }
-.grid { display: flex; gap: 1rem; flex-wrap: wrap } .grid figure { margin: 0; flex: 0 1 17rem }
+.grid { display: flex; gap: 1rem; flex-wrap: wrap; align-items: flex-start }
+.grid figure { margin: 0; flex: 0 1 17rem }
 figcaption { font-size: .85rem; color: #4a545e; overflow-wrap: anywhere } img.plot { max-width: 100% }
 pre { background: #f5f7f9; padding: .8rem; overflow: auto; font-size: .8rem; max-height: 28rem }
 """

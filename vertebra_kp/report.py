@@ -27,7 +27,7 @@ from vertebra_kp.report_plots import (
     roc,
 )
 from vertebra_kp.report_plots import robustness as robustness_plot
-from vertebra_kp.uncertainty.calibration import FilmErrors, errors_of
+from vertebra_kp.uncertainty.calibration import FilmErrors, errors_of, seen_points
 from vertebra_kp.uncertainty.coverage import cross_coverage
 
 ROBUSTNESS = "robustness.csv"
@@ -264,7 +264,7 @@ def _told(result: FilmResult) -> str:
 
 def _overlay(result: FilmResult, picture: Picture) -> str:
     height, width = picture.image.shape
-    present = np.where((result.presence >= 0.5)[:, None, None], result.points, np.nan)
+    present = seen_points(result.points, result.presence)
     outlines = []
     for points, colour in ((result.true_points, TRUE), (present, PREDICTED)):
         for corners in apply_affine(picture.to_image, points):

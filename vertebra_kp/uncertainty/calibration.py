@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra_kp.anatomy import SCHEMAS, Schema
+from vertebra_kp.anatomy import PRESENT_FROM, SCHEMAS, Schema
 from vertebra_kp.errors import UserError
 from vertebra_kp.measures import Measurement, Spine, measure
 from vertebra_kp.metrics import FilmResult
@@ -19,7 +19,6 @@ from vertebra_kp.uncertainty.conformal import conformal_quantile, two_sided
 from vertebra_kp.uncertainty.propagate import standard_error
 
 COVERAGE = 0.9
-PRESENT_FROM = 0.5
 # A level or a measure of its own quantile needs so many patients; fewer share that of all.
 OWN_QUANTILE_FROM = 50
 # Fewer patients have too few extreme errors to tell those to either side apart.
@@ -46,8 +45,7 @@ class Interval:
 class Stretch:
     """From a measure's standard error to its interval: ``low`` and ``high`` times the scale.
 
-    The scale is the standard error, no less trustworthy than it has proved: together with ``floor``, an error that
-    all films share, it gives the narrowest intervals.
+    The scale is the standard error with ``floor``, an error that all films share, added as variances are.
     """
 
     floor: float

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from vertebra_kp.anatomy import PRESENT_FROM
 from vertebra_kp.uncertainty.shape import ShapeModel
 
 SIGNS = ("spread", "implausibility")
-PRESENT_FROM = 0.5
 
 
 @dataclass(frozen=True)
