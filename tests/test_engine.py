@@ -12,7 +12,7 @@ from vertebra_kp.checkpoint import load_checkpoint
 from vertebra_kp.config import Config
 from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.distributed import Group
-from vertebra_kp.engine import Interrupted, batches_from, train
+from vertebra_kp.engine import Interrupted, batches_from, begin_phase, train
 from vertebra_kp.errors import UserError
 from vertebra_kp.meter import Meter, NonFiniteLossError
 from vertebra_kp.models import library
@@ -136,6 +136,35 @@ def test_a_phase_of_phantoms_sees_new_films_in_every_epoch_and_the_next_one_thos
             seen[phase.config.name] = [film.id for step in steps for batch in step for film in batch.labels]
     assert len(seen["drawn"]) == len(set(seen["drawn"])) == 16
     assert sorted(seen["labelled"]) == sorted([run.dataset.films.at(0, i).id for i in range(8)] * 2)
+
+
+def test_a_run_starts_from_the_weights_that_another_one_was_evaluated_with(tmp_path):
+    start(tmp_path / "first", tiny_config())
+    first = load_checkpoint(RunFolder(tmp_path / "first").best)
+    config = tiny_config(seed=5, start_from=RunFolder(tmp_path / "first").best)
+    run, state = make_run(config)
+    before = {name: value.clone() for name, value in state.network.state_dict().items()}
+    assert before.keys() == first.average.keys() != {}
+    assert all(torch.equal(before[name], first.average[name]) for name in before)
+    # Statistics of trained layers stay as they were learnt, frozen or not.
+    begin_phase(run, state, run.plan.phases[0])
+    assert all(torch.equal(before[name], value) for name, value in state.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "tensor"),
+    [
+        ({"anatomy": "ap_whole_spine"}, "heatmap_head.conv.bias"),
+        ({"network": {"neck": {"depth": 1, "width": 64}}}, "neck.encoders.F4.layers.1"),
+    ],
+)
+def test_weights_of_another_network_are_refused_by_name(tmp_path, change, tensor):
+    start(tmp_path / "first", tiny_config())
+    config = tiny_config(start_from=RunFolder(tmp_path / "first").best).model_dump()
+    config["data"]["anatomy"] = change.get("anatomy", "la_lumbar")
+    config["network"]["neck"] |= change.get("network", {}).get("neck", {})
+    with pytest.raises(UserError, match=rf"train.start_from: .*best.pt is of another network, .* {tensor}"):
+        make_run(Config.model_validate(config))
 
 
 # Without BatchNorm in the head: its statistics are those of a batch, whatever the step makes of it.

@@ -210,6 +210,9 @@ class PhaseConfig(Section):
 
 
 class TrainConfig(Section):
+    start_from: Path | None = None
+    """Checkpoint of another run with the same network and anatomy, whose weights this one begins with, the
+    backbone's included: drawn films before real ones, or a published network before your own films."""
     phases: Annotated[list[PhaseConfig], Field(min_length=1)]
     seed: Count = 0
     batch_size: Annotated[int, Field(ge=1)] = 8

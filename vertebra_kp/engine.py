@@ -220,7 +220,7 @@ def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
     config, network = run.config, state.network
     enter(network, phase.config)
     change_optimiser(state, config, phase)
-    if state.step == 0:
+    if state.step == 0 and config.train.start_from is None:
         calibrate_frozen_batch_norm(run, network, dataset_of_phase(run, phase.config))
     if run.tracker:
         text, index = phase.config.model_dump_json(indent=1), run.plan.phases.index(phase)

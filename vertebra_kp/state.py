@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from vertebra_kp.anatomy import Schema
 from vertebra_kp.checkpoint import (
     Checkpoint,
     Moments,
+    load_checkpoint,
     moments_by_name,
     random_state,
     restore_moments,
@@ -58,7 +60,10 @@ def start_state(
 ) -> RunState:
     """The state before the first step: the same weights on every rank, other random numbers."""
     torch.manual_seed(config.train.seed)
-    network = build_network(config.network, schema, load_weights=load_weights)
+    started = config.train.start_from
+    network = build_network(config.network, schema, load_weights=load_weights and started is None)
+    if load_weights and started is not None:
+        load_start(network, started)
     check_phases(network, config.train.phases)
     network = network.to(group.device, memory_format=torch.channels_last)
     average = None
@@ -70,6 +75,18 @@ def start_state(
     scale_gradients = autocast_dtype(config.train.precision, group.device) == torch.float16
     scaler = torch.amp.GradScaler(group.device.type, enabled=scale_gradients)
     return RunState(network, average, new_optimiser(network, config, phase), scaler)
+
+
+def load_start(network: VertebraNetwork, path: Path) -> None:
+    """The weights that another run was evaluated with; raises UserError where they are of another network."""
+    own, given = network.state_dict(), load_checkpoint(path).weights
+    shapes, given_shapes = ({name: value.shape for name, value in of.items()} for of in (own, given))
+    if wrong := sorted(dict(shapes.items() ^ given_shapes.items())):
+        raise UserError(
+            f"train.start_from: {path} is of another network, {len(wrong)} tensors differ, the first is "
+            f"{wrong[0]}; give network and data.anatomy as the config.yaml of that run has them"
+        )
+    network.load_state_dict(given)
 
 
 def new_optimiser(network: VertebraNetwork, config: Config, phase: Phase) -> torch.optim.AdamW:
