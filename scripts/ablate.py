@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from vertebra_kp.ablation.cluster import run_on_ray
-from vertebra_kp.ablation.collect import adopt, collect, missing, move_stale, record, refuse_stale, to_run
-from vertebra_kp.ablation.launch import LOG, Stop, run_several, run_to_end, tail_of_log
+from vertebra_kp.ablation.collect import adopt, collect, missing, move_stale, refuse_stale, to_run
+from vertebra_kp.ablation.launch import Stop, record_ended, run_several, run_to_end, tell_failed
 from vertebra_kp.ablation.plots import draw_plots
 from vertebra_kp.ablation.slurm import write_array
 from vertebra_kp.ablation.study import Planned, Study, read_study
@@ -103,14 +103,6 @@ def run_one(study: Study, variant: str, seed: str, stop: Stop) -> int:
     return code
 
 
-def tell_failed(run: Planned, code: int) -> None:
-    print(
-        f"failed: {run}, exit code {code}; {run.run_dir / LOG} ends with\n{tail_of_log(run)}",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
 def hand_to_slurm(study: Study, arguments: argparse.Namespace) -> int:
     runs = [run for run in missing(study) if run.trains]
     if not runs:
@@ -125,19 +117,10 @@ def hand_to_slurm(study: Study, arguments: argparse.Namespace) -> int:
 
 def run_missing(study: Study, arguments: argparse.Namespace, stop: Stop) -> int:
     """Train, then measure; one line per run. Returns the exit code."""
-    failed = []
+    failed: list[Planned] = []
     todo = to_run(study)
     for runs in ([run for run in todo if run.trains], [run for run in todo if not run.trains]):
-        for run, code in ended(runs, arguments, stop):
-            if code == EXIT_INTERRUPTED:
-                stop.requested = True
-            elif code:
-                failed.append(run)
-                tell_failed(run, code)
-            else:
-                row = record(study, run)
-                time = f", {float(row['seconds']) / 60:.1f} minutes" if run.trains else ""
-                print(f"{run}: {row['mre_px']:.3f} px{time} ({len(missing(study))} to go)", flush=True)
+        failed += record_ended(study, ended(runs, arguments, stop), stop)
     if failed:
         print(f"failed: {'; '.join(map(str, failed))}", file=sys.stderr)
     return EXIT_INTERRUPTED if stop.requested else 1 if failed else 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vertebra_kp.anatomy import State
-from vertebra_kp.calibrated import FILE, Calibrated, save_calibrated, signs_of_prediction
+from vertebra_kp.calibrated import FILE, Calibrated, patient_mark, save_calibrated, signs_of_prediction
 from vertebra_kp.command_line import exit_code
 from vertebra_kp.config import Config
 from vertebra_kp.data.datasets import training_films
@@ -82,7 +82,8 @@ def run(arguments: argparse.Namespace) -> None:
         "version": code_version(),
         "cross_coverage": cross_coverage(errors, schema, promised=arguments.coverage),
     }
-    save_calibrated(Calibrated(calibration, shapes, trust), out, about)
+    patients = frozenset(patient_mark(film.group) for film in errors)
+    save_calibrated(Calibrated(calibration, shapes, trust, patients), out, about)
     print("\n".join(coverage_lines(about["cross_coverage"], each=True)))
     print(f"written to {out}")
 

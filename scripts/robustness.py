@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     _, films = choose_films(arguments, predictor.config)
     print(f"{'kind':<14}{'strength':>9}{'median px':>11}{'mean px':>10}{'shifted':>9}{'AUC':>7}")
     rows = []
-    for row in measure_robustness(predictor.network, predictor.config, films, calibrated, arguments.kinds):
+    for row in measure_robustness(predictor, films, calibrated, arguments.kinds):
         rows.append(row)
         write_rows(rows, arguments.out / FILE)
         print(

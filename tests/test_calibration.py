@@ -82,6 +82,14 @@ def test_cross_coverage_judges_every_film_by_the_others(drawn):
     assert found["corners"]["coverage"] == pytest.approx(0.8, abs=0.03)
 
 
+def test_parts_that_are_given_judge_each_other(drawn):
+    """Told right, 90 % hold within 2.146 SD; judged by a part that told a tenth of its errors, nearly all do."""
+    right, boasting = errors(drawn, 60), errors(drawn, 60, seed=1, told=0.1)
+    found = cross_coverage([*right, *boasting], LUMBAR, promised=0.9, part_of=[0] * 60 + [1] * 60)
+    # Of the boasting ones within 2.146 times a tenth of their SD: 1 - exp(-0.2146^2 / 2), 2.3 percent.
+    assert found["corners"]["coverage"] == pytest.approx((1 + 0.023) / 2, abs=0.01)
+
+
 def test_intervals_follow_what_the_film_is_sure_of(drawn):
     calibration = calibrate(errors(drawn, 150), LUMBAR)
     film = drawn[0]

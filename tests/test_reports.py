@@ -11,11 +11,11 @@ import pytest
 
 from vertebra_kp.agreement import agreement, auc, icc
 from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.calibrated import Calibrated, find_calibrated, load_calibrated, save_calibrated
+from vertebra_kp.calibrated import Calibrated, find_calibrated, load_calibrated, patient_mark, save_calibrated
 from vertebra_kp.compare import compare, sentence
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.errors import UserError
-from vertebra_kp.evaluation import FILE, load_evaluation, save_evaluation
+from vertebra_kp.evaluation import FILE, evaluation_of, load_evaluation, pooled, save_evaluation
 from vertebra_kp.film_page import film_page
 from vertebra_kp.inference import Prediction
 from vertebra_kp.metrics import FilmResult, film_errors, summarise
@@ -69,9 +69,16 @@ def evaluation_folder(folder, name="la_lumbar", *, sd=SD_PX, seed=0):
         for i, (film, prediction) in enumerate(zip(films, predictions, strict=True))
     ]
     source = SimpleNamespace(at=lambda epoch, i: SimpleNamespace(image=films[i].image, to_image=np.eye(3)))
-    save_evaluation(folder / FILE, SCHEMAS[name], evaluated, source, rng.uniform(size=FILMS))
+    save_evaluation(evaluation_of(SCHEMAS[name], evaluated, source, rng.uniform(size=FILMS)), folder / FILE)
     summary = summarise([item.result for item in evaluated], SCHEMAS[name], bootstrap=100)
-    about = {"source": "phantom", "split": None, "step": 7, "version": "abc123", "config": {"name": "<try>"}}
+    about = {
+        "source": "phantom",
+        "mark": "one",
+        "split": None,
+        "step": 7,
+        "version": "abc123",
+        "config": {"name": "<try>"},
+    }
     write_json(about | summary, folder / "metrics.json")
     return folder
 
@@ -96,6 +103,19 @@ def test_an_evaluation_is_read_back_as_it_was(tmp_path):
     assert next(iter(evaluation.worst.values())).image.shape == SIZE
 
 
+def test_pooled_evaluations_hold_all_films_and_show_the_worst_of_all(tmp_path):
+    good = load_evaluation(evaluation_folder(tmp_path / "good"))
+    bad = load_evaluation(evaluation_folder(tmp_path / "bad", sd=5 * SD_PX, seed=1))
+    both = pooled([good, bad])
+    assert [result.id for result in both.results] == 2 * [f"film{i}" for i in range(FILMS)]
+    # Five times the error: the worst of all are those of the second.
+    assert list(both.worst) == [FILMS + i for i in bad.worst]
+    for i, picture in both.worst.items():
+        np.testing.assert_array_equal(picture.image, bad.worst[i - FILMS].image)
+    assert len(both.median) == 6
+    assert set(both.median) <= {*good.median, *(FILMS + i for i in bad.median)}
+
+
 def test_a_folder_without_an_evaluation_says_how_to_get_one(tmp_path):
     with pytest.raises(UserError, match=r"evaluation.npz does not exist; measure first: scripts/evaluate.py"):
         load_evaluation(tmp_path)
@@ -107,7 +127,9 @@ def test_a_folder_without_an_evaluation_says_how_to_get_one(tmp_path):
 @pytest.mark.parametrize("name", ["la_lumbar", "ap_lumbar"])
 def test_a_report_is_one_small_file_with_every_part(tmp_path, name):
     folder = evaluation_folder(tmp_path / "run", name)
-    (folder / "robustness.csv").write_text("kind,strength,median_px\nnoise,0,1\nnoise,5,2\nblur,0,1\nblur,1,3\n")
+    (folder / "robustness.csv").write_text(
+        "network,kind,strength,median_px\none,noise,0,1\none,noise,5,2\none,blur,0,1\none,blur,1,3\n"
+    )
     write_report(folder, folder / "report.html")
     page = (folder / "report.html").read_text()
     assert len(page) < 3e6
@@ -128,6 +150,9 @@ def test_a_report_is_one_small_file_with_every_part(tmp_path, name):
     assert page.count('src="http') == page.count('href="http') == 0
     figures = json.loads((folder / "metrics.json").read_text())
     assert f"{figures['mre_mm']:.3g}" in page
+    (folder / "robustness.csv").write_text("network,kind,strength,median_px\ntwo,noise,0,1\n")
+    with pytest.raises(UserError, match=r"robustness.csv is of another network than the evaluation"):
+        write_report(folder, folder / "report.html")
 
 
 def test_a_better_run_is_called_better_and_an_equal_one_not_told_apart(tmp_path):
@@ -251,13 +276,26 @@ def test_a_calibration_file_is_read_back_and_a_broken_one_told(tmp_path):
 
 def test_a_calibration_of_another_network_is_refused_when_named_and_left_when_found(tmp_path, caplog):
     path = tmp_path / "calibration.json"
-    save_calibrated(calibrated("la_lumbar"), path, {"mark": "one", "films_identity": "those"})
+    save_calibrated(calibrated("la_lumbar"), path, {"mark": "one"})
     checkpoint, schema = tmp_path / "checkpoints" / "best.pt", SCHEMAS["la_lumbar"]
-    assert find_calibrated(None, checkpoint, schema, "one").films_identity == "those"
+    assert find_calibrated(None, checkpoint, schema, "one") is not None
     with pytest.raises(UserError, match="of other weights, another decoding"):
         find_calibrated(path, checkpoint, schema, "two")
     assert find_calibrated(None, checkpoint, schema, "two") is None
     assert "no intervals" in caplog.text
+
+
+def test_films_of_patients_who_made_the_calibration_do_not_judge_it(tmp_path):
+    path, schema = tmp_path / "calibration.json", SCHEMAS["la_lumbar"]
+    films = [
+        errors_of(result_of(film, predicted(film, SD_PX, np.random.default_rng(i)), i), schema)
+        for i, film in enumerate(drawn("la_lumbar"))
+    ]
+    made = frozenset(patient_mark(film.group) for film in films[:10])  # five patients, two films each
+    save_calibrated(dataclasses.replace(calibrated("la_lumbar"), patients=made), path, {"mark": "one"})
+    assert "patient1" not in path.read_text()
+    judged = load_calibrated(path, schema).of_others(films)
+    assert [film.group for film in judged] == [film.group for film in films[10:]]
 
 
 def test_corrected_corners_have_no_intervals_and_are_judged_as_they_were_predicted():
@@ -294,8 +332,8 @@ def test_a_calibration_that_can_promise_nothing_leaves_no_infinities(tmp_path):
 
 def test_rows_of_robustness_are_written_and_the_area_counts_pairs(tmp_path):
     rows = [
-        Row("noise", 0, "grey levels", 5, 1.0, 1.2, 0.0, 0.5),
-        Row("noise", 5, "grey levels", 5, 2.0, 2.2, 0.0, 0.9),
+        Row("one", "noise", 0, "grey levels", 5, 1.0, 1.2, 0.0, 0.5),
+        Row("one", "noise", 5, "grey levels", 5, 2.0, 2.2, 0.0, 0.9),
     ]
     write_rows(rows, tmp_path / "robustness.csv")
     with (tmp_path / "robustness.csv").open() as file:

@@ -1,7 +1,9 @@
 """``calibration.json``: what was learned about a network's errors."""
 
+import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from vertebra_kp.inference import Prediction
 from vertebra_kp.run_folder import write_json
 from vertebra_kp.uncertainty.calibration import (
     Calibration,
+    FilmErrors,
     calibration_from_dict,
     check_schema,
     seen_points,
@@ -33,7 +36,8 @@ class Calibrated:
     calibration: Calibration
     shapes: ShapeModel
     trust: TrustModel
-    films_identity: str | None = None  # of the films that it was made on
+    patients: frozenset[str] = frozenset()
+    """``patient_mark`` of each patient whose films made it: on those it cannot be judged."""
 
     def corrected(self, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
         """Corners ``[levels, 4, 2]`` that heatmaps and shapes agree on, and each one's surprise ``[levels, 4]``.
@@ -46,9 +50,18 @@ class Calibrated:
         points = np.where(np.isfinite(corrected), corrected, prediction.points_xy_image)
         return points, surprise
 
+    def of_others(self, films: Sequence[FilmErrors]) -> list[FilmErrors]:
+        """The films whose patients have not made the calibration: those that it can be judged on."""
+        return [film for film in films if patient_mark(film.group) not in self.patients]
+
     def distrust(self, prediction: Prediction) -> float:
         """How odd the film looks beside good ones; see ``TrustModel``."""
         return self.trust.distrust(signs_of_prediction(prediction, self.shapes))
+
+
+def patient_mark(group: str) -> str:
+    """Tells patients apart without naming them."""
+    return hashlib.sha256(group.encode()).hexdigest()[:12]
 
 
 def signs_of_prediction(prediction: Prediction, shapes: ShapeModel) -> dict[str, float]:
@@ -56,9 +69,10 @@ def signs_of_prediction(prediction: Prediction, shapes: ShapeModel) -> dict[str,
 
 
 def save_calibrated(calibrated: Calibrated, path: Path, about: dict[str, Any]) -> None:
-    """``about`` holds the ``mark`` of the network and the ``films_identity`` of the films."""
+    """``about`` holds the ``mark`` of the network."""
     content = {
         "about": about,
+        "patients": sorted(calibrated.patients),
         "calibration": calibrated.calibration.as_dict(),
         "trust": calibrated.trust.as_dict(),
         "shapes": calibrated.shapes.as_dict(),
@@ -99,7 +113,7 @@ def load_calibrated(path: Path, schema: Schema, mark: str | None = None) -> Cali
             calibration,
             shape_model_from_dict(content["shapes"], schema),
             trust,
-            content["about"].get("films_identity"),
+            frozenset(content["patients"]),
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

@@ -1,7 +1,7 @@
 """``evaluation.npz``: what an evaluation found, film by film, for reports and comparisons without the network."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -44,46 +44,76 @@ class Evaluation:
     distrust: np.ndarray | None
 
 
-def save_evaluation(
-    path: Path,
-    schema: Schema,
-    evaluated: Sequence[Evaluated],
-    films: Films,
-    distrust: Sequence[float] | None = None,
-) -> None:
-    """Pictures are fetched from ``films``, in whose order ``evaluated`` is."""
+def evaluation_of(
+    schema: Schema, evaluated: Sequence[Evaluated], films: Films, distrust: Sequence[float] | None = None
+) -> Evaluation:
+    """What was found on ``films``, in whose order ``evaluated`` is; the shown films' pictures come from there."""
     results = [item.result for item in evaluated]
+
+    def pictures(places: list[int]) -> dict[int, Picture]:
+        shown = {i: films.at(0, i) for i in places}
+        return {i: Picture(film.image, film.to_image) for i, film in shown.items()}
+
+    worst, median = _shown(results, range(len(results)), range(len(results)))
+    told = None if distrust is None else np.asarray(distrust)
+    return Evaluation(schema, results, pictures(worst), pictures(median), told)
+
+
+def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Several evaluations as one, such as those of the folds of a cross-validation; distrust is left out.
+
+    Shown are the worst films of all, and of those that were shown as median the ones nearest to the new median.
+    """
+    results = [result for evaluation in evaluations for result in evaluation.results]
+    starts = np.cumsum([0, *(len(evaluation.results) for evaluation in evaluations)])
+    both = list(zip(starts[:-1], evaluations, strict=True))
+    worst = {int(start) + i: picture for start, one in both for i, picture in one.worst.items()}
+    median = {int(start) + i: picture for start, one in both for i, picture in one.median.items()}
+    chosen = _shown(results, worst, median)
+    return Evaluation(
+        evaluations[0].schema,
+        results,
+        {i: worst[i] for i in chosen[0]},
+        {i: median[i] for i in chosen[1]},
+        None,
+    )
+
+
+def _shown(
+    results: Sequence[FilmResult], worst_of: Iterable[int], median_of: Iterable[int]
+) -> tuple[list[int], list[int]]:
+    """Places of the worst films, the worst first, and of those nearest to the median error, of those given."""
+    errors = [film_errors(result)["mre_px"] for result in results]
+    known = {i: error for i, error in enumerate(errors) if error is not None}
+    middle = np.median(list(known.values())) if known else 0.0
+    worst = sorted((i for i in worst_of if i in known), key=lambda i: -known[i])
+    median = sorted((i for i in median_of if i in known), key=lambda i: abs(known[i] - middle))
+    return worst[:SHOWN], sorted(median[:SHOWN], key=lambda i: -known[i])
+
+
+def save_evaluation(evaluation: Evaluation, path: Path) -> None:
+    results = evaluation.results
     content = {name: np.stack([getattr(result, name) for result in results]) for name in ARRAYS}
     spacing = [np.nan if result.spacing_mm is None else result.spacing_mm for result in results]
-    worst, median = _shown(results)
-    for i in {*worst, *median}:
-        film = films.at(0, i)
-        encoded = cv2.imencode(".jpg", film.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        content |= {f"picture_{i}": encoded, f"to_image_{i}": film.to_image}
+    for i, picture in {**evaluation.worst, **evaluation.median}.items():
+        encoded = cv2.imencode(".jpg", picture.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        content |= {f"picture_{i}": encoded, f"to_image_{i}": picture.to_image}
     partial = path.with_name("partial-" + path.name)
     np.savez_compressed(
         partial,
         version=VERSION,
-        schema=schema.name,
+        schema=evaluation.schema.name,
         id=[result.id for result in results],
         group=[result.group for result in results],
         size=[result.size for result in results],
         spacing_mm=spacing,
         anterior_side=[result.anterior_side or "" for result in results],
-        worst=worst,
-        median=median,
-        distrust=[] if distrust is None else distrust,
+        worst=list(evaluation.worst),
+        median=list(evaluation.median),
+        distrust=[] if evaluation.distrust is None else evaluation.distrust,
         **content,
     )
     os.replace(partial, path)
-
-
-def _shown(results: Sequence[FilmResult]) -> tuple[list[int], list[int]]:
-    """Places of the worst films, the worst first, and of those around the median."""
-    errors = [film_errors(result)["mre_px"] for result in results]
-    order = sorted((i for i, error in enumerate(errors) if error is not None), key=lambda i: -errors[i])
-    middle = max(0, len(order) // 2 - SHOWN // 2)
-    return order[:SHOWN], order[middle : middle + SHOWN]
 
 
 def find_evaluation(folder: Path) -> Path:

@@ -45,6 +45,13 @@ def check_film_arguments(parser: argparse.ArgumentParser, arguments: argparse.Na
         parser.error(
             f"--films {arguments.films} --seed {arguments.seed}: films must be 1 or more, the seed 0 or more"
         )
+    if arguments.validation:
+        own = ("split", "split_file", "repair_file", "stored_order", "other_view")
+        if given := [name for name in own if getattr(arguments, name) is not None]:
+            parser.error(
+                f"--validation takes the films as they validated the network; leave out "
+                f"--{given[0].replace('_', '-')}, or name the films with --source"
+            )
     if arguments.other_view is not None and not 0 <= arguments.other_view < 1:
         parser.error(f"--other-view {arguments.other_view}: must be 0 or more and below 1")
     if arguments.repair_file and (arguments.stored_order or arguments.split == [AASCE_TEST]):
@@ -59,6 +66,8 @@ def choose_films(arguments: argparse.Namespace, config: Config) -> tuple[argpars
     if arguments.validation:
         arguments = argparse.Namespace(**vars(arguments))
         arguments.source, arguments.split = config.data.source, config.data.validation_splits
+        if arguments.root is not None:  # the folder has moved since
+            config = config.model_copy(update={"data": config.data.model_copy(update={"root": arguments.root})})
     arguments = _as_trained(arguments, config.data)
     return arguments, validation_films(config) if arguments.validation else _films_of(arguments, config.data)
 

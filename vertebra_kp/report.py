@@ -79,7 +79,7 @@ def write_report(folder: Path, out: Path) -> None:
         "<h2>Measures</h2>" + _measures(errors),
         "<h2>Coverage</h2>" + _coverage(errors, schema, metrics),
         _trust(evaluation),
-        _robustness(folder),
+        _robustness(folder, metrics),
         "<h2>Worst films</h2>" + _films(evaluation, evaluation.worst),
         "<h2>Films of median error</h2>" + _films(evaluation, evaluation.median),
         "<h2>Where this comes from</h2>" + _provenance(metrics),
@@ -188,7 +188,8 @@ def _coverage(errors: list[FilmErrors], schema: Schema, metrics: dict[str, Any])
     if all(found[p]["all_measures"] for p in PROMISED):
         kept["measures in their intervals"] = [found[p]["all_measures"]["coverage"] for p in PROMISED]
     crossed = "every patient judged by a calibration on the other patients of this evaluation"
-    told, by = metrics.get("coverage"), "judged by the run's calibration, made on other films"
+    told = metrics.get("coverage")
+    by = metrics.get("coverage_by", "judged by the run's calibration, made on other films")
     if told is None:
         told, by = found[0.9], crossed
     parts = [("corners", told["corners"]), ("all measures", told["all_measures"])]
@@ -232,13 +233,18 @@ def _trust(evaluation: Evaluation) -> str:
     )
 
 
-def _robustness(folder: Path) -> str:
+def _robustness(folder: Path, metrics: dict[str, Any]) -> str:
     path = folder / ROBUSTNESS
     if not path.is_file():
         return ""
     kinds: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
+            if row["network"] != metrics.get("mark"):
+                raise UserError(
+                    f"{path} is of another network than the evaluation beside it; measure again with "
+                    "scripts/robustness.py, or remove it"
+                )
             kinds[row["kind"]].append((float(row["strength"]), float(row["median_px"])))
     if not kinds:
         return ""

@@ -10,12 +10,11 @@ import numpy as np
 from vertebra_kp.agreement import auc
 from vertebra_kp.anatomy import OTHER_VIEW
 from vertebra_kp.calibrated import Calibrated
-from vertebra_kp.config import Config
 from vertebra_kp.data.disturb import DISTURBANCES, DisturbedFilms
 from vertebra_kp.data.films import Films, PhantomFilms
 from vertebra_kp.evaluate import Evaluated, evaluate_films
 from vertebra_kp.metrics import film_errors
-from vertebra_kp.models.network import VertebraNetwork
+from vertebra_kp.predict import Predictor
 
 FILE = "robustness.csv"  # beside an evaluation: its report shows it
 WRONG_VIEW = "wrong_view"
@@ -23,9 +22,11 @@ WRONG_VIEW = "wrong_view"
 
 @dataclass(frozen=True)
 class Row:
-    """``median_px`` and ``level_shift_rate`` are nan where no corner has a place; ``distrust_auc`` is how often a
-    disturbed film is trusted less than a clean one, nan without a calibration."""
+    """``network`` is the mark of what was measured. ``median_px`` and ``level_shift_rate`` are nan where no corner
+    has a place; ``distrust_auc`` is how often a disturbed film is trusted less than a clean one, nan without a
+    calibration."""
 
+    network: str
     kind: str
     strength: float
     unit: str
@@ -37,13 +38,13 @@ class Row:
 
 
 def measure_robustness(
-    network: VertebraNetwork,
-    config: Config,
+    predictor: Predictor,
     films: Films,
     calibrated: Calibrated | None,
     kinds: Sequence[str] = tuple(DISTURBANCES),
 ) -> Iterator[Row]:
     """A row per kind and strength; phantom films are also shown from the wrong side."""
+    network, config, mark = predictor.network, predictor.config, predictor.mark
     clean = evaluate_films(network, config, films)
     good = _distrust(clean, calibrated)
     for kind in kinds:
@@ -53,14 +54,15 @@ def measure_robustness(
                 evaluated = clean
             else:
                 evaluated = evaluate_films(network, config, DisturbedFilms(films, kind, strength))
-            yield _row(kind, strength, disturbance.unit, evaluated, good, calibrated)
+            yield _row(mark, kind, strength, disturbance.unit, evaluated, good, calibrated)
     if isinstance(films, PhantomFilms) and films.schema.name in OTHER_VIEW and calibrated is not None:
         about = films.schema, films.preset, films.seed, len(films), films.size
         others = PhantomFilms(*about, fresh=False, other_view=1.0)
-        yield _row(WRONG_VIEW, 1, "", evaluate_films(network, config, others), good, calibrated)
+        yield _row(mark, WRONG_VIEW, 1, "", evaluate_films(network, config, others), good, calibrated)
 
 
 def _row(
+    mark: str,
     kind: str,
     strength: float,
     unit: str,
@@ -74,6 +76,7 @@ def _row(
     shifted = [row["shifted"] for row in rows if row["shifted"] is not None]
     distrust = _distrust(evaluated, calibrated)
     return Row(
+        mark,
         kind,
         strength,
         unit,

@@ -4,7 +4,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from vertebra_kp.ablation.collect import is_finished
-from vertebra_kp.ablation.study import Planned
+from vertebra_kp.ablation.collect import is_finished, missing, record
+from vertebra_kp.ablation.study import Planned, Study
 from vertebra_kp.engine import EXIT_INTERRUPTED
 from vertebra_kp.run_folder import RunFolder, run_folder_lock
 
@@ -47,7 +47,7 @@ def run_to_end(run: Planned, scripts: Path, stop: Stop) -> int:
             return EXIT_INTERRUPTED
         # Finished, but its checkpoint deleted, it is here because something is to measure that.
         done = is_finished(run) and RunFolder(run.run_dir).best.is_file()
-        return 0 if done else _run_child(_command(run, scripts), run.run_dir / LOG, stop)
+        return 0 if done else run_child(_command(run, scripts), run.run_dir / LOG, stop)
 
 
 @contextmanager
@@ -81,7 +81,8 @@ def _command(run: Planned, scripts: Path) -> list[str]:
     return [sys.executable, str(scripts / command[0]), *command[1:]]
 
 
-def _run_child(command: list[str], path: Path, stop: Stop) -> int:
+def run_child(command: list[str], path: Path, stop: Stop) -> int:
+    """Run a command that writes to the end of ``path``, told to end when a stop comes; returns its exit code."""
     environment = {"TQDM_MININTERVAL": str(BAR_S), **os.environ}
     with path.open("a", encoding="utf-8") as output:
         print("$", *command, file=output, flush=True)
@@ -99,7 +100,31 @@ def _run_child(command: list[str], path: Path, stop: Stop) -> int:
                 stop.requested = True
 
 
-def tail_of_log(run: Planned) -> str:
+def record_ended(study: Study, ended: Iterable[tuple[Planned, int]], stop: Stop) -> list[Planned]:
+    """Write down runs as they end, one line of text each; returns those that failed."""
+    failed = []
+    for run, code in ended:
+        if code == EXIT_INTERRUPTED:
+            stop.requested = True
+        elif code:
+            failed.append(run)
+            tell_failed(run, code)
+        else:
+            row = record(study, run)
+            time = f", {float(row['seconds']) / 60:.1f} minutes" if run.trains else ""
+            print(f"{run}: {row['mre_px']:.3f} px{time} ({len(missing(study))} to go)", flush=True)
+    return failed
+
+
+def tell_failed(run: Planned, code: int) -> None:
+    print(
+        f"failed: {run}, exit code {code}; {run.run_dir / LOG} ends with\n{_tail_of_log(run)}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _tail_of_log(run: Planned) -> str:
     """The last lines that a run has written."""
     path = run.run_dir / LOG
     if not path.is_file():

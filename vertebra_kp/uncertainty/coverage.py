@@ -1,7 +1,7 @@
 """How often calibrated regions and intervals hold the truth, on films that they were not calibrated on."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from vertebra_kp.metrics import GroupedSample
 from vertebra_kp.uncertainty.calibration import Calibration, FilmErrors, calibrate
 
 RESAMPLES = 1000
+PARTS = 5
 TOO_FEW = "too few patients to promise it"
 
 
@@ -24,16 +25,27 @@ def coverage(films: Sequence[FilmErrors], schema: Schema, calibration: Calibrati
 
 
 def cross_coverage(
-    films: Sequence[FilmErrors], schema: Schema, *, promised: float, folds: int = 5
+    films: Sequence[FilmErrors], schema: Schema, *, promised: float, part_of: Sequence[Hashable] | None = None
 ) -> dict[str, Any]:
-    """As ``coverage``, each fold of patients judged by a calibration on all the others."""
-    patients = np.random.default_rng(0).permutation(sorted({film.group for film in films}))
+    """As ``coverage``, each part of the films judged by a calibration on all the others.
+
+    ``part_of`` says which part each film belongs to, such as the fold whose network has predicted it; a patient is
+    in one part only. None makes five parts of patients at random.
+    """
+    parts = _parts_of_patients(films) if part_of is None else part_of
     hits: dict[int, list[_Hit]] = {}
-    for fold in range(min(folds, len(patients))):
-        held_out = set(patients[fold::folds])
-        calibration = calibrate([film for film in films if film.group not in held_out], schema, promised)
-        hits |= {i: _hits(film, schema, calibration) for i, film in enumerate(films) if film.group in held_out}
+    for part in set(parts):
+        calibration = calibrate(
+            [film for film, own in zip(films, parts, strict=True) if own != part], schema, promised
+        )
+        hits |= {i: _hits(film, schema, calibration) for i, film in enumerate(films) if parts[i] == part}
     return _summary([hits[i] for i in range(len(films))], films, promised)
+
+
+def _parts_of_patients(films: Sequence[FilmErrors]) -> list[int]:
+    patients = np.random.default_rng(0).permutation(sorted({film.group for film in films}))
+    part_of = {patient: i % PARTS for i, patient in enumerate(patients)}
+    return [part_of[film.group] for film in films]
 
 
 # (kind, name, held, width of the interval)

@@ -1,0 +1,119 @@
+"""Train a config once per fold, and measure every film with the network that has not seen it.
+
+The splits that train and those that validate in the config take turns: each validates once. Rows of finished folds
+are in results.csv, the figures over all films in metrics.json, what report.py reads in runs/all. Start it again to
+go on after any interruption.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+from vertebra_kp.ablation.collect import collect, missing, refuse_stale
+from vertebra_kp.ablation.folds import plan_folds, pool_folds
+from vertebra_kp.ablation.launch import Stop, record_ended, run_child, run_several, run_to_end
+from vertebra_kp.ablation.study import Planned, Study
+from vertebra_kp.engine import EXIT_INTERRUPTED
+from vertebra_kp.errors import UserError
+from vertebra_kp.evaluation import FILE, save_evaluation
+from vertebra_kp.run_folder import RunFolder, write_json
+from vertebra_kp.summary_lines import summary_lines
+
+SCRIPTS = Path(__file__).parent
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"Exit codes: 0 done, 1 an error or a fold that failed, {EXIT_INTERRUPTED} stopped by SIGTERM or "
+        "Ctrl-C after the runs wrote their checkpoints.",
+    )
+    parser.add_argument("--config", type=Path, required=True, help="YAML file of the job")
+    parser.add_argument(
+        "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="a.b=c", help="override"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs and the results")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each trains all folds; default: 0")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="folds at a time; they share a GPU, or the cores"
+    )
+    parser.add_argument(
+        "--stored-order",
+        action="store_true",
+        help="aasce: also against the labels as stored (metrics_stored.json, runs/all_stored)",
+    )
+    arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        parser.error(f"--jobs {arguments.jobs}: must be 1 or more")
+    if min(arguments.seeds) < 0 or len(set(arguments.seeds)) < len(arguments.seeds):
+        parser.error(f"--seeds {' '.join(map(str, arguments.seeds))}: must differ and be 0 or more")
+    return arguments
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(stop, "requested", True))
+    try:
+        study = plan_folds(arguments.config, arguments.overrides, arguments.out, arguments.seeds)
+        code = train_folds(study, arguments.jobs, stop)
+        for labels in ("", "stored") if arguments.stored_order else ("",):
+            code = code or measure_folds(study, labels, stop)
+        return code
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def train_folds(study: Study, jobs: int, stop: Stop) -> int:
+    refuse_stale(study)
+    for run in collect(study):
+        print(f"{run}: was finished in {run.run_dir}")
+    # A fold whose row was committed elsewhere trains again: its films are to be measured here.
+    todo = [run for run in study.planned if run in missing(study) or not RunFolder(run.run_dir).best.is_file()]
+    failed = record_ended(study, run_several(todo, partial(run_to_end, scripts=SCRIPTS, stop=stop), jobs), stop)
+    return EXIT_INTERRUPTED if stop.requested else 1 if failed else 0
+
+
+def measure_folds(study: Study, labels: str, stop: Stop) -> int:
+    """Measure every fold's films, and all together, against the labels as repaired ("") or as ``stored``."""
+    suffix = f"_{labels}" if labels else ""
+    name = f"evaluation{suffix}"
+    for run in study.planned:
+        if stop.requested:
+            return EXIT_INTERRUPTED
+        if code := measure(run, name, stop, stored=labels == "stored"):
+            return code
+    evaluation, metrics = pool_folds(study, name)
+    out = study.folder / "runs" / f"all{suffix}"
+    out.mkdir(parents=True, exist_ok=True)
+    save_evaluation(evaluation, out / FILE)
+    for folder in (out, study.folder):
+        write_json(metrics, folder / ("metrics.json" if folder == out else f"metrics{suffix}.json"))
+    print("\n".join(summary_lines(metrics)))
+    print(f"written to {study.folder}: results.csv, metrics{suffix}.json; for report.py: {out}")
+    return 0
+
+
+def measure(run: Planned, name: str, stop: Stop, *, stored: bool) -> int:
+    checkpoint, out = RunFolder(run.run_dir).best, run.run_dir / name
+    done = out / "metrics.json"
+    if done.is_file() and done.stat().st_mtime > checkpoint.stat().st_mtime:
+        return 0
+    data = run.settings.config.data
+    command = [sys.executable, str(SCRIPTS / "evaluate.py"), "--checkpoint", str(checkpoint), "--out", str(out)]
+    command += ["--source", data.source, "--split", run.variant, *(["--stored-order"] if stored else [])]
+    log = run.run_dir / "evaluation.txt"
+    code = run_child(command, log, stop)
+    if code not in (0, EXIT_INTERRUPTED):
+        print(f"failed: {run}, exit code {code}; see {log}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
