@@ -1,6 +1,5 @@
 """The audit as one HTML file that opens anywhere: films worst first, each with its corners and findings."""
 
-import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +11,15 @@ from vertebra_kp.anatomy import Schema
 from vertebra_kp.data.audit import OUTLINE, Finding
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.record import Record
+from vertebra_kp.page import jpeg_uri, page, table
 
 PICTURE_HEIGHT = 460
 PLAIN, SUSPECT = (80, 200, 80), (40, 110, 255)  # BGR: outlines of levels without and with a finding
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1a1f24 }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .25rem .75rem .25rem 0 }
-section { display: flex; gap: 1.5rem; border-top: 1px solid #d5dae0; padding: 1.25rem 0 }
-section > div { flex: 1; min-width: 0 } img { height: 460px; border-radius: 4px; background: #000 }
-h2 { font-size: 1rem; margin: 0 0 .5rem; overflow-wrap: anywhere } .n { font-variant-numeric: tabular-nums }
+table { width: 100% } section { display: flex; gap: 1.5rem; border-top: 1px solid #d5dae0; padding: 1.25rem 0 }
+section > div { flex: 1; min-width: 0 } section img { height: 460px; border-radius: 4px; background: #000 }
+section h2 { font-size: 1rem; margin: 0 0 .5rem; border: 0; padding: 0; overflow-wrap: anywhere }
 .bar { display: inline-block; height: .6em; background: #d9480f; border-radius: 2px; margin-right: .5em }
 """
 
@@ -37,25 +35,22 @@ def write_page(
     parts = [_section(records_by_id[film], found, schema) for film, found in by_film.items()]
     summary = f"{len(findings)} findings on {len(by_film)} of {len(records)} films, worst first."
     legend = "Outlines: labelled vertebrae, orange where something was found; the red dot is TL."
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1><p>{summary}<br>{legend}</p>{''.join(parts)}</html>"
-    )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page(title, [f"<p>{summary}<br>{legend}</p>", *parts], style=STYLE), encoding="utf-8")
 
 
 def _section(record: Record, findings: Sequence[Finding], schema: Schema) -> str:
-    rows = "".join(
-        f'<tr><td class="n"><span class="bar" style="width:{60 * f.severity:.0f}px"></span>{f.severity:.2f}</td>'
-        f"<td>{html.escape(f.kind.replace('_', ' '))}</td><td>{html.escape(f.level)}</td>"
-        f"<td>{html.escape(f.proposal)}</td></tr>"
-        for f in findings
-    )
-    return (
-        f"<section>{_picture(record, findings, schema)}<div><h2>{html.escape(record.id)}</h2>"
-        f"<table><tr><th>severity</th><th>finding</th><th>level</th><th>proposal</th></tr>{rows}</table>"
-        "</div></section>"
-    )
+    rows = [
+        (
+            f'<span class="bar" style="width:{60 * finding.severity:.0f}px"></span>{finding.severity:.2f}',
+            html.escape(finding.kind.replace("_", " ")),
+            html.escape(finding.level),
+            html.escape(finding.proposal),
+        )
+        for finding in findings
+    ]
+    told = table(("severity", "finding", "level", "proposal"), rows, numbers_from=4)
+    picture = _picture(record, findings, schema)
+    return f"<section>{picture}<div><h2>{html.escape(record.id)}</h2>{told}</div></section>"
 
 
 def _picture(record: Record, findings: Sequence[Finding], schema: Schema) -> str:
@@ -75,5 +70,4 @@ def _picture(record: Record, findings: Sequence[Finding], schema: Schema) -> str
             colour = SUSPECT if level in suspect or "" in suspect else PLAIN
             cv2.polylines(canvas, [outline], True, colour, 1, cv2.LINE_AA)
             cv2.circle(canvas, tuple(map(int, outline[0])), 2, (0, 0, 255), -1, cv2.LINE_AA)
-    encoded = base64.b64encode(cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
-    return f'<img alt="{html.escape(record.id)}" src="data:image/jpeg;base64,{encoded.decode()}">'
+    return f'<img alt="{html.escape(record.id)}" src="{jpeg_uri(canvas)}">'
