@@ -23,6 +23,9 @@ COVERAGE = 0.9
 OWN_QUANTILE_FROM = 50
 # Fewer patients have too few extreme errors to tell those to either side apart.
 TWO_SIDES_FROM = 100
+# Share of a measure's values that counts as large; they must be of patients enough for two sides, for what is rare
+# and large is mostly read too small.
+LARGE_SHARE = 0.1
 # Floors of a scale, in median standard errors; the last makes intervals of nearly one width. Choosing the
 # narrowest costs coverage (2 points with 20 patients in a simulation, below one with 120): few take a fixed one.
 FLOORS = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -57,6 +60,22 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Stretches:
+    """A measure's stretch, and one of its own for values of ``large_from`` or more either side of 0.
+
+    Rare large values are often read too small: among all values their errors would not count (Mondrian conformal
+    prediction: the promise holds for the ordinary and for the large readings each).
+    """
+
+    ordinary: Stretch
+    large: Stretch | None = None
+    large_from: float = 0.0
+
+    def of(self, value: float) -> Stretch:
+        return self.large if self.large is not None and abs(value) >= self.large_from else self.ordinary
+
+
+@dataclass(frozen=True)
 class FilmErrors:
     """What a film with labels shows of a network's errors.
 
@@ -74,8 +93,8 @@ class Calibration:
     """Factors by which the network's own doubt is stretched.
 
     ``corner_factor`` and, by level, ``level_factors`` times a covariance's ellipse of one SD hold ``coverage`` of
-    the corners. ``measures`` has the stretch of each measure by name, where there were films enough. ``films`` of
-    ``groups`` patients made them.
+    the corners. ``measures`` has the stretches of each measure by name, where there were films enough. ``films``
+    of ``groups`` patients made them.
     """
 
     schema: str
@@ -84,7 +103,7 @@ class Calibration:
     groups: int
     corner_factor: float
     level_factors: dict[str, float]
-    measures: dict[str, Stretch]
+    measures: dict[str, Stretches]
 
     def region(self, level: str, covariance: np.ndarray) -> np.ndarray:
         """``[2, 2]`` px²: the matrix whose unit ellipse about the corner is its region.
@@ -106,9 +125,10 @@ class Calibration:
 
     def interval(self, measurement: Measurement, standard_error: float) -> Interval | None:
         """The interval of a measured value; None where it has no value or too few films have shown its errors."""
-        stretch = self.measures.get(measurement.name)
-        if measurement.value is None or stretch is None:
+        stretches = self.measures.get(measurement.name)
+        if measurement.value is None or stretches is None:
             return None
+        stretch = stretches.of(measurement.value)
         scale = stretch.scale(standard_error)
         ends = measurement.value + stretch.low * scale, measurement.value + stretch.high * scale
         if measurement.unsigned:
@@ -132,11 +152,20 @@ def calibration_from_dict(content: dict[str, Any]) -> Calibration:
             int(content["groups"]),
             float("inf") if corner is None else float(corner),
             {level: float(factor) for level, factor in content["level_factors"].items()},
-            {name: Stretch(**stretch) for name, stretch in content["measures"].items()},
+            {name: _stretches_from_dict(told) for name, told in content["measures"].items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         remedy = "make it anew with scripts/calibrate.py"
         raise UserError(f"calibration: {error!r} is missing or wrong; {remedy}") from None
+
+
+def _stretches_from_dict(content: dict[str, Any]) -> Stretches:
+    ordinary, large = (
+        None if told is None else Stretch(**told) for told in (content["ordinary"], content["large"])
+    )
+    if ordinary is None:
+        raise ValueError("ordinary")
+    return Stretches(ordinary, large, float(content["large_from"]))
 
 
 def widened(covariances: np.ndarray) -> np.ndarray:
@@ -185,13 +214,11 @@ def calibrate(films: Sequence[FilmErrors], schema: Schema, coverage: float = COV
         if len(np.unique(groups[of_film])) >= OWN_QUANTILE_FROM:
             factor = _quantile(distances[:, i], groups, coverage)
             by_level |= {level: factor} if np.isfinite(factor) else {}
-    errors = defaultdict(list)
+    found = defaultdict(list)
     for film in films:
         for predicted, true, se in film.measures:
-            errors[predicted.name].append((true - predicted.value, se, film.group))
-    stretches = {
-        name: _stretch(*map(np.array, zip(*found, strict=True)), coverage) for name, found in errors.items()
-    }
+            found[predicted.name].append((abs(predicted.value), true - predicted.value, se, film.group))
+    stretches = {name: _stretches(*map(np.array, zip(*of, strict=True)), coverage) for name, of in found.items()}
     return Calibration(
         schema.name,
         coverage,
@@ -207,6 +234,20 @@ def _quantile(distances: np.ndarray, groups: np.ndarray, coverage: float) -> flo
     """Of ``[films, ...]``, nan left out."""
     measured = np.isfinite(distances)
     return conformal_quantile(distances[measured], groups[np.nonzero(measured)[0]], coverage)
+
+
+def _stretches(
+    sizes: np.ndarray, errors: np.ndarray, se: np.ndarray, groups: np.ndarray, coverage: float
+) -> Stretches | None:
+    """``sizes`` are the predicted values without their sign."""
+    limit = float(np.quantile(sizes, 1 - LARGE_SHARE))
+    large = sizes >= limit
+    if len(np.unique(groups[large])) >= TWO_SIDES_FROM and not large.all():
+        parts = [_stretch(errors[part], se[part], groups[part], coverage) for part in (~large, large)]
+        if parts[0] is not None and parts[1] is not None:
+            return Stretches(parts[0], parts[1], limit)
+    ordinary = _stretch(errors, se, groups, coverage)
+    return None if ordinary is None else Stretches(ordinary)
 
 
 def _stretch(errors: np.ndarray, se: np.ndarray, groups: np.ndarray, coverage: float) -> Stretch | None:
