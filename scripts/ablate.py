@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from vertebra_kp.ablation.cluster import run_on_ray
 from vertebra_kp.ablation.collect import adopt, collect, missing, move_stale, refuse_stale, to_run
-from vertebra_kp.ablation.launch import Stop, record_ended, run_several, run_to_end, tell_failed
+from vertebra_kp.ablation.launch import Stop, record_ended, run_several, run_to_end, stop_on_signals, tell_failed
 from vertebra_kp.ablation.plots import draw_plots
 from vertebra_kp.ablation.slurm import write_array
 from vertebra_kp.ablation.study import Planned, Study, read_study
@@ -62,9 +61,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    stop = Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(stop, "requested", True))
+    stop = stop_on_signals()
     try:
         study = read_study(arguments.folder)
         if arguments.table:

@@ -7,14 +7,13 @@ go on after any interruption.
 
 import argparse
 import logging
-import signal
 import sys
 from functools import partial
 from pathlib import Path
 
 from vertebra_kp.ablation.collect import collect, missing, refuse_stale
 from vertebra_kp.ablation.folds import plan_folds, pool_folds
-from vertebra_kp.ablation.launch import Stop, record_ended, run_child, run_several, run_to_end
+from vertebra_kp.ablation.launch import Stop, record_ended, run_child, run_several, run_to_end, stop_on_signals
 from vertebra_kp.ablation.study import Planned, Study
 from vertebra_kp.engine import EXIT_INTERRUPTED
 from vertebra_kp.errors import UserError
@@ -56,9 +55,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    stop = Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(stop, "requested", True))
+    stop = stop_on_signals()
     try:
         study = plan_folds(arguments.config, arguments.overrides, arguments.out, arguments.seeds)
         code = train_folds(study, arguments.jobs, stop)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,14 @@ class Stop:
     """Set by a signal: runs write their checkpoints and end, no other is started."""
 
     requested: bool = False
+
+
+def stop_on_signals() -> Stop:
+    """A stop that SIGTERM and Ctrl-C ask for."""
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(stop, "requested", True))
+    return stop
 
 
 def run_to_end(run: Planned, scripts: Path, stop: Stop) -> int:
