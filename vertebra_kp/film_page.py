@@ -187,7 +187,7 @@ def _notes(reading: Reading) -> str:
     told = (
         f"In brackets: intervals that hold the truth in {coverage:.0f} % of films like those that they were "
         "calibrated on, which did not train the network. That is an average: findings that are rare among those "
-        "films, such as large slips, may be held far less often."
+        "films may be held less often."
     )
     without = "Values have no intervals: they need a calibration (scripts/calibrate.py) on films enough."
     how = told if any(reading.intervals) else without

@@ -94,7 +94,7 @@ def _about(metrics: dict[str, Any], evaluation: Evaluation) -> str:
     told = [
         f"source {metrics.get('source')}" + (f", split {', '.join(split)}" if split else ""),
         f"{patients} patients",
-        f"step {metrics.get('step')}",
+        *(f"{name} {metrics[name]}" for name in ("step", "seeds") if metrics.get(name) is not None),
     ]
     return f'<p class="quiet">{html.escape("; ".join(told))}. Intervals are 95 %, from resampled patients.</p>'
 

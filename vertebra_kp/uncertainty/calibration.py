@@ -24,8 +24,8 @@ OWN_QUANTILE_FROM = 50
 # Fewer patients have too few extreme errors to tell those to either side apart.
 TWO_SIDES_FROM = 100
 # Share of a measure's values that counts as large; they must be of patients enough for two sides, for what is rare
-# and large is mostly read too small.
-LARGE_SHARE = 0.1
+# and large is mostly read too small. On drawn slips 5 % held large ones in 87 %, 10 % in 73 %, none in 3 %.
+LARGE_SHARE = 0.05
 # Floors of a scale, in median standard errors; the last makes intervals of nearly one width. Choosing the
 # narrowest costs coverage (2 points with 20 patients in a simulation, below one with 120): few take a fixed one.
 FLOORS = (0.0, 0.5, 1.0, 2.0, 5.0)
