@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from vertebra_kp.agreement import Agreement
 
@@ -48,6 +50,7 @@ def cumulative_errors(errors: np.ndarray, unit: str) -> Figure:
     ascending = np.sort(errors[errors > 0])
     share = 100 * (np.arange(1, len(ascending) + 1) + (errors == 0).sum()) / max(1, len(errors))
     axes.semilogx(ascending, share, color=BLUE, linewidth=1.8)
+    _plain_numbers(axes.xaxis)
     axes.set_ylim(0, 101)
     return figure
 
@@ -98,9 +101,17 @@ def robustness(kinds: Mapping[str, Sequence[tuple[float, float]]], unit: str) ->
         panel.plot(strength, error, "o-", color=BLUE, markersize=3.5)
         panel.axhline(error[0], color=GREY, linewidth=0.9, linestyle=":")
         panel.set_yscale("log")
-        panel.set_title(kind, fontsize=9)
+        _plain_numbers(panel.yaxis)
+        panel.set_title(kind.replace("_", " "), fontsize=9)
         panel.tick_params(labelsize=7)
         panel.grid(color="#e3e7ea", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
     figure.supylabel(f"median radial error [{unit}]", fontsize=9)
     return figure
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """1, 2, 5, 10 on a logarithmic axis, where matplotlib writes powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
