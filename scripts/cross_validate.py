@@ -11,7 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from vertebra_kp.ablation.collect import collect, missing, refuse_stale
+from vertebra_kp.ablation.collect import collect, missing, move_stale, refuse_stale
 from vertebra_kp.ablation.folds import plan_folds, pool_folds
 from vertebra_kp.ablation.launch import Stop, record_ended, run_child, run_several, run_to_end, stop_on_signals
 from vertebra_kp.ablation.study import Planned, Study
@@ -44,6 +44,9 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="aasce: also against the labels as stored (metrics_stored.json, runs/all_stored)",
     )
+    parser.add_argument(
+        "--rerun-stale", action="store_true", help="move results of other settings out, train and measure anew"
+    )
     arguments = parser.parse_args()
     if arguments.jobs < 1:
         parser.error(f"--jobs {arguments.jobs}: must be 1 or more")
@@ -58,9 +61,12 @@ def main() -> int:
     stop = stop_on_signals()
     try:
         study = plan_folds(arguments.config, arguments.overrides, arguments.out, arguments.seeds)
-        code = train_folds(study, arguments.jobs, stop)
-        for labels in ("", "stored") if arguments.stored_order else ("",):
-            code = code or measure_folds(study, labels, stop)
+        if arguments.rerun_stale:
+            for fold, seed in move_stale(study):
+                print(f"moved out: {fold}, seed {seed}")
+        code = train_folds(study, arguments.jobs, stop) or measure_folds(study, stop)
+        if arguments.stored_order:
+            code = code or measure_folds(study, stop, stored=True)
         return code
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -68,7 +74,7 @@ def main() -> int:
 
 
 def train_folds(study: Study, jobs: int, stop: Stop) -> int:
-    refuse_stale(study)
+    refuse_stale(study, may_keep=False)  # films are measured with the networks of the run folders, not of rows
     for run in collect(study):
         print(f"{run}: was finished in {run.run_dir}")
     # A fold whose row was committed elsewhere trains again: its films are to be measured here.
@@ -77,31 +83,29 @@ def train_folds(study: Study, jobs: int, stop: Stop) -> int:
     return EXIT_INTERRUPTED if stop.requested else 1 if failed else 0
 
 
-def measure_folds(study: Study, labels: str, stop: Stop) -> int:
-    """Measure every fold's films, and all together, against the labels as repaired ("") or as ``stored``."""
-    suffix = f"_{labels}" if labels else ""
+def measure_folds(study: Study, stop: Stop, *, stored: bool = False) -> int:
+    """Measure every fold's films, and all together, against the labels as repaired or as ``stored``."""
+    suffix = "_stored" if stored else ""
     name = f"evaluation{suffix}"
     for run in study.planned:
-        if stop.requested:
-            return EXIT_INTERRUPTED
-        if code := measure(run, name, stop, stored=labels == "stored"):
+        if code := measure(run, name, stop, stored=stored):
             return code
     evaluation, metrics = pool_folds(study, name)
     out = study.folder / "runs" / f"all{suffix}"
     out.mkdir(parents=True, exist_ok=True)
     save_evaluation(evaluation, out / FILE)
-    for folder in (out, study.folder):
-        write_json(metrics, folder / ("metrics.json" if folder == out else f"metrics{suffix}.json"))
+    write_json(metrics, out / "metrics.json")
+    write_json(metrics, study.folder / f"metrics{suffix}.json")  # beside the rows, to be committed with them
     print("\n".join(summary_lines(metrics)))
     print(f"written to {study.folder}: results.csv, metrics{suffix}.json; for report.py: {out}")
     return 0
 
 
 def measure(run: Planned, name: str, stop: Stop, *, stored: bool) -> int:
+    """Always anew: half a minute costs less than to find out what an older evaluation was made with."""
+    if stop.requested:
+        return EXIT_INTERRUPTED
     checkpoint, out = RunFolder(run.run_dir).best, run.run_dir / name
-    done = out / "metrics.json"
-    if done.is_file() and done.stat().st_mtime > checkpoint.stat().st_mtime:
-        return 0
     data = run.settings.config.data
     command = [sys.executable, str(SCRIPTS / "evaluate.py"), "--checkpoint", str(checkpoint), "--out", str(out)]
     command += ["--source", data.source, "--split", run.variant, *(["--stored-order"] if stored else [])]

@@ -85,3 +85,8 @@ def test_folds_are_trained_measured_and_pooled_from_the_command_line(tmp_path):
     assert again.returncode == 0, again.stderr
     assert (out / "results.csv").read_text() == before
     assert json.loads((out / "metrics.json").read_text()) == metrics
+    other = run("cross_validate", *command, "codec.sigma=2.0")
+    assert other.returncode == 1
+    assert "codec.sigma 1.5 in the row, 2.0 now" in other.stderr
+    assert "--rerun-stale moves them" in other.stderr
+    assert "--keep-stale" not in other.stderr  # which this command does not have

@@ -205,17 +205,20 @@ def stale_folders(study: Study) -> list[Planned]:
     ]
 
 
-def refuse_stale(study: Study, *, keep_rows: bool = False) -> None:
-    """Raises StaleError naming what is stale and the ways out; ``keep_rows`` lets the rows be."""
+def refuse_stale(study: Study, *, keep_rows: bool = False, may_keep: bool = True) -> None:
+    """Raises StaleError naming what is stale and the ways out; ``keep_rows`` lets the rows be.
+
+    ``may_keep`` says whether the command has that way out.
+    """
     rows = {} if keep_rows else stale_rows(study)
     told = [f"{variant}, seed {seed}: {what}" for (variant, seed), what in rows.items()]
     told += [f"{run}: {run.run_dir} holds a run of other settings" for run in stale_folders(study)]
     if told:
         listed = "\n  ".join(told)
         raise StaleError(
-            f"{study.folder} has results of other settings than study.yaml and the defaults now say:\n  {listed}\n"
+            f"{study.folder} has results of other settings than are asked for now:\n  {listed}\n"
             f"--rerun-stale moves them to {study.folder / STALE} and runs them anew"
-            + ("; --keep-stale counts the rows as they are" if rows else "")
+            + ("; --keep-stale counts the rows as they are" if rows and may_keep else "")
         )
 
 
