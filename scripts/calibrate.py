@@ -18,7 +18,7 @@ from vertebra_kp.config import Config
 from vertebra_kp.data.datasets import training_films
 from vertebra_kp.evaluate import evaluate_films
 from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
-from vertebra_kp.predict import load
+from vertebra_kp.network_choice import about_network, add_network_arguments, choose_network
 from vertebra_kp.provenance import code_version
 from vertebra_kp.uncertainty.calibration import COVERAGE, calibrate, errors_of
 from vertebra_kp.uncertainty.coverage import coverage_lines, cross_coverage
@@ -30,13 +30,9 @@ MOST_SPINES = 500  # that a shape model is learned from
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
-    parser.add_argument(
-        "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
-    )
+    add_network_arguments(parser)
     add_film_arguments(parser, seed=3_000_003, number=500)
     parser.add_argument("--coverage", type=float, default=COVERAGE, help="that regions and intervals promise")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, help=f"default: {FILE} in the run's folder")
     arguments = parser.parse_args()
     check_film_arguments(parser, arguments)
@@ -58,22 +54,21 @@ def labelled_spines(config: Config) -> list[np.ndarray]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    predictor = load(arguments.checkpoint, arguments.device, members=arguments.ensemble)
+    predictor = choose_network(arguments)
     schema, config = predictor.schema, predictor.config
     out: Path = arguments.out or arguments.checkpoint.parent.parent / FILE
     if arguments.validation:
         print("note: these films selected the checkpoint: regions and intervals will be a little too small")
-    arguments, films = choose_films(arguments, config)
+    arguments, films = choose_films(arguments, config, predictor.film_size)
     if arguments.root is not None and arguments.source == config.data.source:
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": arguments.root})})
     shapes = fit_shapes(labelled_spines(config), schema)
-    evaluated = evaluate_films(predictor.network, config, films, progress=True)
+    evaluated = evaluate_films(predictor.network, config, films, predictor.refiner, progress=True)
     errors = [errors_of(item.result, schema) for item in evaluated]
     calibration = calibrate(errors, schema, arguments.coverage)
     trust = fit_trust([signs_of_prediction(item.prediction, shapes) for item in evaluated])
     about = {
-        "checkpoint": str(arguments.checkpoint),
-        "ensemble": [str(path) for path in arguments.ensemble],
+        **about_network(arguments),
         "mark": predictor.mark,
         "step": predictor.step,
         "films_identity": films.identity,

@@ -13,7 +13,8 @@ from vertebra_kp.evaluate import as_measured, evaluate_films
 from vertebra_kp.evaluation import FILE as EVALUATION
 from vertebra_kp.evaluation import evaluation_of, save_evaluation
 from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
-from vertebra_kp.predict import Predictor, load
+from vertebra_kp.network_choice import about_network, add_network_arguments, choose_network
+from vertebra_kp.predict import Predictor
 from vertebra_kp.predictions import FilmPrediction, write_predictions
 from vertebra_kp.provenance import code_version, hardware
 from vertebra_kp.run_folder import write_json
@@ -27,10 +28,7 @@ from vertebra_kp.visualise import film_grid, film_panel
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
-    parser.add_argument(
-        "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
-    )
+    add_network_arguments(parser)
     add_film_arguments(parser, seed=2_000_003, number=200)
     parser.add_argument(
         "--flip",
@@ -51,7 +49,6 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         help="whose regions and intervals are judged on these films; default: calibration.json of the run",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     arguments = parser.parse_args()
     check_film_arguments(parser, arguments)
@@ -61,14 +58,14 @@ def parse_arguments() -> argparse.Namespace:
 def measure(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    predictor = load(arguments.checkpoint, arguments.device, members=arguments.ensemble)
+    predictor = choose_network(arguments)
     schema, network = predictor.schema, predictor.network
     flip = [] if arguments.flip is None else [f"inference.flip={str(arguments.flip).lower()}"]
     config = as_measured(predictor.config, [*arguments.overrides, *flip])
-    arguments, films = choose_films(arguments, config)
-    measured_as = Predictor(network, config, predictor.step)
+    arguments, films = choose_films(arguments, config, predictor.film_size)
+    measured_as = Predictor(network, config, predictor.step, predictor.refiner)
     calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, schema, measured_as.mark)
-    evaluated = evaluate_films(network, config, films, progress=True)
+    evaluated = evaluate_films(network, config, films, predictor.refiner, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     distrust = None
     if calibrated is not None:
@@ -81,8 +78,7 @@ def measure(arguments: argparse.Namespace) -> None:
         summary["shape"] = shape_figures(evaluated, calibrated)
         distrust = [calibrated.distrust(item.prediction) for item in evaluated]
     about = {
-        "checkpoint": str(arguments.checkpoint),
-        "ensemble": [str(path) for path in arguments.ensemble],
+        **about_network(arguments),
         "mark": measured_as.mark,
         "step": predictor.step,
         "films_identity": films.identity,

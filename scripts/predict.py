@@ -19,7 +19,8 @@ from vertebra_kp.dicom_results import check_installed, write_presentation_state
 from vertebra_kp.errors import UserError
 from vertebra_kp.film_page import film_page
 from vertebra_kp.inference import Prediction
-from vertebra_kp.predict import Predictor, load
+from vertebra_kp.network_choice import add_network_arguments, choose_network
+from vertebra_kp.predict import Predictor
 from vertebra_kp.predictions import FilmPrediction, write_predictions
 from vertebra_kp.reading import read
 from vertebra_kp.readings import FilmOf, film_of, write_readings
@@ -43,11 +44,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="INPUT",
         help="PNG, JPG, TIFF, DICOM; folders (with subfolders); globs",
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
-    parser.add_argument(
-        "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    add_network_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--report",
@@ -220,7 +217,7 @@ def main() -> int:
         if arguments.dicom_out:
             check_installed()
             states.mkdir(exist_ok=True)
-        predictor = load(arguments.checkpoint, arguments.device, members=arguments.ensemble)
+        predictor = choose_network(arguments)
         maps: Path = arguments.out / "attention"
         if arguments.attention:
             if not predictor.config.network.neck.depth:

@@ -47,9 +47,9 @@ def prepare_cache(records: list[Record], data: DataConfig, out: Path | None, wor
     cache = out or data.cache
     if cache is None:
         raise UserError("no folder for the cache: give --out DIR, or set data.cache")
-    films = fill_cache(cache, [record.image_path for record in records], data.input_size, workers=workers)
-    megabytes = sum(film.end(data.input_size) - film.offset for film in films) / 1e6
-    folder = settings_folder(cache, data.input_size)
+    films = fill_cache(cache, [record.image_path for record in records], data.film_size, workers=workers)
+    megabytes = sum(film.end(data.film_size) - film.offset for film in films) / 1e6
+    folder = settings_folder(cache, data.film_size)
     return f"{megabytes:.0f} MB of pixels in {folder}; runs take them with --set data.cache={cache}"
 
 
@@ -58,7 +58,7 @@ def prepare_shards(
 ) -> str:
     if out is None:
         raise UserError("no folder for the shards: give --out DIR")
-    schema, size = data.keypoint_schema, data.input_size
+    schema, size = data.film_schema, data.film_size
     written = write_shards(records, schema, size, out, source=data.source, shards=shards, workers=workers)
     megabytes = sum(path.stat().st_size for path in written) / 1e6
     unset = {"repair_file": "null", "stored_order": "false"}  # the shards' labels have these already

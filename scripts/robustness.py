@@ -12,20 +12,16 @@ from vertebra_kp.calibrated import find_calibrated
 from vertebra_kp.command_line import exit_code
 from vertebra_kp.data.disturb import DISTURBANCES
 from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
-from vertebra_kp.predict import load
+from vertebra_kp.network_choice import add_network_arguments, choose_network
 from vertebra_kp.robustness import FILE, measure_robustness, write_rows
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
-    parser.add_argument(
-        "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
-    )
+    add_network_arguments(parser)
     add_film_arguments(parser, seed=4_000_003, number=50)
     parser.add_argument("--kinds", nargs="+", choices=tuple(DISTURBANCES), default=tuple(DISTURBANCES))
     parser.add_argument("--calibration", type=Path, help="default: calibration.json of the run, where it is")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--out", type=Path, required=True, help="folder of an evaluation, or any other")
     arguments = parser.parse_args()
     check_film_arguments(parser, arguments)
@@ -34,9 +30,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
-    predictor = load(arguments.checkpoint, arguments.device, members=arguments.ensemble)
+    predictor = choose_network(arguments)
     calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, predictor.schema, predictor.mark)
-    _, films = choose_films(arguments, predictor.config)
+    _, films = choose_films(arguments, predictor.config, predictor.film_size)
     print(f"{'kind':<14}{'strength':>9}{'median px':>11}{'mean px':>10}{'shifted':>9}{'AUC':>7}")
     rows = []
     for row in measure_robustness(predictor, films, calibrated, arguments.kinds):

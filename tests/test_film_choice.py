@@ -33,7 +33,9 @@ def test_validation_films_that_were_moved_are_read_where_they_are_now(tmp_path, 
     config = Config.model_validate(
         {"name": "run", "data": data, "train": {"phases": [{"name": "one", "epochs": 1}]}}, strict=False
     )
-    monkeypatch.setattr(film_choice, "validation_films", lambda config: SimpleNamespace(root=config.data.root))
-    arguments, films = film_choice.choose_films(parsed("--validation", "--root", str(tmp_path)), config)
+    monkeypatch.setattr(
+        film_choice, "validation_films", lambda config, film_size: SimpleNamespace(root=config.data.root)
+    )
+    arguments, films = film_choice.choose_films(parsed("--validation", "--root", str(tmp_path)), config, (64, 64))
     assert films.root == tmp_path
     assert (arguments.source, arguments.split) == ("csv", ["b"])

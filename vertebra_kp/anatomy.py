@@ -120,6 +120,12 @@ SCHEMAS: dict[str, Schema] = {
 }
 
 
+# What a second look sees: a single vertebra, whichever it is.
+ONE_VERTEBRA: dict[View, Schema] = {
+    "AP": Schema("ap_vertebra", "AP", ("vertebra",), flip_valid=True),
+    "LA": Schema("la_vertebra", "LA", ("vertebra",)),
+}
+
 # The same levels from the other side.
 OTHER_VIEW: dict[str, str] = {"ap_lumbar": "la_lumbar", "la_lumbar": "ap_lumbar"}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vertebra_kp.anatomy import OTHER_VIEW, SCHEMAS, Schema
+from vertebra_kp.anatomy import ONE_VERTEBRA, OTHER_VIEW, SCHEMAS, Schema
 from vertebra_kp.config_network import NetworkConfig
 from vertebra_kp.config_section import Count, Fraction, NonNegative, Positive, Section
 
@@ -37,6 +37,15 @@ class PhantomConfig(Section):
                 f"seed and validation_seed are both {self.seed}: validation would see training films; change one"
             )
         return self
+
+
+class PatchConfig(Section):
+    """Single vertebrae cut out of films and set upright: what a second network looks at, level by level."""
+
+    widths: Positive = 2.0
+    """Side of a patch, in widths of its vertebra."""
+    film_size: tuple[Annotated[int, Field(ge=STRIDE)], Annotated[int, Field(ge=STRIDE)]] = (1024, 416)
+    """Films are kept in the pixels of this height and width, and patches cut from those."""
 
 
 class DataConfig(Section):
@@ -78,10 +87,23 @@ class DataConfig(Section):
     """Read shard after shard, in another order every epoch, and mix films within so many places: for disks that
     seek slowly. None takes films from all shards in turn."""
     phantom: PhantomConfig = PhantomConfig()
+    patch: PatchConfig | None = None
+    """Train on single vertebrae of ``input_size`` instead of whole films: a network for ``--refine``."""
+
+    @property
+    def film_schema(self) -> Schema:
+        """What is labelled on a film."""
+        return SCHEMAS[self.anatomy]
 
     @property
     def keypoint_schema(self) -> Schema:
-        return SCHEMAS[self.anatomy]
+        """What the network predicts: all of that, or the corners of the one vertebra that it is shown."""
+        return self.film_schema if self.patch is None else ONE_VERTEBRA[self.film_schema.view]
+
+    @property
+    def film_size(self) -> tuple[int, int]:
+        """Height and width whose pixels are kept of a film."""
+        return self.input_size if self.patch is None else self.patch.film_size
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -99,6 +121,8 @@ class DataConfig(Section):
                 problems.append(f"splits {sorted(shared)} are in train_splits and validation_splits")
         if self.stored_order and self.repair_file:
             problems.append("stored_order reads labels as they are, repair_file mends them; leave one out")
+        if self.patch is not None and self.source == "phantom":
+            problems.append("patch cuts vertebrae out of films on disk; name a source, or leave patch out")
         if self.phantom.other_view and self.anatomy not in OTHER_VIEW:
             problems.append(
                 f"phantom.other_view is {self.phantom.other_view}, but {self.anatomy} is drawn from one side "
@@ -273,6 +297,12 @@ class Config(Section):
                 f"data.phantom.other_view is {self.data.phantom.other_view}, but the network tells no view; "
                 "add view to network.classification.targets, or set other_view to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _patches_are_of_films(self) -> Self:
+        if self.data.patch is not None and any(phase.films == "phantom" for phase in self.train.phases):
+            raise ValueError("data.patch cuts vertebrae out of films on disk; set films of every phase to data")
         return self
 
     @model_validator(mode="after")

@@ -8,12 +8,13 @@ from tqdm import tqdm
 
 from vertebra_kp.config import Config
 from vertebra_kp.config_io import override_config
-from vertebra_kp.data.films import FilmLabels, Films
+from vertebra_kp.data.films import FilmLabels, Films, ShrunkFilms
 from vertebra_kp.data.loader import FilmDataset, make_loader, sequential
 from vertebra_kp.errors import UserError
 from vertebra_kp.inference import Prediction, predict_batch
 from vertebra_kp.metrics import FilmResult
 from vertebra_kp.models.network import VertebraNetwork
+from vertebra_kp.refine import Refiner
 from vertebra_kp.run_folder import differences
 
 # What a trained network may be measured under: everything else has made it, or decides what it is given.
@@ -48,19 +49,30 @@ def evaluate_films(
     network: VertebraNetwork,
     config: Config,
     films: Films,
+    refiner: Refiner | None = None,
     *,
     limit: int | None = None,
     progress: bool = False,
 ) -> list[Evaluated]:
-    """Predict every film (the first ``limit`` of them) in float32; the network is left in eval mode."""
+    """Predict every film (the first ``limit`` of them) in float32; the network is left in eval mode.
+
+    With a ``refiner``, ``films`` are kept in the pixels that it asks for.
+    """
     network.eval()
-    dataset = FilmDataset(films, config.data.keypoint_schema, config.data.input_size)
+    first_look = films if refiner is None else ShrunkFilms(films, config.data.input_size)
+    dataset = FilmDataset(first_look, config.data.keypoint_schema, config.data.input_size)
     order = sequential(len(films))[:limit]
     loader = make_loader(dataset, order, batch_size=config.train.batch_size, workers=config.data.workers)
     evaluated = []
     bar = tqdm(total=len(order), desc="evaluating", unit="film", leave=False, disable=not progress)
     for batch in loader:
         predictions = predict_batch(network, batch, config)
+        if refiner is not None:
+            schema, places = config.data.keypoint_schema, order[len(evaluated) :]
+            predictions = [
+                refiner.refine(prediction, films.at(*place), schema)
+                for prediction, place in zip(predictions, places, strict=False)
+            ]
         for labels, prediction in zip(batch.labels, predictions, strict=True):
             evaluated.append(Evaluated(labels, _result(labels, prediction), prediction))
         bar.update(len(predictions))

@@ -6,6 +6,7 @@ from pathlib import Path
 from vertebra_kp.config import Config, DataConfig
 from vertebra_kp.data.datasets import films_of_source, phantom_films, validation_films
 from vertebra_kp.data.films import Films
+from vertebra_kp.data.patches import PatchFilms
 from vertebra_kp.data.phantom import PRESETS
 from vertebra_kp.data.sources import SOURCES
 from vertebra_kp.errors import UserError
@@ -58,10 +59,13 @@ def check_film_arguments(parser: argparse.ArgumentParser, arguments: argparse.Na
         parser.error("--repair-file mends the labels of AASCE's training part; leave --stored-order or test out")
 
 
-def choose_films(arguments: argparse.Namespace, config: Config) -> tuple[argparse.Namespace, Films]:
+def choose_films(
+    arguments: argparse.Namespace, config: Config, film_size: tuple[int, int]
+) -> tuple[argparse.Namespace, Films]:
     """The films, and the arguments with everything that was not said filled in as the network was trained.
 
-    ``config`` is the network's, as it is measured. Raises UserError where the films cannot be had.
+    ``config`` is the network's, as it is measured; films are kept in the pixels of ``film_size`` (height, width).
+    Raises UserError where the films cannot be had.
     """
     if arguments.validation:
         arguments = argparse.Namespace(**vars(arguments))
@@ -69,7 +73,10 @@ def choose_films(arguments: argparse.Namespace, config: Config) -> tuple[argpars
         if arguments.root is not None:  # the folder has moved since
             config = config.model_copy(update={"data": config.data.model_copy(update={"root": arguments.root})})
     arguments = _as_trained(arguments, config.data)
-    return arguments, validation_films(config) if arguments.validation else _films_of(arguments, config.data)
+    if arguments.validation:
+        return arguments, validation_films(config, film_size)
+    films = _films_of(arguments, config.data, film_size)
+    return arguments, films if config.data.patch is None else PatchFilms(films, config.data)
 
 
 def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Namespace:
@@ -93,15 +100,15 @@ def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Nam
     return argparse.Namespace(**vars(arguments) | trained | said)
 
 
-def _films_of(arguments: argparse.Namespace, data: DataConfig) -> Films:
-    schema = data.keypoint_schema
+def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[int, int]) -> Films:
+    schema = data.film_schema
     if arguments.source == "phantom":
         return phantom_films(
             schema,
             arguments.preset,
             arguments.seed,
             arguments.films,
-            data.input_size,
+            film_size,
             other_view=arguments.other_view,
         )
     part, splits = None, arguments.split
@@ -116,7 +123,7 @@ def _films_of(arguments: argparse.Namespace, data: DataConfig) -> Films:
         arguments.source,
         arguments.root,
         schema,
-        data.input_size,
+        film_size,
         part=part,
         split_file=arguments.split_file,
         splits=splits,

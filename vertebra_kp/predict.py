@@ -10,30 +10,43 @@ import torch
 from vertebra_kp.anatomy import UNKNOWN, Schema
 from vertebra_kp.checkpoint import CheckpointError, load_checkpoint
 from vertebra_kp.config import Config
-from vertebra_kp.data.films import Film, shrink
+from vertebra_kp.data.films import Film, LooseFilms, shrink, shrunk
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.data.record import label_arrays, unknown_slips
 from vertebra_kp.distributed import choose_device
+from vertebra_kp.errors import UserError
 from vertebra_kp.inference import Prediction, predict_batch
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.refine import Refiner
 
 
 class Predictor:
     """Predicts films of any size; ``schema`` says which levels and corners it knows, ``step`` its training."""
 
-    def __init__(self, network: VertebraNetwork | Ensemble, config: Config, step: int) -> None:
-        self.network, self.config, self.step = network.eval(), config, step
+    def __init__(
+        self, network: VertebraNetwork | Ensemble, config: Config, step: int, refiner: Refiner | None = None
+    ) -> None:
+        self.network, self.config, self.step, self.refiner = network.eval(), config, step, refiner
 
     @property
     def mark(self) -> str:
         """The same text, the same predictions: weights, decoding and flip. A calibration holds for one mark."""
         digest = hashlib.sha256()
-        for tensor in self.network.state_dict().values():
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        digest.update(f"{self.config.codec}{self.config.inference.flip}".encode())
+        looks = [(self.network, self.config)]
+        if self.refiner is not None:
+            looks.append((self.refiner.network, self.refiner.config))
+        for network, config in looks:
+            for tensor in network.state_dict().values():
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(f"{config.codec}{config.inference.flip}".encode())
         return digest.hexdigest()[:16]
+
+    @property
+    def film_size(self) -> tuple[int, int]:
+        """Height and width whose pixels it asks for."""
+        return self.config.data.input_size if self.refiner is None else self.refiner.film_size
 
     @property
     def schema(self) -> Schema:
@@ -42,8 +55,11 @@ class Predictor:
     def predict(self, film: np.ndarray | str | Path, *, with_attention: bool = False) -> Prediction:
         """Corners of one film: a path, or an array ``[H, W]`` of uint8 or uint16 as displayed.
 
-        Raises FilmError for a file that is no readable film, ValueError for an array of another kind.
+        Raises FilmError for a file that is no readable film, ValueError for an array of another kind, UserError
+        where the network is one of single vertebrae.
         """
+        if self.config.data.patch is not None:
+            raise UserError("the network looks at single vertebrae; give it as --refine, with one of whole films")
         if isinstance(film, (str, Path)):
             film = read_film(Path(film))
         if film.ndim != 2 or film.dtype not in (np.uint8, np.uint16):
@@ -52,7 +68,7 @@ class Predictor:
                 "take one channel, and scale floats to 0..255 first"
             )
         size = (film.shape[0], film.shape[1])
-        image, to_image = shrink(to_uint8(film), self.config.data.input_size)
+        image, to_image = shrink(to_uint8(film), self.film_size)
         points, states = label_arrays(self.schema)
         unlabelled = Film(
             id="film",
@@ -66,30 +82,25 @@ class Predictor:
             to_image=to_image,
             size=size,
         )
-        dataset = FilmDataset(_OneFilm(unlabelled), self.schema, self.config.data.input_size)
+        first_look = unlabelled if self.refiner is None else shrunk(unlabelled, self.config.data.input_size)
+        dataset = FilmDataset(LooseFilms([first_look]), self.schema, self.config.data.input_size)
         batch = dataset.batch([(0, 0)])
         (prediction,) = predict_batch(self.network, batch, self.config, with_attention=with_attention)
-        return prediction
+        return prediction if self.refiner is None else self.refiner.refine(prediction, unlabelled, self.schema)
 
 
-class _OneFilm:
-    def __init__(self, film: Film) -> None:
-        self.film = film
-
-    identity = "one film"
-
-    def __len__(self) -> int:
-        return 1
-
-    def at(self, epoch: int, index: int) -> Film:
-        return self.film
-
-
-def load(path: str | Path, device: str | None = None, *, members: Sequence[str | Path] = ()) -> Predictor:
+def load(
+    path: str | Path,
+    device: str | None = None,
+    *,
+    members: Sequence[str | Path] = (),
+    refine: str | Path | None = None,
+) -> Predictor:
     """The network of a ``last.pt`` or ``best.pt``, with the weights that were evaluated.
 
-    Checkpoints of further ``members`` make an ensemble with it: heatmaps are averaged. ``device`` None takes a
-    GPU where there is one. Raises CheckpointError for an unusable file and for members that do not fit.
+    Checkpoints of further ``members`` make an ensemble with it: heatmaps are averaged. That of ``refine``, trained
+    on vertebrae (``data.patch``), looks again at each one that was found. ``device`` None takes a GPU where there
+    is one. Raises CheckpointError for an unusable file and for networks that do not go together.
     """
     (network, config, step), *others = (_load_one(Path(one)) for one in (path, *members))
     for (_, other, _), name in zip(others, members, strict=True):
@@ -97,7 +108,19 @@ def load(path: str | Path, device: str | None = None, *, members: Sequence[str |
             raise CheckpointError(f"{name}: {different[0]} is not that of {path}; such networks make no ensemble")
     if others:
         network = Ensemble([network, *(one for one, _, _ in others)], config.loss.heatmap)
-    return Predictor(network.to(choose_device(device), memory_format=torch.channels_last), config, step)
+    where = choose_device(device)
+    refiner = None if refine is None else _refiner(Path(refine), config, where)
+    return Predictor(network.to(where, memory_format=torch.channels_last), config, step, refiner)
+
+
+def _refiner(path: Path, of: Config, device: torch.device) -> Refiner:
+    network, config, _ = _load_one(path)
+    if config.data.patch is None or config.data.film_schema.view != of.data.film_schema.view:
+        raise CheckpointError(
+            f"{path}: does not look at single vertebrae of {of.data.film_schema.view} films; train one with "
+            "data.patch, as configs/aasce_vertebra.yaml does"
+        )
+    return Refiner(network.eval().to(device, memory_format=torch.channels_last), config)
 
 
 def _load_one(path: Path) -> tuple[VertebraNetwork, Config, int]:

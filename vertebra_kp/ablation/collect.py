@@ -13,7 +13,7 @@ import torch
 
 from vertebra_kp.ablation.ledger import FIGURES, Entry, Key, Ledger, Row
 from vertebra_kp.ablation.study import Planned, Settings, Study
-from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.anatomy import Schema
 from vertebra_kp.config import Config, NetworkConfig
 from vertebra_kp.config_io import ConfigError, load_config
 from vertebra_kp.errors import UserError
@@ -80,7 +80,7 @@ def _row(run: Planned) -> Row:
     report: dict[str, Any] = json.loads(RunFolder(run.run_dir).metrics.read_text(encoding="utf-8"))
     figures, config = (report["validation"] if run.trains else report), run.settings.config
     network, data = config.network.model_dump_json(), config.data
-    parameters, macs = _cost(network, data.anatomy, data.input_size)
+    parameters, macs = _cost(network, data.keypoint_schema, data.input_size)
     row: Row = {
         "variant": run.variant,
         "seed": run.seed,
@@ -106,10 +106,10 @@ def _training_cost(report: dict[str, Any], config: Config) -> Row:
 
 
 @lru_cache
-def _cost(network: str, anatomy: str, input_size: tuple[int, int]) -> tuple[int, int]:
+def _cost(network: str, schema: Schema, input_size: tuple[int, int]) -> tuple[int, int]:
     """Parameters, and multiply-accumulates of one film's forward pass."""
     with torch.device("meta"):
-        built = build_network(NetworkConfig.model_validate_json(network), SCHEMAS[anatomy], load_weights=False)
+        built = build_network(NetworkConfig.model_validate_json(network), schema, load_weights=False)
     return count_parameters(built), count_macs(built, input_size)
 
 

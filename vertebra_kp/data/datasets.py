@@ -7,6 +7,7 @@ from vertebra_kp.anatomy import SCHEMAS, Schema
 from vertebra_kp.config import Config, DataConfig, PhaseConfig
 from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import FilmList, Films, PhantomFilms
+from vertebra_kp.data.patches import PatchFilms
 from vertebra_kp.data.record import Record, take_levels
 from vertebra_kp.data.repair import RepairError, apply_repairs, load_repair_file
 from vertebra_kp.data.shards import ShardFilms, read_shards
@@ -20,7 +21,7 @@ def training_films(config: Config) -> Films:
     if config.data.source == "phantom":
         phantom = config.data.phantom
         return _training_phantoms(config, phantom.films, fresh=phantom.fresh)
-    return _films_of_splits(config, config.data.train_splits)
+    return _films_of_splits(config, config.data.train_splits, config.data.film_size)
 
 
 def films_of_phase(config: Config, phase: PhaseConfig, films: Films) -> Films:
@@ -44,18 +45,20 @@ def _training_phantoms(config: Config, films: int, *, fresh: bool) -> PhantomFil
     )
 
 
-def validation_films(config: Config) -> Films:
+def validation_films(config: Config, film_size: tuple[int, int] | None = None) -> Films:
+    """``film_size`` (height, width) whose pixels are kept; None keeps what the network itself needs."""
     data, phantom = config.data, config.data.phantom
+    film_size = film_size or data.film_size
     if data.source == "phantom":
         return phantom_films(
             data.keypoint_schema,
             phantom.preset,
             phantom.validation_seed,
             phantom.validation_films,
-            data.input_size,
+            film_size,
             other_view=phantom.other_view,
         )
-    return _films_of_splits(config, data.validation_splits)
+    return _films_of_splits(config, data.validation_splits, film_size)
 
 
 def phantom_films(
@@ -65,14 +68,14 @@ def phantom_films(
     return PhantomFilms(schema, preset, seed, films, size, fresh=False, other_view=other_view)
 
 
-def _films_of_splits(config: Config, names: list[str]) -> Films:
+def _films_of_splits(config: Config, names: list[str], film_size: tuple[int, int]) -> Films:
     data = config.data
     _split_file_of(data)
-    return films_of_source(
+    films = films_of_source(
         data.source,
         data.root,
-        data.keypoint_schema,
-        data.input_size,
+        data.film_schema,
+        film_size,
         split_file=data.split_file,
         splits=names,
         stored_order=data.stored_order,
@@ -81,11 +84,12 @@ def _films_of_splits(config: Config, names: list[str]) -> Films:
         shards=data.shards,
         shard_window=data.shard_window,
     )
+    return films if data.patch is None else PatchFilms(films, data)
 
 
 def records_of(data: DataConfig, splits: list[str] | None) -> list[Record]:
     """Labelled films of named splits of a config's source, or of the whole source."""
-    schema = data.keypoint_schema
+    schema = data.film_schema
     stored_order, repair_file = data.stored_order, data.repair_file
     records = labelled_records(data.source, data.root, schema, stored_order=stored_order, repair_file=repair_file)
     return records if splits is None else select(records, _split_file_of(data), splits)

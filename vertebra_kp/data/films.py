@@ -17,7 +17,7 @@ from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
 from vertebra_kp.data.record import Record, label_arrays, mark_outside, mask_slips, unknown_slips
 from vertebra_kp.errors import UserError
-from vertebra_kp.geometry import apply_affine, invert, scale, warp_image
+from vertebra_kp.geometry import apply_affine, compose, invert, scale, warp_image
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Film:
     told.
     ``to_image`` is the 3x3 matrix from the original film's frame to this image's; ``size`` the original's;
     ``file`` where it was read from, its id for a drawn one. ``anterior_side`` is told of lateral films.
+    ``window`` is the 3x3 matrix from this image to the unit square that is looked at; None looks at all of it.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Film:
     size: tuple[int, int]
     spacing_mm: float | None = None
     anterior_side: Side | None = None
+    window: np.ndarray | None = None
 
     def labels(self) -> "FilmLabels":
         points = apply_affine(invert(self.to_image), self.points_xy)
@@ -63,6 +65,45 @@ class Film:
             self.view,
             self.anterior_side,
         )
+
+
+def shrunk(film: Film, input_size: tuple[int, int]) -> Film:
+    """A film that is kept in finer pixels, in those that a network of ``input_size`` needs."""
+    image, matrix = shrink(film.image, input_size)
+    points = apply_affine(matrix, film.points_xy).astype(np.float32)
+    return replace(film, image=image, points_xy=points, to_image=compose(film.to_image, matrix))
+
+
+class LooseFilms:
+    """A few films in hand, to be looked at once."""
+
+    identity = "loose films"
+
+    def __init__(self, films: Sequence[Film]) -> None:
+        self.films = films
+
+    def __len__(self) -> int:
+        return len(self.films)
+
+    def at(self, epoch: int, index: int) -> Film:
+        return self.films[index]
+
+
+class ShrunkFilms:
+    """Films of another set, each ``shrunk``."""
+
+    def __init__(self, films: "Films", input_size: tuple[int, int]) -> None:
+        self.films, self.input_size = films, input_size
+
+    def __len__(self) -> int:
+        return len(self.films)
+
+    @property
+    def identity(self) -> str:
+        return self.films.identity
+
+    def at(self, epoch: int, index: int) -> Film:
+        return shrunk(self.films.at(epoch, index), self.input_size)
 
 
 def kept_frame(size: tuple[int, int], input_size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:

@@ -33,14 +33,14 @@ class Sample:
 
 
 def place(film: Film, input_size: tuple[int, int]) -> Sample:
-    """The whole film, letterboxed: what evaluation and prediction see."""
-    return _sample(film, letterbox(film.image.shape[:2], input_size), input_size)
+    """The whole film, letterboxed, or its window: what evaluation and prediction see."""
+    return _sample(film, _placement(film, input_size), input_size)
 
 
 def augment(film: Film, input_size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> Sample:
     """A random view of the film; all draws come from ``rng``, in a fixed order."""
     flipped = config.flip and rng.random() < 0.5
-    placement = compose(letterbox(film.image.shape[:2], input_size), random_affine(input_size, config, rng))
+    placement = compose(_placement(film, input_size), random_affine(input_size, config, rng))
     if flipped:
         placement = compose(placement, flip_horizontal(input_size[1]))
     sample = _sample(film, placement, input_size)
@@ -49,6 +49,12 @@ def augment(film: Film, input_size: tuple[int, int], config: AugmentConfig, rng:
         points, states = points[:, FLIPPED_CORNER, :], states[:, FLIPPED_CORNER]
         slips = np.where(slips == UNKNOWN, UNKNOWN, np.take(FLIPPED_SLIP, slips)).astype(np.int8)
     return Sample(change_intensity(sample.image, config, rng), points, states, slips, sample.matrix)
+
+
+def _placement(film: Film, input_size: tuple[int, int]) -> np.ndarray:
+    if film.window is None:
+        return letterbox(film.image.shape[:2], input_size)
+    return compose(film.window, scale(input_size[1], input_size[0]))
 
 
 def _sample(film: Film, placement: np.ndarray, input_size: tuple[int, int]) -> Sample:
