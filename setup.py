@@ -9,6 +9,7 @@ REQUIRED = [
     "torchvision>=0.21",  # from the same index as torch: a CPU wheel of one breaks the other
     "segmentation-models-pytorch>=0.6,<0.7",  # decoders; private import paths
     "timm>=1.0",  # backbones
+    "safetensors>=0.4",
     "numpy>=1.26",
     "scipy>=1.11",  # .mat labels, BCa bootstrap
     "opencv-python-headless>=4.9",  # opencv-python without windows: no libGL is needed on servers
@@ -57,7 +58,9 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["vertebra_kp", "vertebra_kp.*"]),
-    package_data={"vertebra_kp": ["py.typed", "data/split_files/*.json", "data/repair_files/*.json"]},
+    package_data={
+        "vertebra_kp": ["py.typed", "data/split_files/*.json", "data/repair_files/*.json", "published/*/*"]
+    },
     install_requires=REQUIRED,
     extras_require={"dev": DEVELOPMENT, "dicom": DICOM, "cluster": CLUSTER},
 )

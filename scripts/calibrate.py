@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from vertebra_kp.anatomy import State
-from vertebra_kp.calibrated import FILE, Calibrated, patient_mark, save_calibrated, signs_of_prediction
+from vertebra_kp.calibrated import (
+    FILE,
+    Calibrated,
+    calibration_of,
+    patient_mark,
+    save_calibrated,
+    signs_of_prediction,
+)
 from vertebra_kp.command_line import exit_code
 from vertebra_kp.config import Config
 from vertebra_kp.data.datasets import training_films
@@ -56,7 +63,7 @@ def labelled_spines(config: Config) -> list[np.ndarray]:
 def run(arguments: argparse.Namespace) -> None:
     predictor = choose_network(arguments)
     schema, config = predictor.schema, predictor.config
-    out: Path = arguments.out or arguments.checkpoint.parent.parent / FILE
+    out: Path = arguments.out or calibration_of(arguments.checkpoint)
     if arguments.validation:
         print("note: these films selected the checkpoint: regions and intervals will be a little too small")
     arguments, films = choose_films(arguments, config, predictor.film_size)

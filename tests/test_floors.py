@@ -61,6 +61,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "data.transforms",
         "data.loader",
         "checkpoint",
+        "weights",
         "visualise",
         "page",
         "audit_page",

@@ -23,6 +23,7 @@ from vertebra_kp.uncertainty.calibration import (
 )
 from vertebra_kp.uncertainty.shape import ShapeModel, shape_model_from_dict
 from vertebra_kp.uncertainty.trust import TrustModel, signs_of, trust_from_dict
+from vertebra_kp.weights import SUFFIX as WEIGHTS
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,11 @@ def save_calibrated(calibrated: Calibrated, path: Path, about: dict[str, Any]) -
     write_json(content, path)
 
 
+def calibration_of(checkpoint: Path) -> Path:
+    """Where a checkpoint's calibration is: in the run's folder, or beside a file of weights."""
+    return (checkpoint.parent if checkpoint.suffix == WEIGHTS else checkpoint.parent.parent) / FILE
+
+
 def find_calibrated(given: Path | None, checkpoint: Path, schema: Schema, mark: str) -> Calibrated | None:
     """The calibration that was named, else the one in the run's folder, None where there is none that fits.
 
@@ -87,7 +93,7 @@ def find_calibrated(given: Path | None, checkpoint: Path, schema: Schema, mark: 
     """
     if given is not None:
         return load_calibrated(given, schema, mark)
-    beside = checkpoint.parent.parent / FILE
+    beside = calibration_of(checkpoint)
     if not beside.is_file():
         return None
     try:

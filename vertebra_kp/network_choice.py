@@ -3,11 +3,21 @@
 import argparse
 from pathlib import Path
 
+from vertebra_kp.checkpoint import CheckpointError
 from vertebra_kp.predict import Predictor, load
+from vertebra_kp.weights import find_weights, published
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--checkpoint", type=Path, help="best.pt or last.pt of a run")
+    network.add_argument(
+        "--weights",
+        dest="checkpoint",
+        type=weights_file,
+        metavar="NAME_OR_FILE",
+        help=f"that come with the package ({', '.join(published())}), or a file of scripts/export_weights.py",
+    )
     parser.add_argument(
         "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
     )
@@ -18,6 +28,13 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a network trained on vertebrae (data.patch), which looks again at each one from close by",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+
+
+def weights_file(name_or_path: str) -> Path:
+    try:
+        return find_weights(name_or_path) or Path(name_or_path)
+    except CheckpointError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def choose_network(arguments: argparse.Namespace) -> Predictor:

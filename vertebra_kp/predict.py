@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vertebra_kp.anatomy import UNKNOWN, Schema
 from vertebra_kp.checkpoint import CheckpointError, load_checkpoint
@@ -20,6 +22,7 @@ from vertebra_kp.inference import Prediction, predict_batch
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.refine import Refiner
+from vertebra_kp.weights import find_weights, load_weights
 
 
 class Predictor:
@@ -96,42 +99,55 @@ def load(
     members: Sequence[str | Path] = (),
     refine: str | Path | None = None,
 ) -> Predictor:
-    """The network of a ``last.pt`` or ``best.pt``, with the weights that were evaluated.
+    """The network of a ``last.pt`` or ``best.pt``, with the weights that were evaluated, or of a file of weights.
+
+    ``path`` may also be the name of weights that come with the package (``aasce-ap``).
 
     Checkpoints of further ``members`` make an ensemble with it: heatmaps are averaged. That of ``refine``, trained
     on vertebrae (``data.patch``), looks again at each one that was found. ``device`` None takes a GPU where there
     is one. Raises CheckpointError for an unusable file and for networks that do not go together.
     """
-    (network, config, step), *others = (_load_one(Path(one)) for one in (path, *members))
+    looks = _looks(path)
+    (network, config, step), others = looks[0], [_looks(one)[0] for one in members]
     for (_, other, _), name in zip(others, members, strict=True):
         if different := [key for key, value in _frame(config).items() if _frame(other)[key] != value]:
             raise CheckpointError(f"{name}: {different[0]} is not that of {path}; such networks make no ensemble")
     if others:
         network = Ensemble([network, *(one for one, _, _ in others)], config.loss.heatmap)
     where = choose_device(device)
-    refiner = None if refine is None else _refiner(Path(refine), config, where)
+    second = looks[1:] if refine is None else _looks(refine)
+    refiner = _refiner(*second[0], of=config, device=where) if second else None
     return Predictor(network.to(where, memory_format=torch.channels_last), config, step, refiner)
 
 
-def _refiner(path: Path, of: Config, device: torch.device) -> Refiner:
-    network, config, _ = _load_one(path)
+def _refiner(network: VertebraNetwork, config: Config, _step: int, *, of: Config, device: torch.device) -> Refiner:
     if config.data.patch is None or config.data.film_schema.view != of.data.film_schema.view:
         raise CheckpointError(
-            f"{path}: does not look at single vertebrae of {of.data.film_schema.view} films; train one with "
-            "data.patch, as configs/aasce_vertebra.yaml does"
+            f"--refine: {config.name} does not look at single vertebrae of {of.data.film_schema.view} films; "
+            "train one with data.patch, as configs/aasce_vertebra.yaml does"
         )
     return Refiner(network.eval().to(device, memory_format=torch.channels_last), config)
 
 
-def _load_one(path: Path) -> tuple[VertebraNetwork, Config, int]:
-    checkpoint = load_checkpoint(path)
+def _looks(name_or_path: str | Path) -> list[tuple[VertebraNetwork, Config, int]]:
+    """The network of a checkpoint, or those of a file of weights: of whole films, then perhaps of vertebrae."""
+    path = find_weights(name_or_path)
+    if path is not None:
+        return [_built(look.config, look.weights, look.step, path) for look in load_weights(path)]
+    checkpoint = load_checkpoint(Path(name_or_path))
+    return [_built(checkpoint.config, checkpoint.weights, checkpoint.step, Path(name_or_path))]
+
+
+def _built(
+    content: dict[str, Any], weights: dict[str, Tensor], step: int, path: Path
+) -> tuple[VertebraNetwork, Config, int]:
     try:
-        config = Config.model_validate(checkpoint.config, strict=False)
+        config = Config.model_validate(content, strict=False)
     except ValueError as error:
         raise CheckpointError(f"{path}: its config is of another version of vertebra_kp: {error}") from error
     network = build_network(config.network, config.data.keypoint_schema, load_weights=False)
-    network.load_state_dict(checkpoint.weights)
-    return network, config, checkpoint.step
+    network.load_state_dict(weights)
+    return network, config, step
 
 
 def _frame(config: Config) -> dict[str, object]:

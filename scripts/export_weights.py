@@ -1,0 +1,40 @@
+"""Write a trained network to one small file, weights of 8 bits, for --weights of predict.py and evaluate.py."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vertebra_kp.checkpoint import load_checkpoint
+from vertebra_kp.command_line import exit_code
+from vertebra_kp.errors import UserError
+from vertebra_kp.provenance import code_version
+from vertebra_kp.weights import SUFFIX, Look, save_weights
+
+
+def look(path: Path) -> Look:
+    checkpoint = load_checkpoint(path)
+    config = checkpoint.config
+    config["data"] |= {"root": None, "cache": None, "shards": None}  # where films lay on this machine
+    config["train"] |= {"start_from": None}
+    return Look(config, checkpoint.weights, checkpoint.step)
+
+
+def run() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="best.pt or last.pt of a run")
+    parser.add_argument(
+        "--refine", type=Path, metavar="CHECKPOINT", help="of a network of vertebrae that goes with it"
+    )
+    parser.add_argument("--about", default="", help="a line on the data and its terms, kept in the file")
+    parser.add_argument("--out", type=Path, required=True, help=f"file to write, NAME{SUFFIX}")
+    arguments = parser.parse_args()
+    if arguments.out.suffix != SUFFIX:
+        raise UserError(f"--out {arguments.out}: must end in {SUFFIX}")
+    paths = [arguments.checkpoint, *([arguments.refine] if arguments.refine else [])]
+    about = {"about": arguments.about, "version": code_version()}
+    digest = save_weights([look(path) for path in paths], arguments.out, about)
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB, SHA-256 {digest}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(run))
