@@ -84,6 +84,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "dicom_results",
         "command_line",
         "film_choice",
+        "label_noise",
         "evaluate",
         "shape_check",
         "evaluation",
