@@ -287,6 +287,18 @@ def test_a_config_takes_its_films_from_a_cache(tmp_path, reads):
     assert len(reads) == 5
 
 
+def test_few_films_are_always_the_same_ones_and_among_those_of_more(tmp_path):
+    def ids(**data):
+        films = training_films(job(tmp_path, **data))
+        return {films.at(0, i).id for i in range(len(films))}
+
+    every = ids()
+    one, two, more = ids(train_films=1), ids(train_films=2), ids(train_films=9)
+    assert (len(one), len(two)) == (1, 2)
+    assert one < two < every == more
+    assert len(validation_films(job(tmp_path, train_films=1))) == 2
+
+
 def prepare(config, *arguments):
     command = [sys.executable, "scripts/prepare_data.py", "--config", str(config), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -75,6 +75,9 @@ class DataConfig(Section):
     """File of ids, or the name of a committed one (``aasce``); not used by the phantom."""
     train_splits: list[str] = []
     validation_splits: list[str] = []
+    train_films: Annotated[int, Field(ge=1)] | None = None
+    """Train on so many films of ``train_splits`` only, always the same ones, those of fewer among those of more:
+    for learning curves."""
     input_size: tuple[Annotated[int, Field(ge=STRIDE)], Annotated[int, Field(ge=STRIDE)]] = (256, 128)
     """Height and width of what the network sees, each divisible by 32; films are letterboxed to it."""
     workers: Annotated[int, Field(ge=0, le=64)] = 2
