@@ -12,9 +12,10 @@ ROOT = PACKAGE.name
 
 # A pattern (data.sources.*) stands for a folder: its files, which may use each other, and its __init__.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "anatomy", "geometry", "config_section", "config_network", "config", "config_io"),
+    ("errors", "anatomy", "geometry", "spine_line", "config_section", "config_network", "config", "config_io"),
     (
         "codec",
+        "chain",
         "losses",
         "measures.*",
         "metrics",

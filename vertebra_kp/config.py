@@ -274,6 +274,9 @@ class TrainConfig(Section):
 class InferenceConfig(Section):
     flip: bool = False
     """Average the heatmaps of the film and of its mirror image (AP films): twice the work, a little less error."""
+    chain: bool = False
+    """Place all levels together, one step apart, before corners are read off their maps: for spines of many alike
+    vertebrae, of which the network takes one for its neighbour."""
 
 
 class Config(Section):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vertebra_kp.anatomy import FLIPPED_SLIP
+from vertebra_kp.chain import chained
 from vertebra_kp.codec import HeatmapCodec
 from vertebra_kp.config import Config
 from vertebra_kp.data.loader import Batch
@@ -68,7 +69,11 @@ def predict_batch(
         for target, other in _probabilities(of_mirrored.class_logits).items():
             swapped = other[..., list(FLIPPED_SLIP)] if target == "slip" else other
             classes[target] = (classes[target] + swapped) / 2
-    decoded = codec_of(config).decode(heatmaps)
+    codec = codec_of(config)
+    decoded = codec.decode(heatmaps)
+    if config.inference.chain:
+        heatmaps = chained(heatmaps, decoded.points_xy, schema, codec.stride)
+        decoded = codec.decode(heatmaps)
     points, scores, covariances = (_numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance))
     view, slips = (_numpy(classes[name]) if name in classes else None for name in ("view", "slip"))
     presence = _numpy(output.presence_logits.float().sigmoid())

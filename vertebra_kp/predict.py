@@ -43,7 +43,7 @@ class Predictor:
         for network, config in looks:
             for tensor in network.state_dict().values():
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-            digest.update(f"{config.codec}{config.inference.flip}".encode())
+            digest.update(f"{config.codec}{config.inference.flip}{'chain' * config.inference.chain}".encode())
         return digest.hexdigest()[:16]
 
     @property
