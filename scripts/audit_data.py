@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from vertebra_kp.anatomy import SCHEMAS, Schema
 from vertebra_kp.audit_page import write_page
-from vertebra_kp.data.audit import Finding, audit_labels
+from vertebra_kp.data.audit import NOT_CONVEX, Finding, audit_labels
 from vertebra_kp.data.audit_records import gap_findings, outside_findings, patient_findings, spacing_findings
 from vertebra_kp.data.duplicates import SameFilm, same_films, thumbnail
 from vertebra_kp.data.images import FilmError, read_film
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.repair import Action, ReorderCorners, ReorderLevels, RepairFile, write_repair_file
+from vertebra_kp.data.repair import Action, ReorderCorners, ReorderLevels, RepairFile, Unlabel, write_repair_file
 from vertebra_kp.data.sources import SOURCES, read_records, schema_of
 from vertebra_kp.data.splits import load_split_file
 from vertebra_kp.disagreement import disagreement_findings
@@ -136,6 +136,8 @@ def repair_file_of(source: str, anatomy: str, findings: Sequence[Finding]) -> Re
         elif f.corners is not None:
             action = ReorderCorners(level=f.level, order=list(f.corners), reason=f.proposal)
             films.setdefault(f.film, []).append(action)
+        elif f.kind == NOT_CONVEX:
+            films.setdefault(f.film, []).append(Unlabel(level=f.level, reason=f.proposal))
         elif f.severity >= LIKELY:
             proposals.setdefault(f.film, []).append(f"{f.kind} {f.level}: {f.proposal}")
     return RepairFile(source=source, anatomy=anatomy, films=films, proposals=proposals)

@@ -2,18 +2,21 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from vertebra_kp.checkpoint import load_checkpoint
 from vertebra_kp.command_line import exit_code
+from vertebra_kp.config import Config
 from vertebra_kp.errors import UserError
+from vertebra_kp.evaluate import as_measured
 from vertebra_kp.provenance import code_version
 from vertebra_kp.weights import SUFFIX, Look, save_weights
 
 
-def look(path: Path) -> Look:
+def look(path: Path, overrides: Sequence[str]) -> Look:
     checkpoint = load_checkpoint(path)
-    config = checkpoint.config
+    config = as_measured(Config.model_validate(checkpoint.config, strict=False), overrides).model_dump(mode="json")
     config["data"] |= {"root": None, "cache": None, "shards": None}  # where films lay on this machine
     config["train"] |= {"start_from": None}
     return Look(config, checkpoint.weights, checkpoint.step)
@@ -25,14 +28,25 @@ def run() -> None:
     parser.add_argument(
         "--refine", type=Path, metavar="CHECKPOINT", help="of a network of vertebrae that goes with it"
     )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="a.b=c",
+        help="decoding and inference of the first network from now on, such as inference.chain=true",
+    )
     parser.add_argument("--about", default="", help="a line on the data and its terms, kept in the file")
     parser.add_argument("--out", type=Path, required=True, help=f"file to write, NAME{SUFFIX}")
     arguments = parser.parse_args()
     if arguments.out.suffix != SUFFIX:
         raise UserError(f"--out {arguments.out}: must end in {SUFFIX}")
-    paths = [arguments.checkpoint, *([arguments.refine] if arguments.refine else [])]
+    looks = [look(arguments.checkpoint, arguments.overrides)]
+    if arguments.refine:
+        looks.append(look(arguments.refine, []))
     about = {"about": arguments.about, "version": code_version()}
-    digest = save_weights([look(path) for path in paths], arguments.out, about)
+    digest = save_weights(looks, arguments.out, about)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MiB, SHA-256 {digest}")
 
 

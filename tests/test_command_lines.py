@@ -28,9 +28,9 @@ TINY_PHANTOM = ["data.phantom.films=4", "data.phantom.validation_films=2"]
 
 
 def tiny(config):
-    """Overrides that make one epoch of every phase of a shipped config, at a tiny size."""
+    """Overrides that make one epoch of every phase of a shipped config, at a tiny size, from random weights."""
     phases = load_config(REPOSITORY / "configs" / f"{config}.yaml").train.phases
-    return [*TINY, *(f"train.phases.{i}.epochs=1" for i in range(len(phases)))]
+    return [*TINY, "train.start_from=null", *(f"train.phases.{i}.epochs=1" for i in range(len(phases)))]
 
 
 def run(script, *arguments, environment=None, launcher=()):
@@ -384,7 +384,7 @@ def test_the_test_part_of_aasce_is_measured_and_called_what_it_is(tmp_path):
     splits = [f"data.split_file={split}", "data.train_splits=[one]", "data.validation_splits=[two]"]
     done = run(
         "train", "--config", config, "--run-dir", tmp_path / "run",
-        "--set", *tiny("aasce_cpu"), *splits, f"data.root={root}",
+        "--set", *tiny("aasce_cpu"), *splits, f"data.root={root}", "data.repair_file=null",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     best = tmp_path / "run" / "checkpoints" / "best.pt"

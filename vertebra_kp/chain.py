@@ -16,8 +16,8 @@ from vertebra_kp.anatomy import Schema
 from vertebra_kp.spine_line import SAMPLES, SpineLine, line_through
 
 BLUR = 0.12  # of a step: standard deviation over which a map's mass along the line is gathered
-FLOOR = 0.02  # share of a map's mass that its corner may have anywhere: a wrong peak is not proof
-SPACING = 0.15  # of a step: standard deviation of the distance of neighbouring levels
+FLOOR = 0.1  # share of a map's mass that its corner may have anywhere: a wrong peak is not proof
+SPACING = 0.12  # of a step: standard deviation of the distance of neighbouring levels
 # Flat in the middle, so that a corner is not drawn to where it is expected.
 WINDOW = 0.4  # of a step, along the line: how far from its place a corner may lie
 EDGE = 8  # power by which the window falls off

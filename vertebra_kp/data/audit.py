@@ -15,6 +15,7 @@ import numpy as np
 from vertebra_kp.anatomy import CORNERS, Schema, State
 from vertebra_kp.data.record import Record
 
+NOT_CONVEX = "not_convex"  # a finding's kind
 OUTLINE = [0, 1, 3, 2]  # TL, TR, BR, BL: the corners on their way round the vertebra
 
 # A finding of each kind has severity 0.5 at its limit and rises in proportion. The limits were set on AASCE's
@@ -129,7 +130,7 @@ def corner_findings(film: str, points: np.ndarray, schema: Schema) -> list[Findi
             findings.append(Finding(film, "corners_swapped", level, 1.0, told, corners=fitting[0]))
         else:
             told = "no order of the corners makes a vertebra; draw it anew"
-            findings.append(Finding(film, "not_convex", level, 0.9, told))
+            findings.append(Finding(film, NOT_CONVEX, level, 0.9, told))
     certain = [finding for finding in findings if finding.corners is not None]
     if len(certain) > whole.sum() / 2:  # the film is turned, or its labels were made on a mirror image
         return [replace(f, corners=None, proposal=f"{f.proposal}, or the film is turned") for f in findings]
