@@ -17,6 +17,7 @@ from vertebra_kp.spine_line import SAMPLES, SpineLine, line_through
 
 BLUR = 0.12  # of a step: standard deviation over which a map's mass along the line is gathered
 FLOOR = 0.1  # share of a map's mass that its corner may have anywhere: a wrong peak is not proof
+ANY_LEVEL = 2.0  # weight of the evidence that there is a vertebra, whichever, beside that for the level
 SPACING = 0.12  # of a step: standard deviation of the distance of neighbouring levels
 # Flat in the middle, so that a corner is not drawn to where it is expected.
 WINDOW = 0.4  # of a step, along the line: how far from its place a corner may lie
@@ -48,15 +49,23 @@ def _chained(maps: np.ndarray, points: np.ndarray, schema: Schema) -> np.ndarray
     along = _along(maps, where, line)
     # Evidence for the middle of a level at every sample: its corners lie half a height above and below.
     above, below = (_shifted(along, sign * half) for sign in (-1, 1))
-    of_map = np.log(FLOOR + np.where(is_upper[:, None], above, below))
-    evidence = np.stack([of_map[level == one].sum(axis=0) for one in range(schema.num_levels)])
+    at_corner = np.where(is_upper[:, None], above, below)
+    evidence = _sums(np.log(FLOOR + at_corner), level)
+    # There must be a vertebra at all, whichever; else two that are mixed up would move all between them a little.
+    of_any = np.minimum(_sums(at_corner, corner), 1)
+    evidence = evidence + ANY_LEVEL * np.log(FLOOR + of_any).sum(axis=0)
     middle = line.u[_best_path(evidence, line.u)]
     place = middle[level] + np.where(is_upper, -half, half)
-    of_all = np.stack([maps[corner == one].sum(axis=0) for one in range(corner.max() + 1)])
+    of_all = _sums(maps, corner)
     window = np.exp(-0.5 * ((where - place[:, None, None]) / WINDOW) ** EDGE)
     kept = (of_all[corner] * window).astype(np.float32)
     empty = kept.sum(axis=(1, 2)) <= np.finfo(np.float32).tiny
     return np.where(empty[:, None, None], maps, kept)
+
+
+def _sums(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """``[groups, ...]`` of values ``[K, ...]`` that belong to groups ``[K]``."""
+    return np.stack([values[group == one].sum(axis=0) for one in range(group.max() + 1)])
 
 
 def _height(corners: np.ndarray, line: SpineLine) -> float:
