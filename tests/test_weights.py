@@ -55,6 +55,8 @@ def test_a_file_of_weights_predicts_as_the_checkpoint_and_under_its_name(tmp_pat
     exact = load(tmp_path / "best.pt", "cpu").predict(film)
     torch.testing.assert_close(named.predict(film).presence, exact.presence, atol=0.02, rtol=0)
     assert find_weights(tmp_path / "best.pt") is None
+    assert weights.name_of(find_weights("some-ap")) == "some-ap"
+    assert weights.name_of(tmp_path / "best.pt") == str(tmp_path / "best.pt")
     with pytest.raises(CheckpointError, match=r"other-ap: no such checkpoint, .* \(some-ap\)"):
         load("other-ap")
 

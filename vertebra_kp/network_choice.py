@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vertebra_kp.checkpoint import CheckpointError
 from vertebra_kp.predict import Predictor, load
-from vertebra_kp.weights import find_weights, published
+from vertebra_kp.weights import find_weights, name_of, published
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def choose_network(arguments: argparse.Namespace) -> Predictor:
 def about_network(arguments: argparse.Namespace) -> dict[str, object]:
     """What results say of the network that they come from."""
     return {
-        "checkpoint": str(arguments.checkpoint),
+        "checkpoint": name_of(arguments.checkpoint),
         "ensemble": [str(path) for path in arguments.ensemble],
         "refine": None if arguments.refine is None else str(arguments.refine),
     }

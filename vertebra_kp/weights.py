@@ -56,6 +56,11 @@ def published() -> list[str]:
     return sorted(path.parent.name for path in COMMITTED.glob(f"*/{FILE}"))
 
 
+def name_of(path: Path) -> str:
+    """The name of weights that come with the package, the path of any other."""
+    return path.parent.name if path.parent.parent == COMMITTED else str(path)
+
+
 def save_weights(looks: list[Look], path: Path, about: dict[str, Any]) -> str:
     """Write the looks with their weights rounded, and the checksum beside; returns the checksum (SHA-256).
 
