@@ -15,6 +15,7 @@ from vertebra_kp.ablation.collect import collect, missing, move_stale, refuse_st
 from vertebra_kp.ablation.folds import plan_folds, pool_folds
 from vertebra_kp.ablation.launch import Stop, record_ended, run_child, run_several, run_to_end, stop_on_signals
 from vertebra_kp.ablation.study import Planned, Study
+from vertebra_kp.command_line import add_set_argument
 from vertebra_kp.engine import EXIT_INTERRUPTED
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluation import FILE, save_evaluation
@@ -31,9 +32,7 @@ def parse_arguments() -> argparse.Namespace:
         "Ctrl-C after the runs wrote their checkpoints.",
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file of the job")
-    parser.add_argument(
-        "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="a.b=c", help="override"
-    )
+    add_set_argument(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and the results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each trains all folds; default: 0")
     parser.add_argument(

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 
 from vertebra_kp.calibrated import find_calibrated
-from vertebra_kp.command_line import exit_code
+from vertebra_kp.command_line import add_set_argument, exit_code
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluate import as_measured, evaluate_films
 from vertebra_kp.evaluation import FILE as EVALUATION
@@ -35,15 +35,7 @@ def parse_arguments() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="average with the prediction of the mirrored film; default: inference.flip of the training",
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="a.b=c",
-        help="measure under other settings of decoding and inference, such as codec.decode=dark",
-    )
+    add_set_argument(parser, "measure under other settings of decoding and inference, such as codec.decode=dark")
     parser.add_argument(
         "--calibration",
         type=Path,

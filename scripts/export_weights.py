@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vertebra_kp.checkpoint import load_checkpoint
-from vertebra_kp.command_line import exit_code
+from vertebra_kp.command_line import add_set_argument, exit_code
 from vertebra_kp.config import Config
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluate import as_measured
@@ -28,15 +28,7 @@ def run() -> None:
     parser.add_argument(
         "--refine", type=Path, metavar="CHECKPOINT", help="of a network of vertebrae that goes with it"
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="a.b=c",
-        help="decoding and inference of the first network from now on, such as inference.chain=true",
-    )
+    add_set_argument(parser, "decoding and inference of the first network, such as inference.chain=true")
     parser.add_argument("--about", default="", help="a line on the data and its terms, kept in the file")
     parser.add_argument("--out", type=Path, required=True, help=f"file to write, NAME{SUFFIX}")
     arguments = parser.parse_args()

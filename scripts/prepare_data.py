@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from vertebra_kp.command_line import add_set_argument
 from vertebra_kp.config import DataConfig
 from vertebra_kp.config_io import load_config
 from vertebra_kp.data.cache import fill_cache, settings_folder
@@ -70,9 +71,7 @@ def prepare_shards(
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="YAML file of the job")
-    parser.add_argument(
-        "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="a.b=c", help="override"
-    )
+    add_set_argument(parser)
     parser.add_argument("--whole-source", action="store_true", help="all films, not only the job's splits")
     parser.add_argument("--shards", type=int, metavar="N", help="write N tar shards instead of a cache")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default for a cache: data.cache")

@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+from vertebra_kp.command_line import add_set_argument
 from vertebra_kp.config_io import load_config
 from vertebra_kp.distributed import process_group
 from vertebra_kp.engine import EXIT_INTERRUPTED, Interrupted, train
@@ -19,9 +20,7 @@ def parse_arguments() -> argparse.Namespace:
         "Ctrl-C after writing a checkpoint (continue with --resume).",
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file of the job")
-    parser.add_argument(
-        "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="a.b=c", help="override"
-    )
+    add_set_argument(parser)
     parser.add_argument("--run-dir", type=Path, help="default: runs/NAME")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--describe", action="store_true", help="print the network and its cost, then stop")

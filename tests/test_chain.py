@@ -3,15 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.chain import chained
 from vertebra_kp.codec import HeatmapCodec
+from vertebra_kp.config import Config
+from vertebra_kp.data.films import PhantomFilms
+from vertebra_kp.data.loader import FilmDataset
+from vertebra_kp.inference import predict_batch
+from vertebra_kp.models.network import Output
 from vertebra_kp.spine_line import LEAST_LEVELS, line_through
 
 SPINE = SCHEMAS["ap_whole_spine"]
 CODEC = HeatmapCodec(stride=4, sigma=1.5)
-MAP = (120, 60)  # of a film of 480 x 240
+MAP = (120, 64)  # of a film of 480 x 256
 NEAR_PX = 0.7  # the window's edge takes a little of a peak that is not in its middle
 
 
@@ -86,14 +92,16 @@ def test_one_corner_of_the_next_level_comes_back():
 
 
 def test_a_map_with_nothing_at_its_place_stays_as_it_is():
+    """All lower left corners are seen in the film's first cell only, which is no vertebra's."""
     points = spine()
     maps = maps_of(points)
-    maps[0, 40] = 0
-    alone = CODEC.decode(maps).points_xy
-    kept = chained(maps, alone, SPINE, CODEC.stride)
-    assert torch.isfinite(kept).all()
-    # The neighbours' peaks end before level 10 begins, but not at once.
-    assert kept[0, 40].max() > 0
+    lower_left = np.nonzero(SPINE.exists)[1] == 2
+    maps[:, lower_left] = 0
+    maps[:, lower_left, 0, 0] = 1
+    kept = chained(maps, torch.from_numpy(SPINE.gather(points))[None], SPINE, CODEC.stride)
+    assert torch.equal(kept[:, lower_left], maps[:, lower_left])
+    others = read(kept)[:, [0, 1, 3]]
+    np.testing.assert_allclose(others, points[:, [0, 1, 3]], atol=NEAR_PX)
 
 
 def test_films_without_a_line_keep_their_maps():
@@ -139,3 +147,37 @@ def test_too_few_vertebrae_tell_no_line():
     points[0] = np.nan
     assert line_through(points) is None
     assert line_through(np.ones((17, 4, 2))) is None  # all at one place
+
+
+class Shows(nn.Module):
+    """A network that shows the same maps on every film."""
+
+    def __init__(self, maps: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(maps.clamp_min(1e-9).log())
+
+    def forward(self, image: torch.Tensor, return_attention: bool = False) -> Output:
+        return Output(self.logits, torch.zeros(1, 17), {}, {})
+
+
+def test_a_prediction_is_as_sure_as_each_map_alone():
+    """Placed maps show one peak whatever happens: what they have lost must not look like certainty."""
+    points = spine(0.4)
+    wrong = points.copy()
+    wrong[9:12] = points[8:11]
+    network = Shows(0.7 * maps_of(wrong) + 0.3 * maps_of(points))
+    size = (4 * MAP[0], 4 * MAP[1])
+    films = PhantomFilms(SPINE, "standard", 0, 1, size, fresh=False)
+    batch = FilmDataset(films, SPINE, size).batch([(0, 0)])
+    content = {
+        "name": "chain",
+        "data": {"anatomy": "ap_whole_spine", "input_size": size},
+        "network": {"decoder": {"output_stride": 4}},
+        "train": {"phases": [{"name": "all", "epochs": 1}]},
+    }
+    alone, placed = (
+        predict_batch(network, batch, Config.model_validate(content | {"inference": {"chain": chain}}))[0]
+        for chain in (False, True)
+    )
+    assert np.abs(placed.points_xy - points).max() < NEAR_PX < np.abs(alone.points_xy - points).max()
+    np.testing.assert_array_equal(placed.scores, alone.scores)

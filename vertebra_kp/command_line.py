@@ -1,10 +1,18 @@
-"""What commands have in common: an error that a user can mend is one line, not a traceback."""
+"""What commands share: an error that a user can mend is one line, and ``--set a.b=c`` changes a config."""
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
 
 from vertebra_kp.errors import UserError
+
+
+def add_set_argument(parser: argparse.ArgumentParser, told: str = "override") -> None:
+    """``--set``, as ``overrides``; ``told`` is its help."""
+    parser.add_argument(
+        "--set", dest="overrides", nargs="+", action="extend", default=[], metavar="a.b=c", help=told
+    )
 
 
 def exit_code(work: Callable[[], None]) -> int:

@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 
 from vertebra_kp.config import Config, DataConfig
-from vertebra_kp.data.datasets import films_of_source, phantom_films, validation_films
+from vertebra_kp.data.datasets import as_seen, films_of_source, phantom_films, validation_films
 from vertebra_kp.data.films import Films
-from vertebra_kp.data.patches import PatchFilms
 from vertebra_kp.data.phantom import PRESETS
 from vertebra_kp.data.sources import SOURCES
 from vertebra_kp.errors import UserError
@@ -75,8 +74,7 @@ def choose_films(
     arguments = _as_trained(arguments, config.data)
     if arguments.validation:
         return arguments, validation_films(config, film_size)
-    films = _films_of(arguments, config.data, film_size)
-    return arguments, films if config.data.patch is None else PatchFilms(films, config.data)
+    return arguments, as_seen(_films_of(arguments, config.data, film_size), config.data)
 
 
 def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """A trained network on a batch of films: corners and covariances in each film's own pixels, presence, classes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,7 +73,8 @@ def predict_batch(
     decoded = codec.decode(heatmaps)
     if config.inference.chain:
         heatmaps = chained(heatmaps, decoded.points_xy, schema, codec.stride)
-        decoded = codec.decode(heatmaps)
+        # What is sure of a corner stays what its own map says: the placed ones show one peak whatever happens.
+        decoded = replace(codec.decode(heatmaps), peak=decoded.peak)
     points, scores, covariances = (_numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance))
     view, slips = (_numpy(classes[name]) if name in classes else None for name in ("view", "slip"))
     presence = _numpy(output.presence_logits.float().sigmoid())

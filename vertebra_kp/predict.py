@@ -43,7 +43,9 @@ class Predictor:
         for network, config in looks:
             for tensor in network.state_dict().values():
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-            digest.update(f"{config.codec}{config.inference.flip}{'chain' * config.inference.chain}".encode())
+            digest.update(f"{config.codec}{config.inference.flip}".encode())
+            if config.inference.chain:  # without it the mark is that of calibrations made before it could be on
+                digest.update(b"chain")
         return digest.hexdigest()[:16]
 
     @property

@@ -129,7 +129,7 @@ def corner_findings(film: str, points: np.ndarray, schema: Schema) -> list[Findi
             told = "corners are " + ", ".join(CORNERS[j] for j in fitting[0]) + " in truth"
             findings.append(Finding(film, "corners_swapped", level, 1.0, told, corners=fitting[0]))
         else:
-            told = "no order of the corners makes a vertebra; draw it anew"
+            told = "no single order of the corners makes a vertebra; draw it anew"
             findings.append(Finding(film, NOT_CONVEX, level, 0.9, told))
     certain = [finding for finding in findings if finding.corners is not None]
     if len(certain) > whole.sum() / 2:  # the film is turned, or its labels were made on a mirror image

@@ -89,6 +89,11 @@ def _films_of_splits(
         shard_window=data.shard_window,
         limit=limit,
     )
+    return as_seen(films, data)
+
+
+def as_seen(films: Films, data: DataConfig) -> Films:
+    """What a network is shown of films: the whole, or single vertebrae."""
     return films if data.patch is None else PatchFilms(films, data)
 
 
