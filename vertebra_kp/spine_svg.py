@@ -11,6 +11,7 @@ FILM_HEIGHT = 1000  # pixels that a film is shown with at most
 DRAWN = ("cobb_pt", "cobb_mt", "cobb_tl", "lumbar_lordosis", "cervical_lordosis")
 COLOURS = ("#ffd43b", "#63e6be", "#ff8787")  # of the angles, in this order
 OUTLINE, REGION = "#74c0fc", "#ffa94d"
+PLAIN_REGION = 0.02  # of the picture's height: half an axis of the largest region that is drawn plainly
 REACH = 0.3  # of the film's width: how far an endplate's line is drawn on
 
 
@@ -25,7 +26,7 @@ def film_svg(film: np.ndarray, reading: Reading, *, height: int = FILM_HEIGHT) -
     marks = []
     if reading.regions is not None:
         marks += [
-            _ellipse(points[i, j], reading.regions[i, j] * factor**2, stroke)
+            _ellipse(points[i, j], reading.regions[i, j] * factor**2, stroke, rows)
             for i, j in np.argwhere(np.isfinite(points).all(axis=-1))
         ]
     for level, corners, exists in zip(spine.schema.levels, points, spine.schema.exists, strict=True):
@@ -54,16 +55,20 @@ def _vertebra(level: str, corners: np.ndarray, exists: np.ndarray, stroke: float
     ]
 
 
-def _ellipse(centre: np.ndarray, region: np.ndarray, stroke: float) -> str:
+def _ellipse(centre: np.ndarray, region: np.ndarray, stroke: float, rows: int) -> str:
+    """The larger, the fainter: where regions run into each other the film is still to be seen."""
     if not np.isfinite(region).all():
         return ""
     squares, axes = np.linalg.eigh(region)
     turn = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))
     a, b = np.sqrt(squares.clip(0))[::-1]
     x, y = centre
+    faint = min(1.0, PLAIN_REGION * rows / max(a, 1e-9))
     return (
-        f'<ellipse cx="{x:.2f}" cy="{y:.2f}" rx="{a:.2f}" ry="{b:.2f}" fill="{REGION}" fill-opacity=".05" '
-        f'stroke="{REGION}" stroke-width="{stroke / 2:.2f}" transform="rotate({turn:.1f} {x:.2f} {y:.2f})"/>'
+        f'<ellipse cx="{x:.2f}" cy="{y:.2f}" rx="{a:.2f}" ry="{b:.2f}" fill="{REGION}" '
+        f'fill-opacity="{0.05 * faint**2:.3f}" '
+        f'stroke="{REGION}" stroke-opacity="{faint:.2f}" stroke-width="{stroke / 2:.2f}" '
+        f'transform="rotate({turn:.1f} {x:.2f} {y:.2f})"/>'
     )
 
 
