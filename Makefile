@@ -4,9 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 QUICKSTART := runs/quickstart
+SPLIT  := splits/buu_lspine_la.json
+
+# $(call train,CONFIG,SETTINGS): an interrupted training goes on where it stopped, nothing trained is ever replaced.
+train = @how=; if [ -f runs/$(1)/checkpoints/last.pt ]; then how=--resume; fi; \
+	set -x; $(BIN)/python scripts/train.py --config configs/$(1).yaml $$how $(if $(2),--set $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart tensorboard test test-slow test-all lint format clean
+.PHONY: help setup quickstart aasce-cpu la-lumbar tensorboard test test-slow test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -26,11 +31,24 @@ quickstart: $(QUICKSTART)/metrics.json  ## train on drawn films (about 10 minute
 	    --source phantom --preset standard --seed 2000003 --films 200 --out $(QUICKSTART)/evaluation
 	@echo "== watch it: make tensorboard; train again: rm -r $(QUICKSTART) && make quickstart"
 
-# An interrupted quickstart goes on where it stopped; nothing that was trained is ever replaced.
-$(QUICKSTART)/metrics.json: | $(READY)
-	@echo "== training on drawn films; watch it from another terminal: make tensorboard"
-	@how=; if [ -f $(QUICKSTART)/checkpoints/last.pt ]; then how=--resume; fi; \
-	set -x; $(BIN)/python scripts/train.py --config configs/quickstart.yaml $$how
+runs/%/metrics.json: | $(READY)
+	@echo "== training $*; watch it from another terminal: make tensorboard"
+	$(call train,$*,$(SET))
+
+aasce-cpu: runs/aasce_cpu/metrics.json runs/aasce_vertebra/metrics.json  ## all of configs/aasce_cpu.yaml (85 minutes on 2 cores); VERTEBRA_KP_AASCE=FOLDER
+	$(BIN)/python scripts/evaluate.py --checkpoint runs/aasce_cpu/checkpoints/last.pt \
+	    --refine runs/aasce_vertebra/checkpoints/last.pt --split fold0 --out runs/aasce_cpu/evaluation
+
+runs/aasce_cpu/metrics.json: runs/phantom_whole_spine/metrics.json
+# glibc keeps freed memory: a tenth of the time.
+aasce-cpu: export MALLOC_MMAP_MAX_ = 0
+aasce-cpu: export MALLOC_TRIM_THRESHOLD_ = 17179869184
+
+la-lumbar: runs/phantom_la_lumbar/metrics.json  ## lateral lumbar: drawn films, then those of BUU_LSPINE=FOLDER (GPU)
+ifdef BUU_LSPINE
+	test -f $(SPLIT) || $(BIN)/python scripts/split_data.py --source buu_lspine --anatomy la_lumbar --root $(BUU_LSPINE) --out $(SPLIT)
+	$(call train,buu_lspine_la,data.root=$(BUU_LSPINE) train.start_from=runs/phantom_la_lumbar/checkpoints/best.pt $(SET))
+endif
 
 tensorboard: $(READY)  ## show all runs in a browser
 	$(BIN)/tensorboard --logdir runs

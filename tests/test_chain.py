@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from vertebra_kp.anatomy import SCHEMAS
@@ -13,7 +14,7 @@ from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.inference import predict_batch
 from vertebra_kp.models.network import Output
-from vertebra_kp.spine_line import LEAST_LEVELS, line_through
+from vertebra_kp.spine_line import LEAST_LEVELS, _theil_sen, line_through
 
 SPINE = SCHEMAS["ap_whole_spine"]
 CODEC = HeatmapCodec(stride=4, sigma=1.5)
@@ -181,3 +182,11 @@ def test_a_prediction_is_as_sure_as_each_map_alone():
     )
     assert np.abs(placed.points_xy - points).max() < NEAR_PX < np.abs(alone.points_xy - points).max()
     np.testing.assert_array_equal(placed.scores, alone.scores)
+
+
+def test_the_robust_line_is_scipys():
+    random = np.random.default_rng(3)
+    for n in (2, 5, 16):
+        x, y = np.sort(random.uniform(0, 16, n)), random.normal(size=n)
+        expected = stats.theilslopes(y, x)
+        np.testing.assert_allclose(_theil_sen(x, y), (expected.slope, expected.intercept), atol=1e-12)

@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "agreement",
         "uncertainty.*",
         "classification",
+        "models.quick_imports",
         "models.library",
         "models.backbones",
         "models.necks",

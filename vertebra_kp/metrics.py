@@ -7,7 +7,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from vertebra_kp.anatomy import CORNERS, Schema, Side, State, presence_target
 from vertebra_kp.errors import UserError
@@ -223,6 +222,8 @@ class GroupedSample:
         """BCa interval of sum(sums) / sum(counts) when the groups behind them are drawn anew."""
         if not self.resamples or len(sums) < 2:
             return None
+        from scipy import stats  # here: it takes half a second
+
         with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             result = stats.bootstrap(

@@ -3,11 +3,13 @@
 import base64
 import html
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 JPEG_QUALITY = 80
 STYLE = """
@@ -59,8 +61,10 @@ def jpeg_uri(image: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
 
-def plot(figure: Figure, text: str) -> str:
+def plot(figure: "Figure", text: str) -> str:
     """A figure as an image; ``text`` stands for it where it cannot be seen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: pages without plots need not wait for it
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., 2::-1]

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 LEAST_LEVELS = 5  # fewer say too little of a spine's course
 SAMPLES = 16  # of the line in each vertebra step; everything is interpolated between them
@@ -70,6 +69,13 @@ def _smooth(points: np.ndarray, y: np.ndarray, width: float) -> tuple[np.ndarray
     return mean_x - slope * mean_dy + slope * (y - inside), slope
 
 
+def _theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept as of ``scipy.stats.theilslopes``, whose module takes half a second to import."""
+    first, second = np.triu_indices(len(x), k=1)
+    slope = np.median((y[second] - y[first]) / (x[second] - x[first]))
+    return float(slope), float(np.median(y) - slope * np.median(x))
+
+
 def _steps(levels: np.ndarray, lengths: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Length along the line at ``u``, and its derivative: steps that change evenly from head to foot.
 
@@ -77,7 +83,7 @@ def _steps(levels: np.ndarray, lengths: np.ndarray, u: np.ndarray) -> tuple[np.n
     out, makes one of them wrong.
     """
     steps = np.diff(lengths) / np.diff(levels)
-    slope, start, *_ = stats.theilslopes(steps, (levels[1:] + levels[:-1]) / 2)
+    slope, start = _theil_sen((levels[1:] + levels[:-1]) / 2, steps)
     middle = max(start + slope * (levels[0] + levels[-1]) / 2, STEP_RANGE[0] * np.ptp(lengths) / np.ptp(levels))
     step = np.clip(start + slope * u, STEP_RANGE[0] * middle, STEP_RANGE[1] * middle)
     place = np.concatenate([[0], np.cumsum((step[1:] + step[:-1]) / 2 * np.diff(u))])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -326,9 +327,10 @@ def _shorten(text: str, width: float, draw: ImageDraw.ImageDraw, font: ImageFont
 
 @cache
 def _font(size: int, face: str = "DejaVuSans") -> ImageFont.FreeTypeFont:
-    import matplotlib  # brings DejaVu, which has the letters that film names may hold
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / f"fonts/ttf/{face}.ttf", size)
+    matplotlib = find_spec("matplotlib")  # brings DejaVu, which has the letters that film names may hold
+    assert matplotlib is not None
+    assert matplotlib.origin is not None
+    return ImageFont.truetype(Path(matplotlib.origin).parent / f"mpl-data/fonts/ttf/{face}.ttf", size)
 
 
 def _level_colour(level: int) -> np.ndarray:

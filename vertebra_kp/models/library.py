@@ -8,13 +8,16 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor, nn
-from torchvision.models import convnext_small, efficientnet_v2_s, get_model, get_model_weights
 
 from vertebra_kp.config_network import STRIDES, BackboneConfig
 from vertebra_kp.errors import UserError
+from vertebra_kp.models.quick_imports import quick_imports
+
+with quick_imports():
+    import timm
+    from torchvision.models import convnext_small, efficientnet_v2_s, get_model, get_model_weights
 
 # torchvision's ImageNet statistics.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
