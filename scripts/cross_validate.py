@@ -19,10 +19,11 @@ from vertebra_kp.command_line import add_set_argument
 from vertebra_kp.engine import EXIT_INTERRUPTED
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluation import FILE, save_evaluation
-from vertebra_kp.run_folder import RunFolder, write_json
+from vertebra_kp.run_folder import MAY_DIFFER, RunFolder, write_json
 from vertebra_kp.summary_lines import summary_lines
 
 SCRIPTS = Path(__file__).parent
+SECOND_LOOK = "second_look"  # folder of the networks of vertebrae
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,6 +34,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file of the job")
     add_set_argument(parser)
+    parser.add_argument(
+        "--refine",
+        type=Path,
+        metavar="CONFIG",
+        help="YAML file of a network of vertebrae (data.patch), trained once per fold too; films are measured "
+        f"with both. Of --set it is given {', '.join(MAY_DIFFER[:4])}",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and the results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each trains all folds; default: 0")
     parser.add_argument(
@@ -59,13 +67,25 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     stop = stop_on_signals()
     try:
-        study = plan_folds(arguments.config, arguments.overrides, arguments.out, arguments.seeds)
-        if arguments.rerun_stale:
+        studies = [plan_folds(arguments.config, arguments.overrides, arguments.out, arguments.seeds)]
+        if arguments.refine is not None:
+            shared = [one for one in arguments.overrides if one.partition("=")[0] in MAY_DIFFER]
+            second = plan_folds(arguments.refine, shared, arguments.out / SECOND_LOOK, arguments.seeds)
+            if second.names != studies[0].names:
+                raise UserError(
+                    f"--refine {arguments.refine}: its folds are {', '.join(second.names)}, those of "
+                    f"{arguments.config} {', '.join(studies[0].names)}; give both the same splits"
+                )
+            studies.append(second)
+        for study in studies if arguments.rerun_stale else ():
             for fold, seed in move_stale(study):
-                print(f"moved out: {fold}, seed {seed}")
-        code = train_folds(study, arguments.jobs, stop) or measure_folds(study, stop)
+                print(f"moved out of {study.folder}: {fold}, seed {seed}")
+        for study in studies:
+            if code := train_folds(study, arguments.jobs, stop):
+                return code
+        code = measure_folds(studies, stop)
         if arguments.stored_order:
-            code = code or measure_folds(study, stop, stored=True)
+            code = code or measure_folds(studies, stop, stored=True)
         return code
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -82,14 +102,18 @@ def train_folds(study: Study, jobs: int, stop: Stop) -> int:
     return EXIT_INTERRUPTED if stop.requested else 1 if failed else 0
 
 
-def measure_folds(study: Study, stop: Stop, *, stored: bool = False) -> int:
-    """Measure every fold's films, and all together, against the labels as repaired or as ``stored``."""
+def measure_folds(studies: list[Study], stop: Stop, *, stored: bool = False) -> int:
+    """Measure every fold's films, and all together, against the labels as repaired or as ``stored``.
+
+    ``studies`` are that of whole films and, where there is one, that of vertebrae.
+    """
     suffix = "_stored" if stored else ""
     name = f"evaluation{suffix}"
-    for run in study.planned:
-        if code := measure(run, name, stop, stored=stored):
+    study = studies[0]
+    for run, *refine in zip(*(one.planned for one in studies), strict=True):
+        if code := measure(run, refine, name, stop, stored=stored):
             return code
-    evaluation, metrics = pool_folds(study, name)
+    evaluation, metrics = pool_folds(studies, name)
     out = study.folder / "runs" / f"all{suffix}"
     out.mkdir(parents=True, exist_ok=True)
     save_evaluation(evaluation, out / FILE)
@@ -100,7 +124,7 @@ def measure_folds(study: Study, stop: Stop, *, stored: bool = False) -> int:
     return 0
 
 
-def measure(run: Planned, name: str, stop: Stop, *, stored: bool) -> int:
+def measure(run: Planned, refine: list[Planned], name: str, stop: Stop, *, stored: bool) -> int:
     """Always anew: half a minute costs less than to find out what an older evaluation was made with."""
     if stop.requested:
         return EXIT_INTERRUPTED
@@ -108,6 +132,8 @@ def measure(run: Planned, name: str, stop: Stop, *, stored: bool) -> int:
     data = run.settings.config.data
     command = [sys.executable, str(SCRIPTS / "evaluate.py"), "--checkpoint", str(checkpoint), "--out", str(out)]
     command += ["--source", data.source, "--split", run.variant, *(["--stored-order"] if stored else [])]
+    for second in refine:
+        command += ["--refine", str(RunFolder(second.run_dir).best)]
     log = run.run_dir / "evaluation.txt"
     code = run_child(command, log, stop)
     if code not in (0, EXIT_INTERRUPTED):

@@ -9,6 +9,7 @@ from test_command_lines import TINY, run
 from tiny_job import tiny_config
 
 from vertebra_kp.ablation.folds import plan_folds
+from vertebra_kp.config import PatchConfig
 from vertebra_kp.config_io import save_config
 from vertebra_kp.errors import UserError
 from vertebra_kp.evaluation import load_evaluation
@@ -40,9 +41,9 @@ def test_films_without_splits_cannot_take_turns(tmp_path):
         plan_folds(tmp_path / "job.yaml", [], tmp_path / "out", [0])
 
 
-@pytest.mark.slow
-def test_folds_are_trained_measured_and_pooled_from_the_command_line(tmp_path):
-    films, split, out = tmp_path / "films", tmp_path / "own.json", tmp_path / "folds"
+def drawn_folds(folder):
+    """Nine films of a csv source, with three folds: their folder, the split file, its splits."""
+    films, split = folder / "films", folder / "own.json"
     for arguments in (
         ["make_phantom", "--anatomy", "la_lumbar", "--films", 9, "--size", 128, 64, "--out", films],
         ["split_data", "--source", "csv", "--anatomy", "la_lumbar", "--root", films, "--folds", 3, "--out", split],
@@ -50,7 +51,14 @@ def test_folds_are_trained_measured_and_pooled_from_the_command_line(tmp_path):
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
     splits = json.loads(split.read_text())["splits"]
-    folds = sorted(name for name in splits if name.startswith("fold"))
+    return films, split, {name: ids for name, ids in splits.items() if name.startswith("fold")}
+
+
+@pytest.mark.slow
+def test_folds_are_trained_measured_and_pooled_from_the_command_line(tmp_path):
+    out = tmp_path / "folds"
+    films, split, splits = drawn_folds(tmp_path)
+    folds = sorted(splits)
     config = config_file(
         tmp_path, root=films, split_file=str(split), train_splits=folds[:-1], validation_splits=folds[-1:]
     )
@@ -90,3 +98,35 @@ def test_folds_are_trained_measured_and_pooled_from_the_command_line(tmp_path):
     assert "codec.sigma 1.5 in the row, 2.0 now" in other.stderr
     assert "--rerun-stale moves them" in other.stderr
     assert "--keep-stale" not in other.stderr  # which this command does not have
+
+
+@pytest.mark.slow
+def test_a_second_look_is_trained_per_fold_and_films_are_measured_with_both(tmp_path):
+    out, tiny = tmp_path / "folds", [*TINY, "train.phases.0.epochs=1", "train.phases.1.epochs=1"]
+    films, split, splits = drawn_folds(tmp_path)
+    folds = sorted(splits)
+    source = {"split_file": str(split), "train_splits": folds[:-1], "validation_splits": folds[-1:]}
+    config = config_file(tmp_path, root=films, **source)
+    # The films' folder is not in the second config: --set tells both.
+    (tmp_path / "vertebra").mkdir()
+    patches = config_file(tmp_path / "vertebra", patch=PatchConfig(widths=2.0, film_size=(128, 64)), **source)
+    command = ["--config", config, "--refine", patches, "--out", out, "--set", f"data.root={films}", *tiny]
+    done = run("cross_validate", *command)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["films"] == 9
+    assert metrics["config"]["data"]["patch"] is None
+    assert metrics["refine"]["data"]["patch"]["widths"] == 2.0
+    for fold in folds:
+        told = json.loads((out / "runs" / f"{fold}-0" / "evaluation" / "metrics.json").read_text())
+        assert told["refine"] == str(out / "second_look" / "runs" / f"{fold}-0" / "checkpoints" / "best.pt")
+
+
+def test_both_looks_need_the_same_folds(tmp_path):
+    (tmp_path / "vertebra").mkdir()
+    config = config_file(tmp_path, train_splits=["a"], validation_splits=["b"])
+    other = config_file(tmp_path / "vertebra", train_splits=["a"], validation_splits=["c"])
+    done = run("cross_validate", "--config", config, "--refine", other, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "its folds are a, c, those of" in done.stderr
+    assert "give both the same splits" in done.stderr

@@ -62,11 +62,12 @@ def test_the_compiler_comes_when_it_is_asked_for(inside, after):
 
 def test_the_compiler_that_is_there_is_left_alone():
     run(
-        "import torch, torch._dynamo\n"
+        "import gc, torch, torch._dynamo\n"
         "from vertebra_kp.models.quick_imports import quick_imports\n"
         "disable = torch.compiler.disable\n"
         "with quick_imports():\n"
         "    assert torch.compiler.disable is disable\n"
+        "assert gc.get_freeze_count() == 0\n"
     )
 
 

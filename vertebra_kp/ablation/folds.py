@@ -49,22 +49,25 @@ def plan_folds(config: Path, overrides: Sequence[str], folder: Path, seeds: Sequ
     return Study(folder, file, planned)
 
 
-def pool_folds(study: Study, evaluations: str) -> tuple[Evaluation, dict[str, Any]]:
+def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, dict[str, Any]]:
     """All folds' films as one evaluation, and its figures as ``metrics.json`` has them.
 
-    ``evaluations`` is the folder in every run folder that holds the fold's own. With several seeds every film is
-    there once per seed; intervals come from resampled patients. Coverage is cross-conformal over the folds.
+    ``studies`` are that of whole films and, where films were looked at twice, that of vertebrae. ``evaluations``
+    is the folder in every run folder that holds the fold's own. With several seeds every film is there once per
+    seed; intervals come from resampled patients. Coverage is cross-conformal over the folds.
     """
+    study = studies[0]
     parts = [load_evaluation(run.run_dir / evaluations) for run in study.planned]
     every = pooled(parts)
     schema = every.schema
     fold_of = [run.variant for run, part in zip(study.planned, parts, strict=True) for _ in part.results]
     errors = [errors_of(result, schema) for result in every.results]
     first = json.loads((study.planned[0].run_dir / evaluations / "metrics.json").read_text(encoding="utf-8"))
+    configs = [load_config(one.file.base, one.file.overrides).model_dump(mode="json") for one in studies]
     about = {name: first.get(name) for name in COMMON} | {
         "split": study.names,
         "seeds": study.file.seeds,
-        "config": load_config(study.file.base, study.file.overrides).model_dump(mode="json"),
+        **dict(zip(("config", "refine"), configs, strict=False)),
     }
     found = {
         "coverage": cross_coverage(errors, schema, promised=COVERAGE, part_of=fold_of),

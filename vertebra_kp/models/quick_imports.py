@@ -23,6 +23,9 @@ UTILS = "torch._dynamo.utils"  # torchvision.ops takes is_compile_supported from
 @contextmanager
 def quick_imports() -> Iterator[None]:
     """What is imported inside."""
+    if UTILS in sys.modules:  # the compiler is there; triton, which it brings, tells of leaks when it is frozen
+        yield
+        return
     with _uncollected(), _compiler_when_called():
         yield
 
@@ -43,9 +46,6 @@ def _uncollected() -> Iterator[None]:
 @contextmanager
 def _compiler_when_called() -> Iterator[None]:
     """What asks for anything else of the compiler gets the real one: at worst nothing is saved."""
-    if UTILS in sys.modules:
-        yield
-        return
     stand_in, disable = ModuleType(UTILS), torch.compiler.disable
 
     def real() -> ModuleType:
