@@ -53,6 +53,7 @@ assert sys.modules["torch._dynamo.utils"] is utils
         ("", "assert is_compile_supported('cpu') in (True, False)"),
         ("from torch._dynamo.utils import counters", "assert isinstance(counters, dict)"),
         ("assert double(3) == 6", ""),
+        ("assert torch.compiler.disable(recursive=False)(double)(3) == 6", ""),
         ("import torch._dynamo", "assert torch._dynamo.utils.counters is not None"),
     ],
 )

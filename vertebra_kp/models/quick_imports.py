@@ -58,8 +58,10 @@ def _compiler_when_called() -> Iterator[None]:
             raise AttributeError(name)
         return getattr(real(), name)
 
-    def disable_when_called(function: Callable[..., Any]) -> Callable[..., Any]:
+    def disable_when_called(function: Callable[..., Any] | None = None, *how: Any, **named_how: Any) -> Any:
         """A decorator of timm's."""
+        if function is None or how or named_how:
+            return disable(function, *how, **named_how)
 
         @wraps(function)
         def run(*arguments: Any, **named: Any) -> Any:
