@@ -59,6 +59,33 @@ def test_a_vertebra_that_is_much_too_narrow_takes_the_width_of_its_neighbours():
     assert np.isfinite(found[[0, 1, 3, 4]]).all()
 
 
+def turned_spine(angles):
+    """Boxes 6 wide and 2 high, one below the other, turned by these degrees."""
+    box = np.array([[-3, -1], [3, -1], [-3, 1], [3, 1]], dtype=float)
+    return np.stack(
+        [apply_affine(compose(rotate(angle), translate(20, 10 + 3 * i)), box) for i, angle in enumerate(angles)]
+    )
+
+
+def seen_at(window):
+    """The angle, in degrees, of the film's horizontal in a window."""
+    return np.rad2deg(np.arctan2(window[1, 0], window[0, 0]))
+
+
+def test_a_vertebra_that_lies_across_its_neighbours_is_seen_in_their_direction():
+    found = windows(turned_spine([10, 12, -110, 16, 18]), 2.0)
+    np.testing.assert_allclose([-seen_at(window) for window in found], [10, 12, 12, 16, 18], atol=1e-9)
+    # Across the line where angles begin again.
+    found = windows(turned_spine([178, 179, 20, -179, -178]), 2.0)
+    assert -seen_at(found[2]) == pytest.approx(179)
+
+
+def test_a_steep_curve_is_seen_as_it_turns():
+    angles = [0, 20, 40, 60, 40, 20, 0, -20]
+    found = windows(turned_spine(angles), 2.0)
+    np.testing.assert_allclose([-seen_at(window) for window in found], angles, atol=1e-9)
+
+
 def test_patches_are_the_labelled_vertebrae_and_lead_back_to_the_film(film):
     states = film.states.copy()
     states[4, 1] = State.UNLABELLED

@@ -10,6 +10,8 @@ from vertebra_kp.data.films import Film, Films, check_labels
 from vertebra_kp.geometry import compose, rotate, scale, translate
 
 NEIGHBOURS = 2  # above and below, whose median width is a vertebra's: one alone may be predicted much too narrow
+# More than this many degrees against the median of the same vertebrae, no spine turns: its corners are mixed up.
+TURNED_MOST = 30
 
 
 class PatchFilms:
@@ -55,16 +57,19 @@ def patch_of(film: Film, schema: Schema, level: int, window: np.ndarray) -> Film
 def windows(points_xy: np.ndarray, widths: float) -> np.ndarray:
     """Matrices ``[levels, 3, 3]`` from the frame of corners ``[levels, 4, 2]`` to unit squares, nan where unknown.
 
-    A square stands about the middle of its vertebra, turned with it, its side ``widths`` times the median width of
-    the vertebra and its neighbours.
+    A square stands about the middle of its vertebra, turned with it (with its neighbours where it lies across them),
+    its side ``widths`` times the median width of the vertebra and its neighbours.
     """
     across = (points_xy[:, 1] - points_xy[:, 0] + points_xy[:, 3] - points_xy[:, 2]) / 2
-    width = np.linalg.norm(across, axis=1)
+    width, turned = np.linalg.norm(across, axis=1), np.rad2deg(np.arctan2(across[:, 1], across[:, 0]))
     found = np.full((len(points_xy), 3, 3), np.nan)
     for level in np.flatnonzero(np.isfinite(points_xy).all(axis=(1, 2))):
-        side = widths * np.nanmedian(width[max(0, level - NEIGHBOURS) : level + NEIGHBOURS + 1])
+        near = slice(max(0, level - NEIGHBOURS), level + NEIGHBOURS + 1)
+        side = widths * np.nanmedian(width[near])
         if side > 0:
             x, y = points_xy[level].mean(axis=0)
-            turned = np.rad2deg(np.arctan2(across[level, 1], across[level, 0]))
-            found[level] = compose(translate(-x, -y), rotate(-turned), scale(1 / side), translate(0.5, 0.5))
+            angle, neighbours = turned[level], np.nanmedian((turned[near] - turned[level] + 180) % 360 - 180)
+            if abs(neighbours) > TURNED_MOST:
+                angle += neighbours
+            found[level] = compose(translate(-x, -y), rotate(-angle), scale(1 / side), translate(0.5, 0.5))
     return found
