@@ -57,8 +57,8 @@ def patch_of(film: Film, schema: Schema, level: int, window: np.ndarray) -> Film
 def windows(points_xy: np.ndarray, widths: float) -> np.ndarray:
     """Matrices ``[levels, 3, 3]`` from the frame of corners ``[levels, 4, 2]`` to unit squares, nan where unknown.
 
-    A square stands about the middle of its vertebra, turned with it (with its neighbours where it lies across them),
-    its side ``widths`` times the median width of the vertebra and its neighbours.
+    A square stands about the middle of its vertebra, turned with it (with its neighbours where it lies across
+    them), its side ``widths`` times the median width of the vertebra and its neighbours.
     """
     across = (points_xy[:, 1] - points_xy[:, 0] + points_xy[:, 3] - points_xy[:, 2]) / 2
     width, turned = np.linalg.norm(across, axis=1), np.rad2deg(np.arctan2(across[:, 1], across[:, 0]))
