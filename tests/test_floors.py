@@ -87,6 +87,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "command_line",
         "film_choice",
         "label_noise",
+        "level_agreement",
         "evaluate",
         "shape_check",
         "evaluation",

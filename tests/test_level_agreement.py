@@ -1,0 +1,171 @@
+"""Two films of one patient: by how many levels their labels name the same vertebrae differently."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from vertebra_kp.anatomy import CORNERS, SCHEMAS
+from vertebra_kp.data.phantom import draw_film
+from vertebra_kp.data.record import Record
+from vertebra_kp.geometry import apply_affine, compose, rotate, scale, translate, warp_image
+from vertebra_kp.level_agreement import Pair, levels_apart, pairs_of, shares_of, straighten
+
+SPINE = SCHEMAS["ap_whole_spine"]
+SIZE = (480, 200)
+AGAIN = compose(rotate(3.0, (100, 240)), scale(1.05, 0.98), translate(-4, 7))  # the patient stands otherwise
+SCRIPT = Path(__file__).parents[1] / "scripts" / "level_agreement.py"
+
+
+def film_and_again(seed):
+    """A spine's film with its corners, and another exposure of it."""
+    film = draw_film(SPINE, "standard", seed, 0, SIZE)
+    again = warp_image(film.image, AGAIN, (500, 205)).astype(np.float32)
+    again += np.random.default_rng(seed).normal(0, 4, again.shape)
+    darker = (255 * (np.clip(again, 0, 255) / 255) ** 1.3).astype(np.uint8)
+    return film.image, film.points_xy_image, darker, apply_affine(AGAIN, film.points_xy_image)
+
+
+def renamed(points, levels):
+    """Every vertebra by the name ``levels`` further down (up if negative); the last ones fall off."""
+    new = np.full_like(points, np.nan)
+    if levels > 0:
+        new[levels:] = points[:-levels]
+    else:
+        new[:levels] = points[-levels:]
+    return new
+
+
+@pytest.mark.parametrize("seed", [3, 5, 8])
+def test_films_named_alike_are_not_apart(seed):
+    image, points, other, others = film_and_again(seed)
+    apart = levels_apart(straighten(image, points), straighten(other, others))
+    assert abs(apart.levels) <= 0.25
+    assert apart.clear
+
+
+@pytest.mark.parametrize(("by", "expected"), [(-1, 1), (1, -1), (-2, 2)])
+@pytest.mark.parametrize("seed", [3, 8])
+def test_names_moved_by_levels_are_found_apart_by_them(seed, by, expected):
+    # The second film's names lie `by` levels below what they should be: the first one's lie above them.
+    image, points, other, others = film_and_again(seed)
+    apart = levels_apart(straighten(image, points), straighten(other, renamed(others, by)))
+    assert apart.levels == pytest.approx(expected, abs=0.25)
+    assert apart.clear
+
+
+def test_a_straightened_spine_lies_in_the_middle_with_a_level_every_eight_rows():
+    # Bars where the vertebrae of a bent spine are; straightened, bar i is at row 8 * (3 + i), for the line begins
+    # three levels above the first, and at column 36 of the 72 that are four and a half levels to each side.
+    levels = SPINE.num_levels
+    y = 60 + 20 * np.arange(levels)
+    x = 100 + 15 * np.sin(y / 120)
+    corners = np.array([[-9, -6], [9, -6], [-9, 6], [9, 6]])
+    points = np.stack([x, y], axis=1)[:, None] + corners
+    image = np.zeros((480, 200), np.uint8)
+    for bar in points:
+        cv2.rectangle(image, *(tuple(round(v) for v in bar[k]) for k in (0, 3)), 255, -1)
+    picture = straighten(image, points.astype(np.float32)).picture[..., 0]
+    inner = slice(8 * 5, 8 * 18)
+    rows = picture[inner, 33:39].mean(axis=1).reshape(-1, 8)
+    assert (rows[:, 0] > rows[:, 4] + 0.5).all()  # at each level, not half a level on
+    at_bars = picture[8 * 5 : 8 * 18 : 8] > 0
+    middle = np.array([np.flatnonzero(row).mean() for row in at_bars])
+    np.testing.assert_allclose(middle, 36, atol=1.5)
+
+
+def test_too_few_vertebrae_tell_no_line():
+    image, points, _, _ = film_and_again(3)
+    few = np.full_like(points, np.nan)
+    few[5:8] = points[5:8]
+    assert straighten(image, few) is None
+
+
+def write_films(folder):
+    """Patient a twice, labelled a level apart; b twice, labelled alike; c once."""
+    rows = []
+    for patient, seed, by in (("a", 3, -1), ("b", 8, 0), ("c", 5, None)):
+        image, points, other, others = film_and_again(seed)
+        shown = [(image, points)]
+        if by is not None:
+            shown.append((other, renamed(others, by) if by else others))
+        for k, (picture, corners) in enumerate(shown):
+            name = f"{patient}{k}.png"
+            cv2.imwrite(str(folder / name), picture)
+            for level, places in zip(SPINE.levels, corners, strict=True):
+                if np.isfinite(places).all():
+                    rows += [
+                        [name, patient, "", level, corner, *place, "labelled"]
+                        for corner, place in zip(CORNERS, places, strict=True)
+                    ]
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [["file", "patient", "spacing_mm", "level", "corner", "x", "y", "state"], *rows]
+        )
+
+
+def level_agreement(*arguments):
+    command = [sys.executable, str(SCRIPT), "--source", "csv", "--anatomy", "ap_whole_spine", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_tells_what_labels_and_network_name_apart(tmp_path):
+    write_films(tmp_path)
+    # The network names both films of a alike: it sits one level above the second one's labels.
+    films = tmp_path / "films.csv"
+    films.write_text("id,shift_levels\na0.png,0.02\na1.png,-0.97\nb0.png,0.0\nb1.png,-0.01\nc0.png,\n")
+    done = level_agreement("--root", tmp_path, "--films", films, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "pairs.csv").open(newline="", encoding="utf-8") as file:
+        pairs = {row["group"]: row for row in csv.DictReader(file)}
+    assert set(pairs) == {"a", "b"}
+    assert float(pairs["a"]["by_labels"]) == pytest.approx(1, abs=0.25)
+    assert float(pairs["b"]["by_labels"]) == pytest.approx(0, abs=0.25)
+    for row in pairs.values():
+        assert float(row["by_network"]) == pytest.approx(0, abs=0.3)
+    told = [line.split("%")[0].split()[-1] for line in done.stdout.splitlines() if "%" in line]
+    # Pairs by labels, by network; films off: a1 of four, none of b's, one of a's.
+    assert told == ["50.0", "0.0", "25.0", "0.0", "50.0"]
+
+
+def pair(group, first, second, by_labels, clear=True):
+    return Pair(group, first, second, by_labels, 0.5, 0.2 if clear else 0.01, clear, None)
+
+
+def test_one_contradiction_outweighs_a_confirmation_and_unclear_pairs_say_nothing():
+    pairs = [
+        pair("p", "p1", "p2", 0.1),
+        pair("p", "p2", "p3", -1.0),
+        pair("q", "q1", "q2", 0.0),
+        pair("r", "r1", "r2", 1.0, clear=False),
+    ]
+    shifts = {"p1": 1.0, "p2": 0.0, "p3": 1.0, "q1": 0.0, "q2": 0.1, "r1": 1.0, "r2": 0.0}
+    labels, *films = shares_of(pairs, shifts)
+    assert (labels.value, labels.number) == (pytest.approx(1 / 3), 3)
+    # All five films of clear pairs; p1, q1, q2 are confirmed; p2 and p3 contradict each other.
+    assert [(share.value, share.number) for share in films] == [
+        (pytest.approx(2 / 5), 5),
+        (pytest.approx(1 / 3), 3),
+        (pytest.approx(1 / 2), 2),
+    ]
+
+
+def test_a_patient_gives_no_more_pairs_than_asked_for():
+    records = [Record(f"{patient}{k}", Path("x"), patient) for patient in "ab" for k in range(5)]
+    chosen = pairs_of(records, most=4)
+    assert [first.group for first, _ in chosen] == ["a"] * 4 + ["b"] * 4
+    assert all(first.group == second.group and first.id < second.id for first, second in chosen)
+    assert len(pairs_of(records, most=100)) == 20
+
+
+def test_a_table_without_shifts_is_refused(tmp_path):
+    write_films(tmp_path)
+    films = tmp_path / "films.csv"
+    films.write_text("id,mre_px\na0.png,3\n")
+    done = level_agreement("--root", tmp_path, "--films", films, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "shift_levels" in done.stderr
