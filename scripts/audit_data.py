@@ -1,4 +1,4 @@
-"""Look for wrong labels, films shown twice and patients in two splits, before they train anything.
+"""Look for wrong labels, names of levels that contradict each other, films shown twice and patients in two splits.
 
 Writes audit.csv (one finding a row, worst first), audit.html (the same with pictures) and repair.json: what is
 certain as actions, everything else as proposals for a person. ``data.repair_file`` of a config applies it.
@@ -21,11 +21,20 @@ from vertebra_kp.data.audit_records import gap_findings, outside_findings, patie
 from vertebra_kp.data.duplicates import SameFilm, same_films, thumbnail
 from vertebra_kp.data.images import FilmError, read_film
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.repair import Action, ReorderCorners, ReorderLevels, RepairFile, Unlabel, write_repair_file
+from vertebra_kp.data.repair import (
+    Action,
+    ReorderCorners,
+    ReorderLevels,
+    RepairFile,
+    Unlabel,
+    apply_repairs,
+    write_repair_file,
+)
 from vertebra_kp.data.sources import SOURCES, read_records, schema_of
 from vertebra_kp.data.splits import load_split_file
 from vertebra_kp.disagreement import disagreement_findings
 from vertebra_kp.errors import UserError
+from vertebra_kp.level_agreement import level_findings
 from vertebra_kp.predict import Predictor, load
 
 LIKELY = 0.5  # findings from here on are proposed in repair.json
@@ -43,6 +52,8 @@ def main() -> int:
             findings += gap_findings(record, schema)
         if not arguments.labels_only:
             findings += film_findings(records, schema, split_of)
+            mended = apply_repairs(records, repair_file_of(arguments.source, schema.name, findings), schema)
+            findings += level_findings(mended, schema)
         if arguments.checkpoint is not None:
             findings += disagreement_findings(records, load_for(arguments.checkpoint, schema))
         findings.sort(key=lambda finding: -finding.severity)

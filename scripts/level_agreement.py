@@ -10,20 +10,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from vertebra_kp.command_line import exit_code
 from vertebra_kp.data.datasets import labelled_records
 from vertebra_kp.data.sources import SOURCES, schema_of
 from vertebra_kp.data.splits import load_split_file, select
 from vertebra_kp.errors import UserError
-from vertebra_kp.level_agreement import (
-    levels_apart,
-    pair_named,
-    pairs_of,
-    shares_of,
-    straighten_film,
-)
+from vertebra_kp.level_agreement import MOST_PAIRS, compare_films, pair_named, shares_of
 
 PAIRS = "pairs.csv"
 
@@ -43,7 +35,11 @@ def parse_arguments() -> argparse.Namespace:
         help="films.csv of an evaluation on the same labels: its column shift_levels tells the network's names",
     )
     parser.add_argument(
-        "--most", type=int, default=12, metavar="N", help="pairs of a patient, drawn by lot; default: %(default)s"
+        "--most",
+        type=int,
+        default=MOST_PAIRS,
+        metavar="N",
+        help="pairs of a patient, drawn by lot; default: %(default)s",
     )
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {PAIRS}")
     arguments = parser.parse_args()
@@ -62,18 +58,8 @@ def run() -> None:
     if arguments.split:
         records = select(records, load_split_file(arguments.split_file), arguments.split)
     shifts = read_shifts(arguments.films) if arguments.films else {}
-    chosen = pairs_of(records, arguments.most)
-    films = {record.id: record for pair in chosen for record in pair}
-    straight = {
-        name: straighten_film(record, schema)
-        for name, record in tqdm(films.items(), "straightening", unit="film", leave=False)
-    }
-    pairs = []
-    for first, second in tqdm(chosen, "comparing", unit="pair", leave=False):
-        spines = straight[first.id], straight[second.id]
-        apart = None if None in spines else levels_apart(*spines)
-        if apart is not None:
-            pairs.append(pair_named(first, second, apart, shifts))
+    compared = compare_films(records, schema, arguments.most)
+    pairs = [pair_named(first, second, apart, shifts) for first, second, apart in compared]
     if not pairs:
         raise UserError("no patient has two films with enough labels; there is nothing to compare")
     with (arguments.out / PAIRS).open("w", newline="", encoding="utf-8") as file:

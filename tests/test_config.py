@@ -75,7 +75,7 @@ def test_base_lacks_only_what_each_job_must_say():
 
 
 def test_no_film_of_aasce_trains_and_validates():
-    for name in ("aasce.yaml", "aasce_cpu.yaml", "aasce_folds.yaml"):
+    for name in ("aasce.yaml", "aasce_cpu.yaml"):
         data = load_config(CONFIGS / name).data
         assert sorted(data.train_splits + data.validation_splits) == [f"fold{i}" for i in range(5)]
 

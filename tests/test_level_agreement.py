@@ -169,3 +169,19 @@ def test_a_table_without_shifts_is_refused(tmp_path):
     done = level_agreement("--root", tmp_path, "--films", films, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "shift_levels" in done.stderr
+
+
+def test_the_audit_tells_films_of_one_patient_that_are_named_apart(tmp_path):
+    write_films(tmp_path)
+    script = SCRIPT.with_name("audit_data.py")
+    command = [sys.executable, str(script), "--source", "csv", "--anatomy", "ap_whole_spine"]
+    command += ["--root", str(tmp_path), "--out", str(tmp_path / "audit")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "audit" / "audit.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["finding"] == "levels_named_apart"]
+    # The ninth of T1..L5 is T9; the second film calls it by the name above.
+    assert {row["film"]: row["proposal"] for row in rows} == {
+        "a0.png": "its T9 is T8 in a1.png, of the same patient; 0 others agree with it",
+        "a1.png": "its T9 is T10 in a0.png, of the same patient; 0 others agree with it",
+    }

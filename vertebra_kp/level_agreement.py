@@ -12,9 +12,12 @@ from itertools import combinations
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from vertebra_kp.anatomy import Schema, State
+from vertebra_kp.data.audit import Finding
 from vertebra_kp.data.films import read_kept
+from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.record import Record
 from vertebra_kp.geometry import apply_affine, scale
 from vertebra_kp.metrics import SHIFTED_ABOVE, GroupedSample
@@ -37,6 +40,8 @@ ELSEWHERE = 0.5  # levels: a match further off than this is another one
 # By how much the best match must correlate better than any other. The shifts among three films of one patient must
 # add up to nothing: on AASCE they do for 64 of 66 triples of clear pairs, for 158 of all 205.
 CLEAR_FROM = 0.05
+MOST_PAIRS = 12  # of a patient, unless told otherwise
+LIKELY_WRONG = 0.6  # severity of a finding: of two films one is
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,62 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(((first * second).sum(axis=0) / np.maximum(norm, np.finfo(np.float32).tiny)).mean())
 
 
+def pairs_of(records: Sequence[Record], most: int) -> list[tuple[Record, Record]]:
+    """Every two films of a patient, of each patient at most ``most`` pairs, drawn by lot."""
+    films = defaultdict(list)
+    for record in records:
+        films[record.group].append(record)
+    chosen = []
+    for group in films.values():
+        every = list(combinations(group, 2))
+        drawn = np.random.default_rng(0).permutation(len(every))[:most]
+        chosen += [every[i] for i in sorted(drawn)]
+    return chosen
+
+
+def compare_films(
+    records: Sequence[Record], schema: Schema, most: int = MOST_PAIRS
+) -> list[tuple[Record, Record, Apart]]:
+    """Films of one patient, two by two, ``most`` pairs of each; what cannot be read or compared is left out."""
+
+    def spine_of(record: Record) -> Straightened | None:
+        try:
+            return straighten_film(record, schema)
+        except FilmError:
+            return None
+
+    chosen = pairs_of(records, most)
+    films = {record.id: record for pair in chosen for record in pair}
+    straight = {name: spine_of(film) for name, film in tqdm(films.items(), "straightening", leave=False)}
+    compared = []
+    for first, second in tqdm(chosen, "comparing names of levels", unit="pair", leave=False):
+        one, other = straight[first.id], straight[second.id]
+        if one is not None and other is not None and (apart := levels_apart(one, other)) is not None:
+            compared.append((first, second, apart))
+    return compared
+
+
+def level_findings(records: Sequence[Record], schema: Schema) -> list[Finding]:
+    """Films whose vertebrae another film of the patient clearly calls by other names: one of the two is wrong."""
+    findings = []
+    names_in: dict[str, dict[str, int]] = defaultdict(dict)
+    for first, second, apart in compare_films(records, schema):
+        if apart.clear:
+            names_in[first.id][second.id] = round(apart.levels)
+            names_in[second.id][first.id] = -round(apart.levels)
+    middle = schema.num_levels // 2
+    for film, others in names_in.items():
+        apart_from = {other: levels for other, levels in others.items() if levels}
+        if apart_from:
+            names = ", ".join(
+                f"{schema.levels[middle - levels]} in {other}" for other, levels in apart_from.items()
+            )
+            agree = len(others) - len(apart_from)
+            told = f"its {schema.levels[middle]} is {names}, of the same patient; {agree} others agree with it"
+            findings.append(Finding(film, "levels_named_apart", "", LIKELY_WRONG, told))
+    return findings
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two films of a patient. ``by_labels`` and ``by_network`` are ``Apart.levels`` by the names of each; None
@@ -158,19 +219,6 @@ class Pair:
     @property
     def named_apart(self) -> bool:
         return abs(self.by_labels) > SHIFTED_ABOVE
-
-
-def pairs_of(records: Sequence[Record], most: int) -> list[tuple[Record, Record]]:
-    """Every two films of a patient, of each patient at most ``most`` pairs, drawn by lot."""
-    films = defaultdict(list)
-    for record in records:
-        films[record.group].append(record)
-    chosen = []
-    for group in films.values():
-        every = list(combinations(group, 2))
-        drawn = np.random.default_rng(0).permutation(len(every))[:most]
-        chosen += [every[i] for i in sorted(drawn)]
-    return chosen
 
 
 def pair_named(first: Record, second: Record, apart: Apart, shifts: Mapping[str, float]) -> Pair:
