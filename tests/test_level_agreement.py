@@ -58,6 +58,14 @@ def test_names_moved_by_levels_are_found_apart_by_them(seed, by, expected):
     assert apart.clear
 
 
+@pytest.mark.parametrize("seed", [3, 5, 8])
+def test_five_levels_are_enough(seed):
+    # L1..L5 of the first film; what the second calls so are T12..L4, so that it calls L4 by the fifth name.
+    image, points, other, others = film_and_again(seed)
+    apart = levels_apart(straighten(image, points[12:17]), straighten(other, others[11:16]))
+    assert apart.levels == pytest.approx(-1, abs=0.25)
+
+
 def test_a_straightened_spine_lies_in_the_middle_with_a_level_every_eight_rows():
     # Bars where the vertebrae of a bent spine are; straightened, bar i is at row 8 * (3 + i), for the line begins
     # three levels above the first, and at column 36 of the 72 that are four and a half levels to each side.

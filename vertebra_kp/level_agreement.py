@@ -21,12 +21,13 @@ from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.record import Record
 from vertebra_kp.geometry import apply_affine, scale
 from vertebra_kp.metrics import SHIFTED_ABOVE, GroupedSample
-from vertebra_kp.spine_line import BEYOND, line_through
+from vertebra_kp.spine_line import BEYOND, LEAST_LEVELS, line_through
 
 FILM_SIZE = (192, 96)  # height and width whose pixels are kept: a whole spine's level is a dozen of them
 PIXELS = 8  # of a straightened spine in each level
 HALF_WIDTH = 4.5  # levels to each side of the line: the width of the chest
-# Levels at either end that the line is not laid through: it would show by its bends where the labels end.
+# Levels at either end that the line is not laid through where enough remain: it would show by its bends where the
+# labels end.
 LEFT_OUT = 2
 # Standard deviations, in levels, of the kernels between which structures count, and of the one that evens out how
 # strongly they show: bodies and ribs, then whatever is larger.
@@ -84,9 +85,9 @@ def straighten(image: np.ndarray, points_xy: np.ndarray) -> Straightened | None:
     Its middle row is that of the middle level, whichever are labelled. None where they do not tell the line.
     """
     levels = len(points_xy)
+    out = max(0, min(LEFT_OUT, (levels - LEAST_LEVELS) // 2))
     inner = points_xy.copy()
-    if levels > 2 * LEFT_OUT:
-        inner[:LEFT_OUT], inner[-LEFT_OUT:] = np.nan, np.nan
+    inner[:out], inner[levels - out :] = np.nan, np.nan
     line = line_through(inner)
     if line is None:
         return None
