@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         default=MOST_PAIRS,
         metavar="N",
-        help="pairs of a patient, drawn by lot; default: %(default)s",
+        help="pairs of a patient, drawn by lot, more where not every film would be seen; default: %(default)s",
     )
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {PAIRS}")
     arguments = parser.parse_args()
@@ -58,6 +58,8 @@ def run() -> None:
     if arguments.split:
         records = select(records, load_split_file(arguments.split_file), arguments.split)
     shifts = read_shifts(arguments.films) if arguments.films else {}
+    if arguments.films and not shifts.keys() & {record.id for record in records}:
+        raise UserError(f"--films {arguments.films}: none of its films is among the {len(records)} of the source")
     compared = compare_films(records, schema, arguments.most)
     pairs = [pair_named(first, second, apart, shifts) for first, second, apart in compared]
     if not pairs:
@@ -79,12 +81,15 @@ def run() -> None:
 
 
 def read_shifts(path: Path) -> dict[str, float]:
-    """``shift_levels`` of every film that has one, by id."""
+    """``shift_levels`` of every film that has one, by id. Raises UserError for a table of another kind."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"id", "shift_levels"} <= rows[0].keys():
         raise UserError(f"{path}: has no columns id and shift_levels; give films.csv of scripts/evaluate.py")
-    return {row["id"]: float(row["shift_levels"]) for row in rows if row["shift_levels"]}
+    try:
+        return {row["id"]: float(row["shift_levels"]) for row in rows if row["shift_levels"]}
+    except ValueError as error:
+        raise UserError(f"{path}: shift_levels must be a number or empty ({error})") from None
 
 
 if __name__ == "__main__":

@@ -9,11 +9,20 @@ import cv2
 import numpy as np
 import pytest
 
-from vertebra_kp.anatomy import CORNERS, SCHEMAS
+from vertebra_kp.anatomy import CORNERS, SCHEMAS, State
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import Record
 from vertebra_kp.geometry import apply_affine, compose, rotate, scale, translate, warp_image
-from vertebra_kp.level_agreement import Pair, levels_apart, pairs_of, shares_of, straighten
+from vertebra_kp.level_agreement import (
+    Apart,
+    Pair,
+    compare_films,
+    levels_apart,
+    pair_named,
+    pairs_of,
+    shares_of,
+    straighten,
+)
 
 SPINE = SCHEMAS["ap_whole_spine"]
 SIZE = (480, 200)
@@ -123,9 +132,9 @@ def level_agreement(*arguments):
 
 def test_the_command_tells_what_labels_and_network_name_apart(tmp_path):
     write_films(tmp_path)
-    # The network names both films of a alike: it sits one level above the second one's labels.
+    # The network names both films of a alike, it sits one level above the second one's labels; and both of b.
     films = tmp_path / "films.csv"
-    films.write_text("id,shift_levels\na0.png,0.02\na1.png,-0.97\nb0.png,0.0\nb1.png,-0.01\nc0.png,\n")
+    films.write_text("id,shift_levels\na0.png,0.02\na1.png,-0.97\nb0.png,-1.0\nb1.png,-1.01\nc0.png,\n")
     done = level_agreement("--root", tmp_path, "--films", films, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out" / "pairs.csv").open(newline="", encoding="utf-8") as file:
@@ -136,8 +145,8 @@ def test_the_command_tells_what_labels_and_network_name_apart(tmp_path):
     for row in pairs.values():
         assert float(row["by_network"]) == pytest.approx(0, abs=0.3)
     told = [line.split("%")[0].split()[-1] for line in done.stdout.splitlines() if "%" in line]
-    # Pairs by labels, by network; films off: a1 of four, none of b's, one of a's.
-    assert told == ["50.0", "0.0", "25.0", "0.0", "50.0"]
+    # Pairs by labels, by network; films off: all but a0 of four, both of b's, one of a's.
+    assert told == ["50.0", "0.0", "75.0", "100.0", "50.0"]
 
 
 def pair(group, first, second, by_labels, clear=True):
@@ -162,12 +171,74 @@ def test_one_contradiction_outweighs_a_confirmation_and_unclear_pairs_say_nothin
     ]
 
 
-def test_a_patient_gives_no_more_pairs_than_asked_for():
-    records = [Record(f"{patient}{k}", Path("x"), patient) for patient in "ab" for k in range(5)]
-    chosen = pairs_of(records, most=4)
-    assert [first.group for first, _ in chosen] == ["a"] * 4 + ["b"] * 4
-    assert all(first.group == second.group and first.id < second.id for first, second in chosen)
-    assert len(pairs_of(records, most=100)) == 20
+def test_a_patient_gives_no_more_pairs_than_asked_for_and_every_film_takes_part():
+    records = [Record(f"{patient}{k}", Path("x"), patient) for patient in "ab" for k in range(6)]
+    records.append(Record("c0", Path("x"), "c"))
+    for most, expected in (1, 6), (8, 8), (100, 15):  # 15 are all of six
+        chosen = pairs_of(records, most)
+        assert [first.group for first, _ in chosen] == ["a"] * expected + ["b"] * expected
+        assert len({(first.id, second.id) for first, second in chosen}) == 2 * expected
+        assert all(first.group == second.group and first.id < second.id for first, second in chosen)
+        assert {record.id for pair in chosen for record in pair} == {record.id for record in records[:-1]}
+    assert len(pairs_of(records[:2], 12)) == 1
+
+
+@pytest.mark.parametrize(
+    ("first_sits", "second_sits", "by_network"), [(1, 0, 0), (0, -1, 0), (-1, 0, 2), (0, 0, 1)]
+)
+def test_the_network_names_a_vertebra_above_its_label_where_it_sits_too_low(first_sits, second_sits, by_network):
+    # L2 in the first and L1 in the second. Where the network sits a level too low on the first, it says L1, too.
+    films = [Record(name, Path("x"), "p") for name in "ab"]
+    named = pair_named(*films, Apart(1.0, 0.5, 0.2), {"a": first_sits, "b": second_sits})
+    assert named.by_network == by_network
+
+
+def test_spines_that_have_nothing_in_common_are_not_clear():
+    image, points, _, _ = film_and_again(3)
+    noise = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
+    apart = levels_apart(straighten(image, points), straighten(noise, points))
+    assert apart is None or not apart.clear
+    blank = straighten(np.zeros_like(image), points)
+    assert levels_apart(blank, blank) is None or not levels_apart(blank, blank).clear
+
+
+def test_a_spine_off_the_film_cannot_be_compared():
+    image, points, _, _ = film_and_again(3)
+    seen = straighten(image, points)
+    off = straighten(image, points + np.float32([1000, 0]))
+    assert levels_apart(seen, off) is None
+
+
+def test_the_ends_of_what_is_labelled_do_not_matter():
+    # T5 to L1 alone: the line is laid through five of them, and the names are as far apart as with all.
+    image, points, other, others = film_and_again(8)
+    part = np.full_like(points, np.nan)
+    part[4:13] = points[4:13]
+    apart = levels_apart(straighten(image, part), straighten(other, renamed(others, -1)))
+    assert apart.levels == pytest.approx(1, abs=0.25)
+
+
+def test_the_films_edge_is_no_structure():
+    # The same spine, cut off at other heights: edges that lie two levels apart do not pull the pictures along.
+    image, points, other, others = film_and_again(8)
+    step = np.median(np.diff(points.mean(axis=1)[:, 1]))
+    top = round(float(points[0, :, 1].min() + 1.5 * step))
+    apart = levels_apart(straighten(image, points), straighten(other[top:], others - np.float32([0, top])))
+    assert abs(apart.levels) <= 0.25
+    assert apart.clear
+
+
+def test_a_film_that_cannot_be_read_is_left_out(tmp_path):
+    image, points, other, others = film_and_again(8)
+    cv2.imwrite(str(tmp_path / "0.png"), image)
+    cv2.imwrite(str(tmp_path / "1.png"), other)
+    (tmp_path / "2.png").write_text("no film")
+    states = np.full(points.shape[:2], State.LABELLED)
+    shown = [points, others, points]
+    records = [Record(str(k), tmp_path / f"{k}.png", "p", shown[k], states) for k in range(3)]
+    ((first, second, apart),) = compare_films(records, SPINE)
+    assert (first.id, second.id) == ("0", "1")
+    assert abs(apart.levels) <= 0.25
 
 
 def test_a_table_without_shifts_is_refused(tmp_path):
@@ -193,3 +264,16 @@ def test_the_audit_tells_films_of_one_patient_that_are_named_apart(tmp_path):
         "a0.png": "its T9 is T8 in a1.png, of the same patient; 0 others agree with it",
         "a1.png": "its T9 is T10 in a0.png, of the same patient; 0 others agree with it",
     }
+
+
+def test_a_table_of_other_films_is_refused(tmp_path):
+    write_films(tmp_path)
+    films = tmp_path / "films.csv"
+    for content, told in (
+        ("id,shift_levels\nz.png,0\n", "none of its films"),
+        ("id,shift_levels\na0.png,x\n", "number"),
+    ):
+        films.write_text(content)
+        done = level_agreement("--root", tmp_path, "--films", films, "--out", tmp_path / "out")
+        assert done.returncode == 1
+        assert told in done.stderr

@@ -8,7 +8,6 @@ pictures a level or more apart.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import cv2
 import numpy as np
@@ -26,8 +25,8 @@ from vertebra_kp.spine_line import BEYOND, LEAST_LEVELS, line_through
 FILM_SIZE = (192, 96)  # height and width whose pixels are kept: a whole spine's level is a dozen of them
 PIXELS = 8  # of a straightened spine in each level
 HALF_WIDTH = 4.5  # levels to each side of the line: the width of the chest
-# Levels at either end that the line is not laid through where enough remain: it would show by its bends where the
-# labels end.
+# Labelled levels at either end that the line is not laid through where enough remain: its bends would show where
+# they end.
 LEFT_OUT = 2
 # Standard deviations, in levels, of the kernels between which structures count, and of the one that evens out how
 # strongly they show: bodies and ribs, then whatever is larger.
@@ -39,7 +38,7 @@ SIDEWAYS = (-3, 0, 3)  # pixels
 LEAST_SHARED = 1500  # pixels that two spines must have in common
 ELSEWHERE = 0.5  # levels: a match further off than this is another one
 # By how much the best match must correlate better than any other. The shifts among three films of one patient must
-# add up to nothing: on AASCE they do for 64 of 66 triples of clear pairs, for 158 of all 205.
+# add up to nothing: on AASCE they do for 63 of 65 triples of clear pairs, for 159 of all 202.
 CLEAR_FROM = 0.05
 MOST_PAIRS = 12  # of a patient, unless told otherwise
 LIKELY_WRONG = 0.6  # severity of a finding: of two films one is
@@ -70,7 +69,10 @@ class Apart:
 
 
 def straighten_film(record: Record, schema: Schema) -> Straightened | None:
-    """None where the film has no labels, or too few vertebrae of it are labelled to tell the spine's line."""
+    """None where the film has no labels, or too few vertebrae of it are labelled to tell the spine's line.
+
+    Raises FilmError where it cannot be read.
+    """
     if record.points_xy_image is None or record.states is None:
         return None
     image, size = read_kept(record.image_path, FILM_SIZE)
@@ -84,14 +86,14 @@ def straighten(image: np.ndarray, points_xy: np.ndarray) -> Straightened | None:
 
     Its middle row is that of the middle level, whichever are labelled. None where they do not tell the line.
     """
-    levels = len(points_xy)
-    out = max(0, min(LEFT_OUT, (levels - LEAST_LEVELS) // 2))
+    known = np.flatnonzero(np.isfinite(points_xy).all(axis=(1, 2)))
+    out = max(0, min(LEFT_OUT, (len(known) - LEAST_LEVELS) // 2))
     inner = points_xy.copy()
-    inner[:out], inner[levels - out :] = np.nan, np.nan
+    inner[known[:out]], inner[known[len(known) - out :]] = np.nan, np.nan
     line = line_through(inner)
     if line is None:
         return None
-    u = np.arange(-BEYOND, levels - 1 + BEYOND, 1 / PIXELS)
+    u = np.arange(-BEYOND, len(points_xy) - 1 + BEYOND, 1 / PIXELS)
     xy, across, step = line.at(u)
     aside = np.arange(-HALF_WIDTH, HALF_WIDTH, 1 / PIXELS)
     step = (step + np.median(step)) / 2  # bodies grow towards the feet, the chest does not
@@ -99,25 +101,29 @@ def straighten(image: np.ndarray, points_xy: np.ndarray) -> Straightened | None:
     x, y = np.moveaxis(grid.astype(np.float32) - 0.5, -1, 0)  # continuous coordinates -> indices
     grey = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderValue=0).astype(np.float32)
     height, width = image.shape
-    seen = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).astype(np.uint8)
-    # The film's edge is none of the patient's structures.
-    seen = cv2.erode(seen, np.ones((PIXELS // 2 + 1,) * 2, np.uint8), borderValue=1)
-    bands = [_normalised(grey, *(PIXELS * sigma for sigma in band)) for band in BANDS]
+    seen = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).astype(np.float32)
+    # The film's edge is none of the patient's structures: what lies beyond it has no weight.
+    bands = [_normalised(grey, seen, *(PIXELS * sigma for sigma in band)) for band in BANDS]
     return Straightened(np.stack(bands, axis=-1), seen > 0)
 
 
-def _normalised(grey: np.ndarray, finest: float, coarsest: float, evened: float) -> np.ndarray:
-    fine = _blurred(grey, finest) if finest else grey
-    band = fine - _blurred(grey, coarsest)
-    return band / (np.sqrt(_blurred(band * band, evened)) + FAINT)
+def _normalised(grey: np.ndarray, seen: np.ndarray, finest: float, coarsest: float, evened: float) -> np.ndarray:
+    fine = _blurred(grey, seen, finest) if finest else grey
+    band = (fine - _blurred(grey, seen, coarsest)) * seen
+    return band / (np.sqrt(_blurred(band * band, seen, evened)) + FAINT)
 
 
-def _blurred(grey: np.ndarray, sigma: float) -> np.ndarray:
-    return cv2.GaussianBlur(grey, (0, 0), sigma)
+def _blurred(grey: np.ndarray, seen: np.ndarray, sigma: float) -> np.ndarray:
+    """Mean of what is seen about each pixel."""
+    sums, weights = (cv2.GaussianBlur(values, (0, 0), sigma) for values in (grey * seen, seen))
+    return sums / np.maximum(weights, np.finfo(np.float32).eps)
 
 
 def levels_apart(first: Straightened, second: Straightened) -> Apart | None:
-    """None where the two have too little in common."""
+    """Names further apart than ``MOST_LEVELS`` are told as fewer.
+
+    None where too little of both is seen, or nothing of it is alike.
+    """
     most = round(MOST_LEVELS * PIXELS)
     shifts = np.arange(-most, most + 1)
     found = np.full(len(shifts), -1.0)
@@ -148,15 +154,17 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def pairs_of(records: Sequence[Record], most: int) -> list[tuple[Record, Record]]:
-    """Every two films of a patient, of each patient at most ``most`` pairs, drawn by lot."""
+    """Films of a patient two by two, drawn by lot: ``most`` pairs of each patient, or one for each film."""
     films = defaultdict(list)
     for record in records:
         films[record.group].append(record)
     chosen = []
     for group in films.values():
-        every = list(combinations(group, 2))
-        drawn = np.random.default_rng(0).permutation(len(every))[:most]
-        chosen += [every[i] for i in sorted(drawn)]
+        n = len(group)
+        ring = np.random.default_rng(0).permutation(n)
+        every = [(i, (i + step) % n) for step in range(1, n // 2 + 1) for i in range(n)]
+        pairs = dict.fromkeys(tuple(sorted((int(ring[i]), int(ring[j])))) for i, j in every)
+        chosen += [(group[i], group[j]) for i, j in sorted(list(pairs)[: max(most, n)])]
     return chosen
 
 
@@ -183,7 +191,10 @@ def compare_films(
 
 
 def level_findings(records: Sequence[Record], schema: Schema) -> list[Finding]:
-    """Films whose vertebrae another film of the patient clearly calls by other names: one of the two is wrong."""
+    """Films whose vertebrae another film of the patient clearly calls by other names: one of the two is wrong.
+
+    What is clear was found on whole spines from the front; elsewhere look twice.
+    """
     findings = []
     names_in: dict[str, dict[str, int]] = defaultdict(dict)
     for first, second, apart in compare_films(records, schema):
@@ -234,7 +245,7 @@ def pair_named(first: Record, second: Record, apart: Apart, shifts: Mapping[str,
 
 @dataclass(frozen=True)
 class Share:
-    """Of ``number`` pairs or films; ``interval`` of 95 % from resampled patients, None with fewer than two."""
+    """``value`` in 0..1 of ``number`` pairs or films, with its 95 % ``interval`` over patients (None for one)."""
 
     name: str
     value: float
@@ -259,8 +270,8 @@ def shares_of(pairs: Sequence[Pair], shifts: Mapping[str, float]) -> list[Share]
         _share("pairs that the labels name a level or more apart", [(p.group, p.named_apart) for p in clear]),
         _share("pairs that the network names a level or more apart", told),
         _share("films that the network calls otherwise than their label", off(alike | unlike)),
-        _share("  of those whose names all other films confirm", off(confirmed)),
-        _share("  of those whose names another film contradicts", off(unlike)),
+        _share("  of those that agree with every film clearly compared", off(confirmed)),
+        _share("  of those that another film contradicts", off(unlike)),
     ]
     return [share for share in found if share is not None]
 
