@@ -16,6 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "codec",
         "chain",
+        "straightened",
         "losses",
         "measures.*",
         "metrics",

@@ -13,16 +13,8 @@ from vertebra_kp.anatomy import CORNERS, SCHEMAS, State
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import Record
 from vertebra_kp.geometry import apply_affine, compose, rotate, scale, translate, warp_image
-from vertebra_kp.level_agreement import (
-    Apart,
-    Pair,
-    compare_films,
-    levels_apart,
-    pair_named,
-    pairs_of,
-    shares_of,
-    straighten,
-)
+from vertebra_kp.level_agreement import Pair, compare_films, pair_named, pairs_of, shares_of
+from vertebra_kp.straightened import Apart, levels_apart, straighten
 
 SPINE = SCHEMAS["ap_whole_spine"]
 SIZE = (480, 200)
