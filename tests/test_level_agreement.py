@@ -253,8 +253,8 @@ def test_the_audit_tells_films_of_one_patient_that_are_named_apart(tmp_path):
         rows = [row for row in csv.DictReader(file) if row["finding"] == "levels_named_apart"]
     # The ninth of T1..L5 is T9; the second film calls it by the name above.
     assert {row["film"]: row["proposal"] for row in rows} == {
-        "a0.png": "its T9 is T8 in a1.png, of the same patient; 0 others agree with it",
-        "a1.png": "its T9 is T10 in a0.png, of the same patient; 0 others agree with it",
+        "a0.png": "its T9 is T8 in a1.png, of the same patient; 0 more agree with it",
+        "a1.png": "its T9 is T10 in a0.png, of the same patient; 0 more agree with it",
     }
 
 

@@ -95,7 +95,7 @@ def level_findings(records: Sequence[Record], schema: Schema) -> list[Finding]:
                 f"{schema.levels[middle - levels]} in {other}" for other, levels in apart_from.items()
             )
             agree = len(others) - len(apart_from)
-            told = f"its {schema.levels[middle]} is {names}, of the same patient; {agree} others agree with it"
+            told = f"its {schema.levels[middle]} is {names}, of the same patient; {agree} more agree with it"
             findings.append(Finding(film, "levels_named_apart", "", LIKELY_WRONG, told))
     return findings
 
