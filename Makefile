@@ -37,7 +37,7 @@ runs/%/metrics.json: | $(READY)
 
 aasce-cpu: runs/aasce_cpu/metrics.json runs/aasce_vertebra/metrics.json  ## all of configs/aasce_cpu.yaml (50 to 55 minutes on 2 cores); VERTEBRA_KP_AASCE=FOLDER
 	$(BIN)/python scripts/evaluate.py --checkpoint runs/aasce_cpu/checkpoints/last.pt \
-	    --refine runs/aasce_vertebra/checkpoints/last.pt --split fold0 --out runs/aasce_cpu/evaluation
+	    --refine runs/aasce_vertebra/checkpoints/last.pt --source aasce --split fold0 --out runs/aasce_cpu/evaluation
 
 runs/aasce_cpu/metrics.json: runs/phantom_whole_spine/metrics.json
 # glibc keeps freed memory: a tenth of the time.
