@@ -12,10 +12,9 @@ from tqdm import tqdm
 
 from vertebra_kp.anatomy import Schema, Side
 from vertebra_kp.calibrated import Calibrated, find_calibrated
-from vertebra_kp.data.dicom import is_dicom, read_header
+from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
-from vertebra_kp.dicom_results import check_installed, write_presentation_state
 from vertebra_kp.errors import UserError
 from vertebra_kp.film_page import film_page
 from vertebra_kp.inference import Prediction
@@ -184,7 +183,11 @@ def predict_film(
 
     Notes on a DICOM film's header go to stderr.
     """
-    header = read_header(path) if is_dicom(path) else None
+    header = None
+    if is_dicom(path):
+        from vertebra_kp.data.dicom import read_header  # here and below: slow to import
+
+        header = read_header(path)
     for note in header.notes if header else ():
         tqdm.write(f"note: {path}: {note}", file=sys.stderr)
     image = to_uint8(read_film(path))
@@ -215,6 +218,8 @@ def main() -> int:
         overlays.mkdir(parents=True, exist_ok=True)
         states: Path = arguments.out / "gsps"
         if arguments.dicom_out:
+            from vertebra_kp.dicom_results import check_installed, write_presentation_state
+
             check_installed()
             states.mkdir(exist_ok=True)
         predictor = choose_network(arguments)

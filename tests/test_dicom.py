@@ -42,9 +42,10 @@ from vertebra_kp import dicom_results
 from vertebra_kp.anatomy import SCHEMAS
 from vertebra_kp.checkpoint import Checkpoint, save_checkpoint
 from vertebra_kp.config_io import load_config
-from vertebra_kp.data.dicom import DicomInfo, is_dicom, pixels, read_header
+from vertebra_kp.data.dicom import DicomInfo, pixels, read_header
 from vertebra_kp.data.dicom.elements import ElementError
 from vertebra_kp.data.dicom.pixels import _check_decoder
+from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.images import FilmError, film_size, read_film
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import LabelledFilm

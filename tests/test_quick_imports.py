@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-SLOW_TO_IMPORT = {"torch._dynamo", "sympy", "scipy.stats", "matplotlib", "sklearn"}
+SLOW_TO_IMPORT = {"torch._dynamo", "sympy", "scipy.stats", "matplotlib", "sklearn", "pydicom"}
 
 
 def run(code: str) -> str:

@@ -6,9 +6,9 @@ line of the spine so that their maps agree best with a spacing of one step (Vite
 1973), and a corner is read off what the maps of all levels show near its place.
 """
 
+import cv2
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -91,7 +91,9 @@ def _along(maps: np.ndarray, where: np.ndarray, line: SpineLine) -> np.ndarray:
     share = maps.reshape(len(maps), -1) / np.maximum(maps.sum(axis=(1, 2)), np.finfo(np.float32).tiny)[:, None]
     gathered = np.stack([np.bincount(sample[on_line], one[on_line], len(line.u)) for one in share])
     sigma = BLUR * SAMPLES
-    return gaussian_filter1d(gathered, sigma, axis=1, mode="constant") * np.sqrt(2 * np.pi) * sigma
+    size = 2 * round(4 * sigma) + 1, 1
+    blurred = cv2.GaussianBlur(gathered, size, sigma, borderType=cv2.BORDER_CONSTANT)
+    return blurred * np.sqrt(2 * np.pi) * sigma
 
 
 def _shifted(along: np.ndarray, steps: float) -> np.ndarray:

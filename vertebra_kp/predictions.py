@@ -4,14 +4,16 @@ import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vertebra_kp.anatomy import CORNERS, SLIP_CLASSES, VIEWS, Schema
-from vertebra_kp.data.dicom import DicomInfo
 from vertebra_kp.inference import Prediction
 from vertebra_kp.run_folder import write_json
+
+if TYPE_CHECKING:
+    from vertebra_kp.data.dicom import DicomInfo
 
 CSV_COLUMNS = ("file", "level", "presence", "corner", "x", "y", "score", "var_x", "cov_xy", "var_y")
 DICOM_KEYS = ("spacing_mm", "spacing_from", "view_position", "laterality")
@@ -24,7 +26,7 @@ class FilmPrediction:
     file: str
     size: tuple[int, int]
     prediction: Prediction
-    header: DicomInfo | None = None
+    header: "DicomInfo | None" = None
 
 
 def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffTags, UnidentifiedImageError
 
-from vertebra_kp.data import dicom
-from vertebra_kp.data.film_file import FilmError, open_film
+from vertebra_kp.data.film_file import DICOM_SUFFIXES, FilmError, is_dicom, open_film
 
-FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *dicom.SUFFIXES)
+FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 WINDOW_PERCENT = (0.5, 99.5)  # of a 16-bit film's pixels; what lies outside is clipped
 UINT16_MAX = 65535
 
@@ -31,7 +30,9 @@ def read_film(path: Path) -> np.ndarray:
     for a missing, empty, truncated or damaged file, and for one that is no image.
     """
     path = Path(path)
-    if dicom.is_dicom(path):
+    if is_dicom(path):
+        from vertebra_kp.data import dicom  # here: pydicom takes an eighth of a second
+
         return dicom.read_pixels(path)
     with _opened(path) as image:
         image.load()
@@ -63,7 +64,9 @@ def to_uint8(film: np.ndarray) -> np.ndarray:
 def film_size(path: Path) -> tuple[int, int]:
     """(height, width) of a film as displayed, from its header; raises FilmError as ``read_film`` does."""
     path = Path(path)
-    if dicom.is_dicom(path):
+    if is_dicom(path):
+        from vertebra_kp.data import dicom
+
         return dicom.read_size(path)
     with _opened(path) as image:
         width, height = image.size

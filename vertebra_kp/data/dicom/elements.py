@@ -20,25 +20,11 @@ from pydicom.filereader import read_file_meta_info
 from vertebra_kp.data.film_file import FilmError, open_film
 from vertebra_kp.errors import UserError
 
-SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_BYTES = 2**30  # of a file; a film of 16 bits and the most pixels that are read has a third of it
-
-_PREAMBLE, _MARK = 128, b"DICM"  # PS3.10, section 7.1
 
 
 class ElementError(ValueError):
     """An element that cannot be used; the message names it and the remedy, and quotes numbers only."""
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file is to be read as DICOM: by its suffix, or else by the mark that such files carry."""
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    try:
-        with open(path, "rb") as file:
-            return file.read(_PREAMBLE + len(_MARK))[_PREAMBLE:] == _MARK
-    except OSError:
-        return False  # whoever reads it will tell what is wrong
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from vertebra_kp.data.dicom import is_dicom
+from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.images import FILM_SUFFIXES
 from vertebra_kp.data.sources.problems import SourceError
 
