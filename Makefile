@@ -35,7 +35,7 @@ runs/%/metrics.json: | $(READY)
 	@echo "== training $*; watch it from another terminal: make tensorboard"
 	$(call train,$*,$(SET))
 
-aasce-cpu: runs/aasce_cpu/metrics.json runs/aasce_vertebra/metrics.json  ## all of configs/aasce_cpu.yaml (50 to 55 minutes on 2 cores); VERTEBRA_KP_AASCE=FOLDER
+aasce-cpu: runs/aasce_cpu/metrics.json runs/aasce_vertebra/metrics.json  ## all of configs/aasce_cpu.yaml (an hour on 2 cores); VERTEBRA_KP_AASCE=FOLDER
 	$(BIN)/python scripts/evaluate.py --checkpoint runs/aasce_cpu/checkpoints/last.pt \
 	    --refine runs/aasce_vertebra/checkpoints/last.pt --source aasce --split fold0 --out runs/aasce_cpu/evaluation
 
