@@ -61,6 +61,14 @@ def test_a_file_of_weights_predicts_as_the_checkpoint_and_under_its_name(tmp_pat
         load("other-ap")
 
 
+def test_a_network_from_a_file_draws_no_random_numbers(tmp_path, look):
+    save_weights([look], tmp_path / weights.FILE, {})
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    load(tmp_path / weights.FILE, "cpu")
+    assert torch.equal(torch.get_rng_state(), before), "they would be thrown away, and cost a tenth of a second"
+
+
 def test_weights_that_were_changed_or_cut_or_are_none_are_refused(tmp_path, look):
     path = tmp_path / weights.FILE
     save_weights([look], path, {})

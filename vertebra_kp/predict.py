@@ -20,6 +20,7 @@ from vertebra_kp.distributed import choose_device
 from vertebra_kp.errors import UserError
 from vertebra_kp.inference import Prediction, predict_batch
 from vertebra_kp.models.ensemble import Ensemble
+from vertebra_kp.models.initialise import WithoutFirstWeights
 from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.refine import Refiner
 from vertebra_kp.weights import find_weights, load_weights
@@ -147,7 +148,8 @@ def _built(
         config = Config.model_validate(content, strict=False)
     except ValueError as error:
         raise CheckpointError(f"{path}: its config is of another version of vertebra_kp: {error}") from error
-    network = build_network(config.network, config.data.keypoint_schema, load_weights=False)
+    with WithoutFirstWeights():
+        network = build_network(config.network, config.data.keypoint_schema, load_weights=False)
     network.load_state_dict(weights)
     return network, config, step
 
