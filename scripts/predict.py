@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from vertebra_kp.anatomy import Schema, Side
 from vertebra_kp.calibrated import Calibrated, find_calibrated
+from vertebra_kp.command_line import leave
 from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
@@ -271,4 +272,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

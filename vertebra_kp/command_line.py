@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from vertebra_kp.errors import UserError
 
@@ -24,3 +26,11 @@ def exit_code(work: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this code at once: what is loaded would take a third of a second to take apart."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
