@@ -4,6 +4,7 @@ import argparse
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md", "experiments/**/*.md", "vertebra_kp/published/**/*.md", "benchmarks/*.md")
 BLOCK = re.compile(r"^```(?:bash|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CALL = re.compile(r"scripts/\w+\.py[^;|&\n]*")
+MAKE = shutil.which("make")
 TARGETS = ("quickstart", "aasce-cpu", "la-lumbar")
 
 
@@ -30,8 +32,10 @@ def documented() -> Iterator[tuple[str, list[str]]]:
         for page in sorted(REPOSITORY.glob(pattern)):
             blocks = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8")))
             yield from ((str(page.relative_to(REPOSITORY)), call) for call in calls(blocks))
+    if MAKE is None:  # Windows
+        return
     made = subprocess.run(
-        ["make", "--always-make", "--dry-run", *TARGETS, "BUU_LSPINE=FOLDER"],
+        [MAKE, "--always-make", "--dry-run", *TARGETS, "BUU_LSPINE=FOLDER"],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
@@ -65,7 +69,8 @@ def test_a_documented_command_is_taken(page, call, monkeypatch):
 
 def test_every_source_of_commands_gives_some():
     pages = {page for page, _ in documented()}
-    assert {"README.md", "Makefile", "experiments/13_folds_second_look/README.md"} <= pages
+    assert {"README.md", "experiments/13_folds_second_look/README.md"} <= pages
+    assert ("Makefile" in pages) == (MAKE is not None)
 
 
 def test_a_command_that_a_script_refuses_is_told(monkeypatch, capsys):

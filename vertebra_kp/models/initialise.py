@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 NORMAL_STD = 0.01
-# Of torch.nn.init three are overridden as they are, of the others what they call.
-DRAWS = (Tensor.uniform_, Tensor.normal_, nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
+# A mode sees some functions of torch.nn.init, of others only what they call; which, depends on torch's version.
+INITIALISERS = [f for name, f in vars(nn.init).items() if name.endswith("_") and not name.startswith("_")]
+FILLS = {Tensor.uniform_, Tensor.normal_, *INITIALISERS}
 
 
 def initialise(module: nn.Module, kind: Literal["default", "normal", "kaiming"]) -> None:
@@ -39,6 +40,6 @@ class WithoutFirstWeights(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function in DRAWS:
+        if function in FILLS:
             return args[0] if args else kwargs["tensor"]
         return function(*args, **kwargs)
