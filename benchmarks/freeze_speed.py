@@ -9,15 +9,15 @@ import time
 
 import torch
 
-from vertebra_kp.anatomy import SCHEMAS
-from vertebra_kp.codec import HeatmapCodec
-from vertebra_kp.config import PhaseConfig
-from vertebra_kp.config_network import NetworkConfig
-from vertebra_kp.losses import KeypointLoss, Targets
+from vertebra_kp.config.network import NetworkConfig
+from vertebra_kp.config.schema import PhaseConfig
+from vertebra_kp.core.anatomy import SCHEMAS
+from vertebra_kp.core.provenance import hardware
+from vertebra_kp.models.codec import HeatmapCodec
+from vertebra_kp.models.losses import KeypointLoss, Targets
 from vertebra_kp.models.network import VertebraNetwork, build_network
-from vertebra_kp.precision import autocast
-from vertebra_kp.provenance import hardware
-from vertebra_kp.schedule import enter, parameter_groups
+from vertebra_kp.training.precision import autocast
+from vertebra_kp.training.schedule import enter, parameter_groups
 
 STRIDE, SIGMA = 4, 1.5
 

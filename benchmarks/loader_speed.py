@@ -21,8 +21,8 @@ from pathlib import Path
 
 import cv2
 
-from vertebra_kp.config import Config
-from vertebra_kp.config_io import load_config
+from vertebra_kp.config.io import load_config
+from vertebra_kp.config.schema import Config
 from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import KEPT_RESOLUTION, FilmList, Films
 from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, make_loader

@@ -4,7 +4,7 @@ import time
 
 import cv2
 
-from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.data.phantom import PRESETS, draw_film
 
 SIZE, FILMS = (512, 256), 40

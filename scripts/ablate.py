@@ -8,15 +8,22 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from vertebra_kp.ablation.cluster import run_on_ray
-from vertebra_kp.ablation.collect import adopt, collect, missing, move_stale, refuse_stale, to_run
-from vertebra_kp.ablation.launch import Stop, record_ended, run_several, run_to_end, stop_on_signals, tell_failed
-from vertebra_kp.ablation.plots import draw_plots
-from vertebra_kp.ablation.slurm import write_array
-from vertebra_kp.ablation.study import Planned, Study, read_study
-from vertebra_kp.ablation.table import table
-from vertebra_kp.engine import EXIT_INTERRUPTED
-from vertebra_kp.errors import UserError
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.experiments.cluster import run_on_ray
+from vertebra_kp.experiments.collect import adopt, collect, missing, move_stale, refuse_stale, to_run
+from vertebra_kp.experiments.launch import (
+    Stop,
+    record_ended,
+    run_several,
+    run_to_end,
+    stop_on_signals,
+    tell_failed,
+)
+from vertebra_kp.experiments.plots import draw_plots
+from vertebra_kp.experiments.slurm import write_array
+from vertebra_kp.experiments.study import Planned, Study, read_study
+from vertebra_kp.experiments.table import table
+from vertebra_kp.training.loop import EXIT_INTERRUPTED
 
 SCRIPTS = Path(__file__).parent
 

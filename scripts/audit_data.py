@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import SCHEMAS, Schema
-from vertebra_kp.audit_page import write_page
-from vertebra_kp.data.audit import NOT_CONVEX, Finding, audit_labels
-from vertebra_kp.data.audit_records import gap_findings, outside_findings, patient_findings, spacing_findings
-from vertebra_kp.data.duplicates import SameFilm, same_films, thumbnail
+from vertebra_kp.audit.disagreement import disagreement_findings
+from vertebra_kp.audit.duplicates import SameFilm, same_films, thumbnail
+from vertebra_kp.audit.labels import NOT_CONVEX, Finding, audit_labels
+from vertebra_kp.audit.level_agreement import level_findings
+from vertebra_kp.audit.page import write_page
+from vertebra_kp.audit.records import gap_findings, outside_findings, patient_findings, spacing_findings
+from vertebra_kp.core.anatomy import SCHEMAS, Schema
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.images import FilmError, read_film
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.repair import (
@@ -32,10 +35,7 @@ from vertebra_kp.data.repair import (
 )
 from vertebra_kp.data.sources import SOURCES, read_records, schema_of
 from vertebra_kp.data.splits import load_split_file
-from vertebra_kp.disagreement import disagreement_findings
-from vertebra_kp.errors import UserError
-from vertebra_kp.level_agreement import level_findings
-from vertebra_kp.predict import Predictor, load
+from vertebra_kp.inference.predictor import Predictor, load
 
 LIKELY = 0.5  # findings from here on are proposed in repair.json
 

@@ -11,8 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra_kp.anatomy import State
-from vertebra_kp.calibrated import (
+from vertebra_kp.cli.command_line import exit_code
+from vertebra_kp.cli.film_choice import add_film_arguments, check_film_arguments, choose_films
+from vertebra_kp.cli.network_choice import about_network, add_network_arguments, choose_network
+from vertebra_kp.config.schema import Config
+from vertebra_kp.core.anatomy import State
+from vertebra_kp.core.provenance import code_version
+from vertebra_kp.data.datasets import training_films
+from vertebra_kp.evaluation.runner import evaluate_films
+from vertebra_kp.evaluation.uncertainty.calibration import COVERAGE, calibrate, errors_of
+from vertebra_kp.evaluation.uncertainty.coverage import coverage_lines, cross_coverage
+from vertebra_kp.evaluation.uncertainty.shape import fit_shapes
+from vertebra_kp.evaluation.uncertainty.store import (
     FILE,
     Calibrated,
     calibration_of,
@@ -20,17 +30,7 @@ from vertebra_kp.calibrated import (
     save_calibrated,
     signs_of_prediction,
 )
-from vertebra_kp.command_line import exit_code
-from vertebra_kp.config import Config
-from vertebra_kp.data.datasets import training_films
-from vertebra_kp.evaluate import evaluate_films
-from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
-from vertebra_kp.network_choice import about_network, add_network_arguments, choose_network
-from vertebra_kp.provenance import code_version
-from vertebra_kp.uncertainty.calibration import COVERAGE, calibrate, errors_of
-from vertebra_kp.uncertainty.coverage import coverage_lines, cross_coverage
-from vertebra_kp.uncertainty.shape import fit_shapes
-from vertebra_kp.uncertainty.trust import fit_trust
+from vertebra_kp.evaluation.uncertainty.trust import fit_trust
 
 MOST_SPINES = 500  # that a shape model is learned from
 

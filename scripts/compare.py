@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from vertebra_kp.command_line import exit_code
-from vertebra_kp.compare import compare, sentence
-from vertebra_kp.evaluation import find_evaluation, load_evaluation
+from vertebra_kp.cli.command_line import exit_code
+from vertebra_kp.evaluation.compare import compare, sentence
+from vertebra_kp.evaluation.store import find_evaluation, load_evaluation
 
 
 def run() -> None:

@@ -11,14 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.core.anatomy import SCHEMAS
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.exchange import films_of_predictions, films_of_records
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources import SOURCES, aasce, read_records, schema_of
 from vertebra_kp.data.sources.mendeley import without_buu_lspine
 from vertebra_kp.data.writers import WRITERS
 from vertebra_kp.data.writers.files import path_below, refuse_existing
-from vertebra_kp.errors import UserError
 
 WITHOUT_PATIENT = ("cvat", "labelme", "slicer")
 WITHOUT_SPACING = ("cvat", "labelme")

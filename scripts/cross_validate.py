@@ -11,16 +11,18 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from vertebra_kp.ablation.collect import collect, missing, move_stale, refuse_stale
-from vertebra_kp.ablation.folds import plan_folds, pool_folds
-from vertebra_kp.ablation.launch import Stop, record_ended, run_child, run_several, run_to_end, stop_on_signals
-from vertebra_kp.ablation.study import Planned, Study
-from vertebra_kp.command_line import add_set_argument
-from vertebra_kp.engine import EXIT_INTERRUPTED
-from vertebra_kp.errors import UserError
-from vertebra_kp.evaluation import FILE, save_evaluation
-from vertebra_kp.run_folder import MAY_DIFFER, RunFolder, write_json
-from vertebra_kp.summary_lines import summary_lines
+from vertebra_kp.cli.command_line import add_set_argument
+from vertebra_kp.config.differences import MAY_DIFFER
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import write_json
+from vertebra_kp.evaluation.console import summary_lines
+from vertebra_kp.evaluation.store import FILE, save_evaluation
+from vertebra_kp.experiments.collect import collect, missing, move_stale, refuse_stale
+from vertebra_kp.experiments.folds import plan_folds, pool_folds
+from vertebra_kp.experiments.launch import Stop, record_ended, run_child, run_several, run_to_end, stop_on_signals
+from vertebra_kp.experiments.study import Planned, Study
+from vertebra_kp.training.loop import EXIT_INTERRUPTED
+from vertebra_kp.training.run_folder import RunFolder
 
 SCRIPTS = Path(__file__).parent
 SECOND_LOOK = "second_look"  # folder of the networks of vertebrae

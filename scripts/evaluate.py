@@ -6,24 +6,25 @@ from pathlib import Path
 
 import cv2
 
-from vertebra_kp.calibrated import find_calibrated
-from vertebra_kp.command_line import add_set_argument, exit_code
+from vertebra_kp.cli.command_line import add_set_argument, exit_code
+from vertebra_kp.cli.film_choice import add_film_arguments, check_film_arguments, choose_films
+from vertebra_kp.cli.network_choice import about_network, add_network_arguments, choose_network
+from vertebra_kp.core.files import write_json
+from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.splits import split_hash
-from vertebra_kp.evaluate import as_measured, evaluate_films
-from vertebra_kp.evaluation import FILE as EVALUATION
-from vertebra_kp.evaluation import evaluation_of, save_evaluation
-from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
-from vertebra_kp.network_choice import about_network, add_network_arguments, choose_network
-from vertebra_kp.predict import Predictor
-from vertebra_kp.predictions import FilmPrediction, write_predictions
-from vertebra_kp.provenance import code_version, hardware
-from vertebra_kp.run_folder import write_json
-from vertebra_kp.selection import summary_of, views_of, write_film_rows
-from vertebra_kp.shape_check import shape_figures
-from vertebra_kp.summary_lines import summary_lines
-from vertebra_kp.uncertainty.calibration import errors_of
-from vertebra_kp.uncertainty.coverage import coverage
-from vertebra_kp.visualise import film_grid, film_panel
+from vertebra_kp.evaluation.console import summary_lines
+from vertebra_kp.evaluation.runner import as_measured, evaluate_films
+from vertebra_kp.evaluation.shape_check import shape_figures
+from vertebra_kp.evaluation.store import FILE as EVALUATION
+from vertebra_kp.evaluation.store import evaluation_of, save_evaluation
+from vertebra_kp.evaluation.summary import summary_of, views_of, write_film_rows
+from vertebra_kp.evaluation.uncertainty.calibration import errors_of
+from vertebra_kp.evaluation.uncertainty.coverage import coverage
+from vertebra_kp.evaluation.uncertainty.store import find_calibrated
+from vertebra_kp.inference.overlays import film_grid, film_panel
+from vertebra_kp.inference.predictions import FilmPrediction, write_predictions
+from vertebra_kp.inference.predictor import Predictor
+from vertebra_kp.models.device import hardware
 
 
 def parse_arguments() -> argparse.Namespace:

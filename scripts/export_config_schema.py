@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from vertebra_kp.config_io import config_json_schema
+from vertebra_kp.config.io import config_json_schema
 
 
 def main() -> None:

@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vertebra_kp.checkpoint import load_checkpoint
-from vertebra_kp.command_line import add_set_argument, exit_code
-from vertebra_kp.config import Config
-from vertebra_kp.errors import UserError
-from vertebra_kp.evaluate import as_measured
-from vertebra_kp.provenance import code_version
-from vertebra_kp.weights import SUFFIX, Look, save_weights
+from vertebra_kp.cli.command_line import add_set_argument, exit_code
+from vertebra_kp.config.schema import Config
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.provenance import code_version
+from vertebra_kp.evaluation.runner import as_measured
+from vertebra_kp.inference.checkpoint import load_checkpoint
+from vertebra_kp.inference.weights import SUFFIX, Look, save_weights
 
 
 def look(path: Path, overrides: Sequence[str]) -> Look:

@@ -9,12 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.images import film_size
-from vertebra_kp.errors import UserError
+from vertebra_kp.inference.predictor import Predictor, load
 from vertebra_kp.measures import Measurement
 from vertebra_kp.measures.instability import Criterion, instability
-from vertebra_kp.predict import Predictor, load
-from vertebra_kp.reading import read
+from vertebra_kp.reports.interpretation import read
 
 VERDICTS = {True: "unstable", False: "not unstable", None: "not measurable"}
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra_kp.command_line import exit_code
+from vertebra_kp.audit.label_noise import SAME_FILM, compare_labels
+from vertebra_kp.cli.command_line import exit_code
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import labelled_records
 from vertebra_kp.data.sources import SOURCES, schema_of
-from vertebra_kp.errors import UserError
-from vertebra_kp.label_noise import SAME_FILM, compare_labels
-from vertebra_kp.metrics import film_errors, summarise
+from vertebra_kp.evaluation.metrics import film_errors, summarise
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -10,12 +10,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from vertebra_kp.command_line import exit_code
+from vertebra_kp.audit.level_agreement import MOST_PAIRS, compare_films, pair_named, shares_of
+from vertebra_kp.cli.command_line import exit_code
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import labelled_records
 from vertebra_kp.data.sources import SOURCES, schema_of
 from vertebra_kp.data.splits import load_split_file, select
-from vertebra_kp.errors import UserError
-from vertebra_kp.level_agreement import MOST_PAIRS, compare_films, pair_named, shares_of
 
 PAIRS = "pairs.csv"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.data.phantom import ANATOMIES, PRESETS
 from vertebra_kp.data.phantom.contact_sheet import contact_sheet
 from vertebra_kp.data.phantom.folder import write_films

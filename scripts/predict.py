@@ -10,21 +10,21 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import Schema, Side
-from vertebra_kp.calibrated import Calibrated, find_calibrated
-from vertebra_kp.command_line import leave
+from vertebra_kp.cli.command_line import leave
+from vertebra_kp.cli.network_choice import add_network_arguments, choose_network
+from vertebra_kp.core.anatomy import Schema, Side
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
-from vertebra_kp.errors import UserError
-from vertebra_kp.film_page import film_page
-from vertebra_kp.inference import Prediction
-from vertebra_kp.network_choice import add_network_arguments, choose_network
-from vertebra_kp.predict import Predictor
-from vertebra_kp.predictions import FilmPrediction, write_predictions
-from vertebra_kp.reading import read
-from vertebra_kp.readings import FilmOf, film_of, write_readings
-from vertebra_kp.visualise import FilmView, attention_panel, film_grid, overlay_original
+from vertebra_kp.evaluation.uncertainty.store import Calibrated, find_calibrated
+from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, overlay_original
+from vertebra_kp.inference.predictions import FilmPrediction, write_predictions
+from vertebra_kp.inference.predictor import Predictor
+from vertebra_kp.reports.film_page import film_page
+from vertebra_kp.reports.interpretation import read
+from vertebra_kp.reports.schema import FilmOf, film_of, write_readings
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -219,7 +219,7 @@ def main() -> int:
         overlays.mkdir(parents=True, exist_ok=True)
         states: Path = arguments.out / "gsps"
         if arguments.dicom_out:
-            from vertebra_kp.dicom_results import check_installed, write_presentation_state
+            from vertebra_kp.inference.gsps import check_installed, write_presentation_state
 
             check_installed()
             states.mkdir(exist_ok=True)

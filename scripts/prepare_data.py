@@ -13,14 +13,14 @@ import sys
 import time
 from pathlib import Path
 
-from vertebra_kp.command_line import add_set_argument
-from vertebra_kp.config import DataConfig
-from vertebra_kp.config_io import load_config
+from vertebra_kp.cli.command_line import add_set_argument
+from vertebra_kp.config.io import load_config
+from vertebra_kp.config.schema import DataConfig
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.cache import fill_cache, settings_folder
 from vertebra_kp.data.datasets import records_of
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.shards import write_shards
-from vertebra_kp.errors import UserError
 
 
 def main() -> int:

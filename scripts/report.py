@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from vertebra_kp.command_line import exit_code
-from vertebra_kp.evaluation import find_evaluation
-from vertebra_kp.report import write_report
+from vertebra_kp.cli.command_line import exit_code
+from vertebra_kp.evaluation.store import find_evaluation
+from vertebra_kp.reports.evaluation import write_report
 
 
 def run() -> None:

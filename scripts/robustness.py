@@ -8,12 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from vertebra_kp.calibrated import find_calibrated
-from vertebra_kp.command_line import exit_code
+from vertebra_kp.cli.command_line import exit_code
+from vertebra_kp.cli.film_choice import add_film_arguments, check_film_arguments, choose_films
+from vertebra_kp.cli.network_choice import add_network_arguments, choose_network
 from vertebra_kp.data.disturb import DISTURBANCES
-from vertebra_kp.film_choice import add_film_arguments, check_film_arguments, choose_films
-from vertebra_kp.network_choice import add_network_arguments, choose_network
-from vertebra_kp.robustness import FILE, measure_robustness, write_rows
+from vertebra_kp.evaluation.robustness import FILE, measure_robustness, write_rows
+from vertebra_kp.evaluation.uncertainty.store import find_calibrated
 
 
 def parse_arguments() -> argparse.Namespace:

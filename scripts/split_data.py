@@ -15,11 +15,11 @@ import json
 import sys
 from pathlib import Path
 
-from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.core.anatomy import SCHEMAS
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.sources import SOURCES, read_records, schema_of
 from vertebra_kp.data.splits import deal, split_file_from, unite_groups
 from vertebra_kp.data.strata import stratum
-from vertebra_kp.errors import UserError
 
 
 def main() -> int:

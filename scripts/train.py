@@ -5,12 +5,12 @@ import logging
 import sys
 from pathlib import Path
 
-from vertebra_kp.command_line import add_set_argument
-from vertebra_kp.config_io import load_config
-from vertebra_kp.distributed import process_group
-from vertebra_kp.engine import EXIT_INTERRUPTED, Interrupted, train
-from vertebra_kp.errors import UserError
+from vertebra_kp.cli.command_line import add_set_argument
+from vertebra_kp.config.io import load_config
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.models.describe import describe
+from vertebra_kp.training.distributed import process_group
+from vertebra_kp.training.loop import EXIT_INTERRUPTED, Interrupted, train
 
 
 def parse_arguments() -> argparse.Namespace:

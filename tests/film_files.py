@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vertebra_kp.anatomy import SCHEMAS, State
+from vertebra_kp.core.anatomy import SCHEMAS, State
 from vertebra_kp.data.films import Film
 from vertebra_kp.data.record import Record, label_arrays
 

@@ -1,116 +1,30 @@
-"""Imports go downwards only: a file uses lower floors, or files above it in its own floor's list."""
+"""Imports go downwards only: a room (a folder of the package) uses the rooms before it, never those after it."""
 
 import ast
-from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vertebra_kp"
-ROOT = PACKAGE.name
 
-# A pattern (data.sources.*) stands for a folder: its files, which may use each other, and its __init__.
-FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "anatomy", "geometry", "spine_line", "config_section", "config_network", "config", "config_io"),
-    (
-        "codec",
-        "chain",
-        "straightened",
-        "losses",
-        "measures.*",
-        "metrics",
-        "agreement",
-        "uncertainty.*",
-        "classification",
-        "models.quick_imports",
-        "models.library",
-        "models.backbones",
-        "models.necks",
-        "models.pyramids",
-        "models.decoders",
-        "models.heads",
-        "models.queries",
-        "models.initialise",
-        "models.network",
-        "models.ensemble",
-        "models.describe",
-        "distributed",
-        "precision",
-    ),
-    (
-        "data.record",
-        "data.film_file",
-        "data.dicom.*",
-        "data.images",
-        "data.names",
-        "data.sources.*",
-        "data.writers.*",
-        "data.exchange",
-        "data.phantom.*",
-        "data.strata",
-        "data.committed",
-        "data.splits",
-        "data.audit",
-        "data.audit_records",
-        "data.duplicates",
-        "data.repair",
-        "data.films",
-        "data.disturb",
-        "data.cache",
-        "data.shards",
-        "data.patches",
-        "data.datasets",
-        "data.transforms",
-        "data.loader",
-        "checkpoint",
-        "weights",
-        "visualise",
-        "page",
-        "audit_page",
-        "tracking",
-        "run_folder",
-    ),
-    (
-        "schedule",
-        "meter",
-        "state",
-        "inference",
-        "refine",
-        "predictions",
-        "calibrated",
-        "reading",
-        "readings",
-        "spine_svg",
-        "film_page",
-        "report_plots",
-        "dicom_results",
-        "command_line",
-        "film_choice",
-        "label_noise",
-        "level_agreement",
-        "evaluate",
-        "shape_check",
-        "evaluation",
-        "compare",
-        "report",
-        "summary_lines",
-        "provenance",
-        "selection",
-        "engine",
-        "predict",
-        "network_choice",
-        "robustness",
-        "disagreement",
-        "ablation.study",
-        "ablation.ledger",
-        "ablation.collect",
-        "ablation.*",
-    ),
+FLOORS = (
+    "core",
+    "measures",
+    "config",
+    "data",
+    "models",
+    "inference",
+    "evaluation",
+    "reports",
+    "audit",
+    "training",
+    "experiments",
+    "cli",
 )
-ORDER = tuple(pattern for floor in FLOORS for pattern in floor)
-NO_TORCH = FLOORS[0] + ("data.record",)
+WITHOUT_TORCH = {"core", "measures", "config"}
 TORCH = {"torch", "torchvision", "segmentation_models_pytorch", "timm"}
+FILES_AT_THE_TOP = {"__init__.py", "__main__.py", "py.typed"}
 
 
 def modules(package: Path) -> dict[str, Path]:
@@ -146,51 +60,52 @@ def uses(name: str, files: dict[str, Path], package: Path) -> set[str]:
         while ".".join(parts[1:]) not in files:  # a name in a module: the module counts
             parts.pop()
         used.add(".".join(parts[1:]))
-    return used
-
-
-def rank(name: str) -> int | None:
-    """Place in ORDER, counted from the ground; None for what stands nowhere."""
-    matching = (i for i, pattern in enumerate(ORDER) if fnmatchcase(name, pattern) or pattern == f"{name}.*")
-    return next(matching, None)
+    return used - {name}
 
 
 def violations(package: Path) -> list[str]:
     files = modules(package)
     found = []
     for name in files:
-        if name == "":
-            continue  # the package's door: it may show whatever is inside
-        here = rank(name)
-        used = uses(name, files, package) - {name}
-        if here is None and files[name].name == "__init__.py":
-            if used:
-                found.append(f"{name}/__init__.py imports {sorted(used)}: leave it without imports")
-        elif here is None:
-            found.append(f"{name} stands on no floor: add it to FLOORS in tests/test_floors.py")
-        else:
-            for other in sorted(used):
-                there = rank(other)
-                if there is None and files[other].name == "__init__.py":
-                    found.append(f"{name} imports the folder {other or package.name}, not a file in it")
-                elif there is not None and there > here:
-                    found.append(f"{name} imports {other}, which stands above it")
+        room = name.partition(".")[0]
+        if name in ("", "__main__"):
+            continue  # the package's doors: they may show whatever is inside
+        if room not in FLOORS:
+            found.append(f"{name} is in no room: move it into one of the folders {', '.join(FLOORS)}")
+            continue
+        for used in sorted(uses(name, files, package)):
+            other = used.partition(".")[0]
+            if other not in FLOORS:
+                found.append(f"{name} imports the package itself: import the module that it needs")
+            elif FLOORS.index(other) > FLOORS.index(room):
+                found.append(f"{name} imports {used}, but {other} comes after {room}")
     return found
 
 
-def test_every_file_imports_from_below_only():
+def test_every_room_imports_only_rooms_before_it():
     found = violations(PACKAGE)
     assert not found, "\n".join(found)
 
 
-def test_imports_never_go_round_in_a_circle():
+def test_modules_never_import_each_other_in_a_circle():
     files = modules(PACKAGE)
-    graph = {name: uses(name, files, PACKAGE) - {name} for name in files if name}
+    graph = {name: uses(name, files, PACKAGE) for name in files if name}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-@pytest.mark.parametrize("name", NO_TORCH)
-def test_the_ground_floor_knows_nothing_of_torch(name):
+def test_the_package_has_one_folder_per_room_and_three_files_beside_them():
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(FLOORS)
+    assert {path.name for path in PACKAGE.iterdir() if path.is_file()} <= FILES_AT_THE_TOP
+
+
+def test_tests_stand_in_the_same_rooms():
+    folders = {path.parent.name for path in PACKAGE.parent.glob("tests/*/test_*.py")}
+    assert folders <= set(FLOORS)
+
+
+@pytest.mark.parametrize("name", [name for name in modules(PACKAGE) if name.partition(".")[0] in WITHOUT_TORCH])
+def test_core_measures_and_config_work_without_torch(name):
     path = modules(PACKAGE)[name]
     assert not TORCH & {imported.split(".")[0] for imported in imports(path, PACKAGE)}
 
@@ -205,42 +120,30 @@ def test_nobody_imports_a_script_and_no_file_is_called_utils():
 @pytest.mark.parametrize(
     ("file", "text", "complaint"),
     [
-        ("codec.py", "from vertebra_kp.engine import fit", "codec imports engine, which stands above it"),
-        ("geometry.py", "from vertebra_kp import config", "geometry imports config, which stands above it"),
-        (
-            "codec.py",
-            "def late():\n    from . import engine",
-            "codec imports engine, which stands above it",
-        ),
-        ("data/record.py", "import vertebra_kp.data.sources.csv", "data.record imports data.sources.csv"),
-        ("data/record.py", "from ..engine import fit", "data.record imports engine, which stands above it"),
-        ("engine.py", "from vertebra_kp import load", "engine imports the folder vertebra_kp"),
-        (
-            "data/__init__.py",
-            "from vertebra_kp.anatomy import LEVELS",
-            "data/__init__.py imports ['anatomy']",
-        ),
-        ("novel.py", "", "novel stands on no floor: add it to FLOORS"),
-        ("engine.py", "from vertebra_kp.codec import x\nimport numpy", None),
+        ("models/codec.py", "from vertebra_kp.training.loop import fit", "models.codec imports training.loop"),
+        ("core/geometry.py", "from vertebra_kp import config", "core.geometry imports config"),
+        ("models/codec.py", "def late():\n    from ..training import loop", "models.codec imports training.loop"),
+        ("data/record.py", "from ..training.loop import fit", "data.record imports training.loop"),
+        ("training/loop.py", "from vertebra_kp import load", "training.loop imports the package itself"),
+        ("core/__init__.py", "from vertebra_kp.data.record import Record", "core imports data.record"),
+        ("novel.py", "", "novel is in no room"),
+        ("training/loop.py", "from vertebra_kp.models.codec import x\nimport numpy", None),
         ("data/sources/csv.py", "from vertebra_kp.data.sources.other import x", None),
-        ("data/sources/__init__.py", "from vertebra_kp.data.sources.other import x", None),
-        ("engine.py", "from vertebra_kp.data.sources import read_records", None),
+        ("__main__.py", "from vertebra_kp.training.loop import fit", None),
     ],
 )
 def test_the_walk_sees_a_wrong_import(tmp_path, file, text, complaint):
-    package = tmp_path / ROOT
-    for name in ("__init__", "anatomy", "config", "geometry", "codec", "engine"):
-        (package / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
-        (package / f"{name}.py").touch()
-    for name in (
-        "data/__init__",
-        "data/record",
-        "data/sources/__init__",
-        "data/sources/csv",
-        "data/sources/other",
-    ):
-        (package / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
-        (package / f"{name}.py").touch()
+    package = tmp_path / PACKAGE.name
+    known = (
+        "core/geometry config/schema data/record data/sources/csv data/sources/other models/codec training/loop"
+    )
+    for module in known.split():
+        path = package / f"{module}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for folder in (package, *package.rglob("*")):
+        if folder.is_dir():
+            (folder / "__init__.py").touch()
     (package / file).write_text(text)
     found = violations(package)
     if complaint is None:

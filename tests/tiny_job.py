@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig
 
-from vertebra_kp.config import Config
+from vertebra_kp.config.schema import Config
 from vertebra_kp.data.datasets import training_films, validation_films
 from vertebra_kp.data.loader import FilmDataset
-from vertebra_kp.distributed import Group
-from vertebra_kp.engine import Run, batches_from, begin_phase, train_step
-from vertebra_kp.inference import codec_of
-from vertebra_kp.losses import KeypointLoss
-from vertebra_kp.meter import Meter
-from vertebra_kp.run_folder import RunFolder
-from vertebra_kp.schedule import make_plan
-from vertebra_kp.state import RunState, start_state
+from vertebra_kp.inference.batch import codec_of
+from vertebra_kp.models.losses import KeypointLoss
+from vertebra_kp.training.distributed import Group
+from vertebra_kp.training.loop import Run, batches_from, begin_phase, train_step
+from vertebra_kp.training.meter import Meter
+from vertebra_kp.training.run_folder import RunFolder
+from vertebra_kp.training.schedule import make_plan
+from vertebra_kp.training.state import RunState, start_state
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_PROCESS = Group(0, 1, torch.device("cpu"))

@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     Film,

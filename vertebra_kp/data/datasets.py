@@ -4,8 +4,8 @@ import hashlib
 import logging
 from pathlib import Path
 
-from vertebra_kp.anatomy import SCHEMAS, Schema
-from vertebra_kp.config import Config, DataConfig, PhaseConfig
+from vertebra_kp.config.schema import Config, DataConfig, PhaseConfig
+from vertebra_kp.core.anatomy import SCHEMAS, Schema
 from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import FilmList, Films, PhantomFilms
 from vertebra_kp.data.patches import PatchFilms

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from vertebra_kp.anatomy import FLIPPED_CORNER, State
+from vertebra_kp.core.anatomy import FLIPPED_CORNER, State
+from vertebra_kp.core.geometry import apply_affine, compose, flip_horizontal, rotate, warp_image
 from vertebra_kp.data.films import Film, Films
-from vertebra_kp.geometry import apply_affine, compose, flip_horizontal, rotate, warp_image
 
 METAL = 250  # grey value of a rod or a screw
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, SCHEMAS, Schema, State
+from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, Schema, State
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.images import film_size
 from vertebra_kp.data.record import LabelledFilm, Record, label_arrays
 from vertebra_kp.data.sources.files import read_json
 from vertebra_kp.data.sources.json import MIN_PRESENCE
-from vertebra_kp.errors import UserError
 
 
 def films_of_records(records: Sequence[Record], root: Path, schema: Schema) -> list[LabelledFilm]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from vertebra_kp.errors import UserError
+from vertebra_kp.core.errors import UserError
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_PIXELS = 178_956_970  # of a film; Pillow refuses more, too (twice its MAX_IMAGE_PIXELS)

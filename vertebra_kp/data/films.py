@@ -12,12 +12,12 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import OTHER_VIEW, SCHEMAS, UNKNOWN, VIEWS, Schema, Side, State
+from vertebra_kp.core.anatomy import OTHER_VIEW, SCHEMAS, UNKNOWN, VIEWS, Schema, Side, State
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.geometry import apply_affine, compose, invert, scale, warp_image
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
 from vertebra_kp.data.record import Record, label_arrays, mark_outside, mask_slips, unknown_slips
-from vertebra_kp.errors import UserError
-from vertebra_kp.geometry import apply_affine, compose, invert, scale, warp_image
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vertebra_kp.anatomy import Schema, presence_target
-from vertebra_kp.config import AugmentConfig
+from vertebra_kp.config.schema import AugmentConfig
+from vertebra_kp.core.anatomy import Schema, presence_target
 from vertebra_kp.data.films import FilmLabels, Films
 from vertebra_kp.data.shards import ShardFilms, ShardOrder
 from vertebra_kp.data.transforms import augment, place

@@ -2,7 +2,7 @@
 
 import re
 
-from vertebra_kp.anatomy import CORNERS, LEVELS, State
+from vertebra_kp.core.anatomy import CORNERS, LEVELS, State
 
 STATES = {state.name.lower(): state for state in State}
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from vertebra_kp.anatomy import UNKNOWN, Schema, State
-from vertebra_kp.config import DataConfig
+from vertebra_kp.config.schema import DataConfig
+from vertebra_kp.core.anatomy import UNKNOWN, Schema, State
+from vertebra_kp.core.geometry import compose, rotate, scale, translate
 from vertebra_kp.data.films import Film, Films, check_labels
-from vertebra_kp.geometry import compose, rotate, scale, translate
 
 NEIGHBOURS = 2  # above and below, whose median width is a vertebra's: one alone may be predicted much too narrow
 # More than this many degrees against the median of the same vertebrae, no spine turns: its corners are mixed up.

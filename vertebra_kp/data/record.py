@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, UNKNOWN, Schema, Side, State, View
+from vertebra_kp.core.anatomy import CORNERS, UNKNOWN, Schema, Side, State, View
 
 
 @dataclass(frozen=True)

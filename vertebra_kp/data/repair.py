@@ -21,10 +21,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vertebra_kp.anatomy import SCHEMAS, UNKNOWN, Schema, State
+from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, Schema, State
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record
-from vertebra_kp.errors import UserError
 
 COMMITTED = Path(__file__).parent / "repair_files"
 

@@ -24,7 +24,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from tqdm import tqdm
 
-from vertebra_kp.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, Schema, Side, State, View
+from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, Schema, Side, State, View
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     Film,
@@ -36,7 +37,6 @@ from vertebra_kp.data.films import (
 from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.record import Record, label_arrays, take_levels
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
-from vertebra_kp.errors import UserError
 
 if TYPE_CHECKING:
     from webdataset import TarWriter

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record
-from vertebra_kp.errors import UserError
 
 COMMITTED = Path(__file__).parent / "split_files"
 NAMED = 3  # ids that an error names before it says how many more there are

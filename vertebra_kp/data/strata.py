@@ -4,7 +4,7 @@ from bisect import bisect
 
 import numpy as np
 
-from vertebra_kp.anatomy import Schema, Side
+from vertebra_kp.core.anatomy import Schema, Side
 from vertebra_kp.data.record import Record
 from vertebra_kp.measures import Spine, largest_curve_deg, measure
 

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vertebra_kp.anatomy import FLIPPED_CORNER, FLIPPED_SLIP, UNKNOWN
-from vertebra_kp.config import AugmentConfig
-from vertebra_kp.data.films import Film
-from vertebra_kp.data.record import mark_outside, mask_slips
-from vertebra_kp.geometry import (
+from vertebra_kp.config.schema import AugmentConfig
+from vertebra_kp.core.anatomy import FLIPPED_CORNER, FLIPPED_SLIP, UNKNOWN
+from vertebra_kp.core.geometry import (
     apply_affine,
     compose,
     flip_horizontal,
@@ -19,6 +17,8 @@ from vertebra_kp.geometry import (
     translate,
     warp_image,
 )
+from vertebra_kp.data.films import Film
+from vertebra_kp.data.record import mark_outside, mask_slips
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS
+from vertebra_kp.core.anatomy import CORNERS
 
 HORIZONTAL = np.array([1.0, 0.0])
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, Schema, Side
+from vertebra_kp.core.anatomy import CORNERS, Schema, Side
 from vertebra_kp.measures.formulas import Formula
 from vertebra_kp.measures.lines import Line
 

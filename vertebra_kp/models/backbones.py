@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.config_network import STRIDES, BackboneConfig
+from vertebra_kp.config.network import STRIDES, BackboneConfig
 from vertebra_kp.models.library import (
     IMAGENET_MEAN,
     IMAGENET_STD,

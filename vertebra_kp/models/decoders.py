@@ -15,7 +15,7 @@ from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPl
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 
-from vertebra_kp.config_network import STRIDES, DecoderConfig
+from vertebra_kp.config.network import STRIDES, DecoderConfig
 from vertebra_kp.models.pyramids import FeaturePyramid
 
 # These decoders end at stride 4 and read nothing finer.

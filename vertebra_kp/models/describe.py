@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vertebra_kp.config import Config
-from vertebra_kp.config_network import STRIDES
+from vertebra_kp.config.network import STRIDES
+from vertebra_kp.config.schema import Config
 from vertebra_kp.models.network import VertebraNetwork, build_network
 
 COLAB_GPU_GIB = 15.0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.losses import HeatmapLoss, to_heatmaps
+from vertebra_kp.models.losses import HeatmapLoss, to_heatmaps
 from vertebra_kp.models.network import Output, VertebraNetwork
 
 

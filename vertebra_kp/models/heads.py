@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vertebra_kp.anatomy import SLIP_CLASSES, VIEWS, Schema
-from vertebra_kp.config_network import ClassificationConfig
+from vertebra_kp.config.network import ClassificationConfig
+from vertebra_kp.core.anatomy import SLIP_CLASSES, VIEWS, Schema
 
 
 class HeatmapHead(nn.Module):

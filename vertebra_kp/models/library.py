@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.config_network import STRIDES, BackboneConfig
-from vertebra_kp.errors import UserError
+from vertebra_kp.config.network import STRIDES, BackboneConfig
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.models.quick_imports import quick_imports
 
 with quick_imports():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vertebra_kp.config_network import NeckConfig
+from vertebra_kp.config.network import NeckConfig
 from vertebra_kp.models.library import BackboneError
 
 LEARNED_GRID = (16, 16)  # of a 512 x 512 film at stride 32; resized to other sizes

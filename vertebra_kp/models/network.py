@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.anatomy import Schema
-from vertebra_kp.config_network import NetworkConfig
-from vertebra_kp.errors import UserError
+from vertebra_kp.config.network import NetworkConfig
+from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.models.backbones import Backbone, Stages, build_backbone
 from vertebra_kp.models.decoders import build_decoder, maps_for
 from vertebra_kp.models.heads import ClassificationHead, HeatmapHead, PresenceHead

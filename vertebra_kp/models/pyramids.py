@@ -8,7 +8,7 @@ Networks", CVPR 2019, without its convolutions in between.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vertebra_kp.config_network import PyramidConfig
+from vertebra_kp.config.network import PyramidConfig
 
 LEAKY_SLOPE = 0.1
 

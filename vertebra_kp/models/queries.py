@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.anatomy import CORNERS, Schema
-from vertebra_kp.config_network import HeadConfig
+from vertebra_kp.config.network import HeadConfig
+from vertebra_kp.core.anatomy import CORNERS, Schema
 from vertebra_kp.models.heads import without_autocast
 from vertebra_kp.models.necks import sincos_positions
 

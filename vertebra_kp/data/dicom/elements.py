@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.film_file import FilmError, open_film
-from vertebra_kp.errors import UserError
 
 MAX_BYTES = 2**30  # of a file; a film of 16 bits and the most pixels that are read has a third of it
 

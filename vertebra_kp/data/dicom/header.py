@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydicom.dataset import Dataset
 
-from vertebra_kp.anatomy import Side
+from vertebra_kp.core.anatomy import Side
 from vertebra_kp.data.dicom.elements import ElementError, code, codes, dicom_elements, numbers
 
 SpacingSource = Literal["PixelSpacing", "ImagerPixelSpacing"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vertebra_kp.geometry import HALF_PIXEL, points_to_indices
+from vertebra_kp.core.geometry import HALF_PIXEL, points_to_indices
 
 SHIFT = 4  # fractional bits of cv2's vertex coordinates
 

@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 
-from vertebra_kp.anatomy import SCHEMAS
+from vertebra_kp.core.anatomy import SCHEMAS
+from vertebra_kp.core.geometry import points_to_indices
 from vertebra_kp.data.phantom.film import ANATOMIES, PhantomFilm, draw_film
 from vertebra_kp.data.phantom.presets import PRESETS
-from vertebra_kp.geometry import points_to_indices
 
 CORNER_COLOURS_BGR = ((64, 64, 255), (64, 220, 64), (255, 144, 32), (32, 220, 255))  # TL, TR, BL, BR
 SHIFT = 4  # fractional bits of cv2's coordinates

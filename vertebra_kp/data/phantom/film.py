@@ -6,7 +6,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from vertebra_kp.anatomy import FLIPPED_CORNER, SLIPS_SEEN, Schema, Side, State
+from vertebra_kp.core.anatomy import FLIPPED_CORNER, SLIPS_SEEN, Schema, Side, State
 from vertebra_kp.data.phantom.body import add_body
 from vertebra_kp.data.phantom.canvas import Canvas
 from vertebra_kp.data.phantom.devices import add_devices

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.phantom.film import draw_film
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.csv import LABELS

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vertebra_kp.anatomy import LEVELS, Schema, View
+from vertebra_kp.core.anatomy import LEVELS, Schema, View
 from vertebra_kp.data.phantom.presets import MOST_JITTER_SD, Preset
 
 # Width of the superior and inferior endplate (AP), their depth (lateral), anterior and posterior height of

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from vertebra_kp.anatomy import SCHEMAS, Schema
+from vertebra_kp.core.anatomy import SCHEMAS, Schema
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources import (
     aasce,

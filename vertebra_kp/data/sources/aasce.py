@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from vertebra_kp.anatomy import CORNERS, SCHEMAS, Schema, State
+from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, Schema, State
+from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
-from vertebra_kp.geometry import points_from_indices
 
 ROOT_VARIABLE = "VERTEBRA_KP_AASCE"
 FOLDER = "boostnet_labeldata"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, Schema, State
+from vertebra_kp.core.anatomy import CORNERS, Schema, State
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.files import film_inside, read_json

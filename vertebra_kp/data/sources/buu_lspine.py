@@ -27,11 +27,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vertebra_kp.anatomy import SCHEMAS, SLIP_CLASSES, SLIPS_SEEN, UNKNOWN, Schema, State, View
+from vertebra_kp.core.anatomy import SCHEMAS, SLIP_CLASSES, SLIPS_SEEN, UNKNOWN, Schema, State, View
+from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.record import Record, label_arrays, unknown_slips
 from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
-from vertebra_kp.geometry import points_from_indices
 
 log = logging.getLogger(__name__)
 

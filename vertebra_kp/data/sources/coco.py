@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, Schema
+from vertebra_kp.core.anatomy import CORNERS, Schema
+from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.names import corner_name, parse_corner, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (
@@ -42,7 +43,6 @@ from vertebra_kp.data.sources.annotations import (
     read_annotations,
 )
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
-from vertebra_kp.geometry import points_from_indices
 
 ANNOTATIONS = "annotations.json"
 VISIBILITIES = (0, 1, 2)

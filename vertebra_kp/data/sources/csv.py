@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vertebra_kp.anatomy import CORNERS, LEVELS, Schema, State
+from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema, State
 from vertebra_kp.data.names import STATES
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import MAX_NUMBER, Corner, Film, film_record, labels_of

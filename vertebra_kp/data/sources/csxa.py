@@ -26,7 +26,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-from vertebra_kp.anatomy import SCHEMAS, Schema
+from vertebra_kp.core.anatomy import SCHEMAS, Schema
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Film, film_record, labels_of, named_film

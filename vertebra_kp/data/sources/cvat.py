@@ -38,7 +38,7 @@ from xml.etree.ElementTree import Element
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
 
-from vertebra_kp.anatomy import Schema, State
+from vertebra_kp.core.anatomy import Schema, State
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (

@@ -25,7 +25,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-from vertebra_kp.anatomy import CORNERS, Schema, State
+from vertebra_kp.core.anatomy import CORNERS, Schema, State
 from vertebra_kp.data.names import STATES, corner_name, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (

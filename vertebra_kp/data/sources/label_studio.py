@@ -42,7 +42,7 @@ from reprlib import repr as short
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.names import corner_name, parse_corner
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (

@@ -48,7 +48,8 @@ from typing import Any
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, LEVELS, Schema
+from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema
+from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.images import film_size
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (
@@ -61,7 +62,6 @@ from vertebra_kp.data.sources.annotations import (
 )
 from vertebra_kp.data.sources.files import read_json, read_text
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
-from vertebra_kp.geometry import points_from_indices
 
 log = logging.getLogger(__name__)
 

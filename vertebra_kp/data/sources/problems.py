@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from vertebra_kp.errors import UserError
+from vertebra_kp.core.errors import UserError
 
 LONGEST_LINE = 2000  # characters
 MOST_LINES = 50  # that an error lists; a table with one wrong column has a problem in every line

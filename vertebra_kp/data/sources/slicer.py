@@ -31,7 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from vertebra_kp.anatomy import Schema
+from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.names import parse_corner
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (
@@ -45,7 +46,6 @@ from vertebra_kp.data.sources.annotations import (
 from vertebra_kp.data.sources.files import read_json
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError, raise_if_any
-from vertebra_kp.geometry import points_from_indices
 
 SUFFIX = ".mrk.json"
 SIGNS = {"LPS": 1, "RAS": -1}  # of x and y

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, LEVELS, State
+from vertebra_kp.core.anatomy import CORNERS, LEVELS, State
+from vertebra_kp.core.geometry import points_to_indices
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.coco import ANNOTATIONS
 from vertebra_kp.data.writers.files import path_below, write_texts
-from vertebra_kp.geometry import points_to_indices
 
 DIGITS = 3  # of a pixel
 VISIBLE = 2

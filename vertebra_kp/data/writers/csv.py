@@ -5,11 +5,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from vertebra_kp.anatomy import CORNERS, State
+from vertebra_kp.core.anatomy import CORNERS, State
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.csv import HEADER, LABELS
 from vertebra_kp.data.writers.files import path_below, write_texts
-from vertebra_kp.errors import UserError
 
 DIGITS = 4  # of a pixel
 

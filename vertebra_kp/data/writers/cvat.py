@@ -19,11 +19,11 @@ from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, LEVELS, State
+from vertebra_kp.core.anatomy import CORNERS, LEVELS, State
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.cvat import ANNOTATIONS
 from vertebra_kp.data.writers.files import path_below, write_texts
-from vertebra_kp.errors import UserError
 
 LABELS = "cvat_labels.json"
 

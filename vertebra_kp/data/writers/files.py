@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.record import LabelledFilm
-from vertebra_kp.errors import UserError
 
 
 def path_below(folder: Path, name: str, suffix: str = "") -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vertebra_kp.anatomy import CORNERS, State, presence_target
+from vertebra_kp.core.anatomy import CORNERS, State, presence_target
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.json import LABELS
 from vertebra_kp.data.writers.files import path_below, write_texts

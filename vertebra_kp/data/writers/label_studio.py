@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from vertebra_kp.anatomy import CORNERS, LEVELS, State
+from vertebra_kp.core.anatomy import CORNERS, LEVELS, State
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.label_studio import KEYPOINT, LOCAL_FILES, TASKS

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from vertebra_kp.core.geometry import points_to_indices
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.slicer import SUFFIX
 from vertebra_kp.data.writers.files import paths_of_films, write_texts
-from vertebra_kp.geometry import points_to_indices
 
 SCHEMA = (  # an identifier, not an address: Slicer compares its end
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"

@@ -1,0 +1,309 @@
+"""Damaged and hostile inputs: each ends in a clear error or in sound records, and nothing outside is touched."""
+
+import json
+import re
+import resource
+import shutil
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import test_format_csxa
+import test_format_mendeley
+from scipy.io import savemat
+
+from vertebra_kp.core.anatomy import SCHEMAS, State
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.data.images import FilmError, read_film
+from vertebra_kp.data.phantom import draw_film
+from vertebra_kp.data.record import LabelledFilm
+from vertebra_kp.data.sources import read_records
+from vertebra_kp.data.writers import WRITERS
+
+LATERAL, WHOLE = SCHEMAS["la_lumbar"], SCHEMAS["ap_whole_spine"]
+SIZE = (64, 48)
+LONGEST_MESSAGE = 40_000  # characters: fifty problems, each with what was found
+MEMORY = 300 * 2**20  # bytes that all damaged inputs together may add to the process
+TIMES = 2  # each damage is done at so many places
+
+# --- sound folders --------------------------------------------------------------------------------------
+
+
+def phantom(i, schema=LATERAL):
+    return draw_film(schema, "standard", 7, i, SIZE)
+
+
+def write_format(folder, name):
+    films = []
+    for i in range(2):
+        film = phantom(i)
+        cv2.imwrite(str(folder / f"film {i}.png"), film.image)
+        films.append(LabelledFilm(f"film {i}.png", SIZE, LATERAL, film.points_xy_image, film.states, f"P{i}", 0.2))
+    WRITERS[name](films, folder)
+
+
+def write_aasce(folder):
+    for part in ("data", "labels"):
+        (folder / part / "training").mkdir(parents=True)
+    for i in range(2):
+        name = f"sunhl-1th-01-Jan-2017-{i} A AP.jpg"
+        film = phantom(i, WHOLE)
+        cv2.imwrite(str(folder / "data" / "training" / name), film.image)
+        savemat(folder / "labels" / "training" / f"{name}.mat", {"p2": film.points_xy_image.reshape(68, 2)})
+
+
+def write_buu_lspine(folder):
+    (folder / "LA").mkdir()
+    for i in range(2):
+        film = phantom(i)
+        cv2.imwrite(str(folder / "LA" / f"000{i}-F-030Y1.jpg"), film.image)
+        ends = film.points_xy_image.reshape(-1, 4)[:11]
+        (folder / "LA" / f"000{i}-F-030Y1.csv").write_text("".join(",".join(map(str, e)) + "\n" for e in ends))
+
+
+def write_csxa(folder):
+    for name in ("0001035", "0002040"):
+        test_format_csxa.save(folder, test_format_csxa.document(test_format_csxa.shapes()), name)
+
+
+def write_mendeley(folder):
+    spine = test_format_mendeley.spine(6)
+    test_format_mendeley.save(folder, test_format_mendeley.as_json(spine))
+    test_format_mendeley.save(folder, test_format_mendeley.as_text(spine), "N24-a")
+
+
+SOURCES = {name: (lambda folder, name=name: write_format(folder, name), LATERAL) for name in sorted(WRITERS)}
+SOURCES |= {"aasce": (write_aasce, WHOLE), "buu_lspine": (write_buu_lspine, LATERAL)}
+SOURCES |= {"csxa": (write_csxa, SCHEMAS["la_cervical"]), "mendeley": (write_mendeley, LATERAL)}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A folder of two films and their labels in every format, and the labels' files."""
+    folders = {}
+    for name, (write, schema) in SOURCES.items():
+        folder = tmp_path_factory.mktemp(name)
+        write(folder)
+        assert len(read_records(name, folder, schema)) == 2, "the sound folder is read"
+        folders[name] = folder
+    return folders
+
+
+def label_files(folder):
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".xml", ".csv", ".mat", ".txt"))
+
+
+# --- damages: bytes of a label file, a random generator -> bytes ----------------------------------------
+
+
+def cut_off(content, rng):
+    return content[: rng.integers(1, len(content))]
+
+
+def emptied(content, rng):
+    return b""
+
+
+def bits_flipped(content, rng):
+    damaged = bytearray(content)
+    for at in rng.integers(0, len(damaged), 8):
+        damaged[at] ^= 1 << int(rng.integers(0, 8))
+    return bytes(damaged)
+
+
+def piece_gone(content, rng):
+    start = int(rng.integers(0, len(content)))
+    return content[:start] + content[start + int(rng.integers(1, 200)) :]
+
+
+def piece_twice(content, rng):
+    start = int(rng.integers(0, len(content)))
+    piece = content[start : start + int(rng.integers(20, 400))]
+    return content[:start] + piece + content[start:]
+
+
+def zeros_inside(content, rng):
+    start = int(rng.integers(0, len(content)))
+    return content[:start] + bytes(64) + content[start + 64 :]
+
+
+def not_text(content, rng):
+    return rng.integers(0, 256, 3000, dtype=np.uint8).tobytes()
+
+
+def another_format(content, rng):
+    return b"\x89PNG\r\n\x1a\n" + content
+
+
+def another_encoding(content, rng):
+    return b"\xff\xfe" + content.decode("latin-1").encode("utf-16-le")
+
+
+def deeply_nested(content, rng):
+    return b"[" * 200_000 + b"]" * 200_000
+
+
+def another_number(content, rng):
+    """One number of a text becomes one that no film has."""
+    numbers = list(re.finditer(rb"(?<![\w.])-?\d+\.?\d*", content))
+    if not numbers:
+        return emptied(content, rng)
+    chosen = numbers[int(rng.integers(0, len(numbers)))]
+    other = [b"NaN", b"1e308", b"-1e9", b"Infinity", b"9" * 400, b"null", b'"7"', b"[]"][int(rng.integers(0, 8))]
+    return content[: chosen.start()] + other + content[chosen.end() :]
+
+
+def another_film(content, rng):
+    """The films' names lead elsewhere."""
+    names = [b"../outside/secret.png", b"/etc/passwd", b"..\\outside\\secret.png", b"link.png", b"x" * 5000]
+    elsewhere = names[int(rng.integers(0, len(names)))]
+    return re.sub(rb"(film \d\.png)", lambda match: elsewhere, content)
+
+
+def another_value(content, rng):
+    """One value of a JSON becomes one of another kind."""
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return bits_flipped(content, rng)
+    places = []
+
+    def walk(value):
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, item in items:
+            places.append((value, key))
+            walk(item)
+
+    walk(document)
+    holder, key = places[int(rng.integers(0, len(places)))]
+    others = [None, True, -1, 1e308, "x", [], {}, "../../etc/passwd", "a\0b", [[[[1]]]], {"id": {}}]
+    holder[key] = others[int(rng.integers(0, len(others)))]
+    return json.dumps(document).encode()
+
+
+DAMAGES = (
+    cut_off, emptied, bits_flipped, piece_gone, piece_twice, zeros_inside, not_text, another_format,
+    another_encoding, deeply_nested, another_number, another_film, another_value,
+)  # fmt: skip
+
+
+# --- what is opened meanwhile ---------------------------------------------------------------------------
+
+
+class Opened:
+    """Files that were opened while the block ran; an audit hook cannot be taken away, so there is one."""
+
+    hooked = False
+    current = None
+
+    def __enter__(self):
+        if not Opened.hooked:
+            sys.addaudithook(Opened.hook)
+            Opened.hooked = True
+        self.paths = []
+        Opened.current = self
+        return self
+
+    def __exit__(self, *error):
+        Opened.current = None
+
+    @staticmethod
+    def hook(event, arguments):
+        if Opened.current is not None and event == "open" and isinstance(arguments[0], str | bytes | Path):
+            path = arguments[0]
+            Opened.current.paths.append(Path(path.decode() if isinstance(path, bytes) else path))
+
+    def outside(self, root):
+        """Opened files that belong neither to ``root`` nor to Python."""
+        own = (root.resolve(), Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path("/proc"))
+        own += (Path(__file__).resolve().parents[2],)
+        return [path for path in self.paths if not any(path.resolve().is_relative_to(folder) for folder in own)]
+
+
+def outcome(read):
+    """(result, None), or (None, message) for an error meant for a person; any other one fails the test."""
+    try:
+        return read(), None
+    except UserError as error:
+        return None, str(error)
+
+
+CASES = [(name, damage, time) for name in SOURCES for damage in DAMAGES for time in range(TIMES)]
+
+
+def test_there_are_two_hundred_of_them():
+    assert len(CASES) >= 200
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "time"), CASES, ids=[f"{name}-{damage.__name__}-{time}" for name, damage, time in CASES]
+)
+def test_damaged_labels_are_a_clear_error_or_sound_records(sound, tmp_path, name, damage, time):
+    root, schema = tmp_path / "data", SOURCES[name][1]
+    shutil.copytree(sound[name], root)
+    (tmp_path / "outside").mkdir()
+    secret = tmp_path / "outside" / "secret.png"
+    cv2.imwrite(str(secret), np.zeros(SIZE, np.uint8))
+    (root / "link.png").symlink_to(secret)
+    rng = np.random.default_rng((zlib.crc32(f"{name} {damage.__name__}".encode()), time))
+    files = label_files(root)
+    broken = files[int(rng.integers(0, len(files)))]
+    broken.write_bytes(damage(broken.read_bytes(), rng))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with Opened() as opened:
+        records, message = outcome(lambda: read_records(name, root, schema))
+    if records is None:
+        assert len(message) < LONGEST_MESSAGE
+        assert broken.stem.removesuffix(".mrk") in message or str(root) in message
+    assert opened.outside(tmp_path / "data") == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    for record in records or []:
+        assert record.image_path.resolve().is_relative_to(root.resolve())
+        assert np.isfinite(record.points_xy_image[record.states == State.LABELLED]).all()
+
+
+def png_of_size(height, width):
+    """A PNG whose header claims a size and that holds almost nothing."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + checksum
+
+    body = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 1), (1, 2**31 - 1), (0, 10), (400_000, 400_000)])
+def test_a_film_that_claims_an_absurd_size_is_refused_before_it_is_decoded(tmp_path, size):
+    path = tmp_path / "film.png"
+    path.write_bytes(png_of_size(*size))
+    with pytest.raises(FilmError, match=re.escape("film.png")):
+        read_film(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("damage", [cut_off, emptied, bits_flipped, piece_gone, not_text, another_format])
+def test_a_damaged_film_is_a_clear_error_or_a_film(tmp_path, suffix, damage):
+    path = tmp_path / f"film{suffix}"
+    cv2.imwrite(str(path), phantom(0).image)
+    path.write_bytes(damage(path.read_bytes(), np.random.default_rng(5)))
+    film, message = outcome(lambda: read_film(path))
+    if film is None:
+        assert path.name in message
+        assert len(message) < 1000
+    else:
+        assert film.ndim == 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """What all the tests of this file together add to the largest size the process ever had."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    yield
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    assert after - before < MEMORY

@@ -1,0 +1,89 @@
+"""Weights to give away: rounded, whole, checked, and read back as the networks they were."""
+
+import pytest
+import torch
+from test_ensemble import checkpoint
+from tiny_job import thin_efficientnet
+
+from vertebra_kp.inference import weights
+from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
+from vertebra_kp.inference.predictor import load
+from vertebra_kp.inference.weights import Look, find_weights, load_weights, save_weights
+from vertebra_kp.models import library
+
+
+@pytest.fixture(autouse=True)
+def thin(monkeypatch):
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
+
+
+@pytest.fixture
+def look(tmp_path):
+    saved = load_checkpoint(checkpoint(tmp_path / "best.pt"))
+    return Look(saved.config, saved.weights, saved.step)
+
+
+def test_rounded_weights_are_within_half_a_step_and_a_quarter_of_the_size(tmp_path, look):
+    path = tmp_path / "out" / "weights.safetensors"
+    save_weights([look], path, {"data": "none"})
+    (again,) = load_weights(path)
+    assert (again.config, again.step) == (look.config, look.step)
+    assert again.weights.keys() == look.weights.keys()
+    rounded = 0
+    for name, value in look.weights.items():
+        found = again.weights[name]
+        assert (found.shape, found.dtype) == (value.shape, value.dtype)
+        if value.ndim < 2:
+            assert torch.equal(found, value), name
+        else:
+            largest = value.abs().flatten(1).amax(1)
+            limit = (largest / 127 / 2 * 1.001).reshape(-1, *[1] * (value.ndim - 1))
+            assert ((found - value).abs() <= limit).all(), name
+            rounded += not torch.equal(found, value)
+    assert rounded > 10
+    assert path.stat().st_size < 0.3 * (tmp_path / "best.pt").stat().st_size
+
+
+def test_a_file_of_weights_predicts_as_the_checkpoint_and_under_its_name(tmp_path, look, monkeypatch):
+    folder = tmp_path / "published"
+    save_weights([look], folder / "some-ap" / weights.FILE, {})
+    monkeypatch.setattr(weights, "COMMITTED", folder)
+    assert weights.published() == ["some-ap"]
+    named, of_file = load("some-ap", "cpu"), load(folder / "some-ap" / weights.FILE, "cpu")
+    assert named.mark == of_file.mark
+    film = torch.randint(0, 255, (64, 64), dtype=torch.uint8).numpy()
+    exact = load(tmp_path / "best.pt", "cpu").predict(film)
+    torch.testing.assert_close(named.predict(film).presence, exact.presence, atol=0.02, rtol=0)
+    assert find_weights(tmp_path / "best.pt") is None
+    assert weights.name_of(find_weights("some-ap")) == "some-ap"
+    assert weights.name_of(tmp_path / "best.pt") == str(tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match=r"other-ap: no such checkpoint, .* \(some-ap\)"):
+        load("other-ap")
+
+
+def test_a_network_from_a_file_draws_no_random_numbers(tmp_path, look):
+    save_weights([look], tmp_path / weights.FILE, {})
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    load(tmp_path / weights.FILE, "cpu")
+    assert torch.equal(torch.get_rng_state(), before), "they would be thrown away, and cost a tenth of a second"
+
+
+def test_weights_that_were_changed_or_cut_or_are_none_are_refused(tmp_path, look):
+    path = tmp_path / weights.FILE
+    save_weights([look], path, {})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=r"is not the file of weights.safetensors.sha256; fetch it again"):
+        load_weights(path)
+    (tmp_path / "weights.safetensors.sha256").unlink()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_weights(path)
+    save_weights([look], path, {})
+    from safetensors.torch import save_file
+
+    (tmp_path / "weights.safetensors.sha256").unlink()
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="no weights of vertebra_kp in format 1"):
+        load_weights(path)

@@ -1,0 +1,1 @@
+"""Labels examined: wrong corners, duplicates, names of levels that contradict each other."""

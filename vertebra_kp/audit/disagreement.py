@@ -1,0 +1,65 @@
+"""Labels that a trained network would have put elsewhere: a second opinion for the audit, never a repair."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from vertebra_kp.audit.labels import Finding
+from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.data.images import FilmError, film_size
+from vertebra_kp.data.record import Record
+from vertebra_kp.evaluation.metrics import SHIFTED_ABOVE, FilmResult, level_shift
+from vertebra_kp.inference.predictor import Predictor
+
+FAR = 0.5  # vertebra steps between label and prediction of a corner
+MOST = 0.7  # severity: the network may be the one that is wrong
+
+
+def disagreement_findings(records: Sequence[Record], predictor: Predictor) -> list[Finding]:
+    """Films whose labels stand a level off the prediction, and single levels far from theirs.
+
+    ``records`` have labels of the predictor's schema; films that cannot be read are left to other checks.
+    """
+    findings = []
+    for record in tqdm(records, "asking the network", unit="film", leave=False):
+        if record.points_xy_image is None or record.states is None:
+            continue
+        try:
+            prediction, size = predictor.predict(record.image_path), film_size(record.image_path)
+        except FilmError:
+            continue
+        result = FilmResult(
+            id=record.id,
+            group=record.group,
+            size=size,
+            spacing_mm=record.spacing_mm,
+            true_points=record.points_xy_image,
+            true_states=record.states,
+            points=prediction.points_xy_image,
+            presence=prediction.presence,
+        )
+        findings += compare(result, predictor.schema)
+    return findings
+
+
+def compare(result: FilmResult, schema: Schema) -> list[Finding]:
+    """Where labels and prediction of one film differ; nothing when a step between vertebrae cannot be measured."""
+    shift = level_shift(result)
+    if shift is None:
+        return []
+    if abs(shift) > SHIFTED_ABOVE:
+        where = (
+            "above" if shift > 0 else "below"
+        )  # the prediction lies towards the feet of the labels, or the head
+        told = f"labels stand {abs(shift):.1f} levels {where} what the network finds; count the vertebrae"
+        return [Finding(result.id, "disagreement", "", MOST, told)]
+    centres = result.true_points.mean(axis=1)
+    step = np.nanmedian(np.linalg.norm(np.diff(centres, axis=0), axis=1))
+    findings = []
+    for level, errors in zip(schema.levels, result.errors_px, strict=True):
+        distance = np.nanmax(errors) / step if np.isfinite(errors).any() else 0.0
+        if distance >= FAR:
+            told = f"a corner is {distance:.1f} vertebra steps from where the network finds it"
+            findings.append(Finding(result.id, "disagreement", level, min(MOST, 0.5 * distance / FAR), told))
+    return findings

@@ -1,0 +1,1 @@
+"""Anatomy, geometry, errors, provenance and files: what every other room builds on."""

@@ -1,0 +1,68 @@
+"""Files written whole: whoever reads sees the old content or the new one, also after a kill or a power cut."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+
+from vertebra_kp.core.errors import UserError
+
+JPEG_QUALITY = 80
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of ``path`` at the end; an exception leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(text: str, path: Path) -> None:
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_json(value: Any, path: Path) -> None:
+    """NaN is refused: it is not JSON."""
+    write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", path)
+
+
+def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """A column that a row lacks stays empty; what is no column is left out."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(text.getvalue(), path)
+
+
+def write_image(image: np.ndarray, path: Path, *, jpeg_quality: int = JPEG_QUALITY) -> None:
+    """``[H, W]`` grey or ``[H, W, 3]`` RGB of uint8, in the format of the path's ending.
+
+    Encoded in memory: OpenCV itself cannot open every name that a file may have, and ends the process on some.
+    """
+    stored = image if image.ndim == 2 else image[..., ::-1]
+    encoded = cv2.imencode(path.suffix, stored, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])[1]
+    try:
+        with replacing(path) as file:
+            file.write(encoded.tobytes())
+    except OSError as error:
+        raise UserError(
+            f"{path}: the image cannot be written ({error.strerror}); check folder and space"
+        ) from None

@@ -1,0 +1,1 @@
+"""A network measured on labelled images: metrics, summaries, calibration, comparisons."""

@@ -1,0 +1,113 @@
+"""Two evaluations of the same films against each other: paired by film, resampled by patient, and a verdict."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.evaluation.metrics import CONFIDENCE, GroupedSample, film_errors
+from vertebra_kp.evaluation.store import Evaluation
+from vertebra_kp.evaluation.uncertainty.calibration import FilmErrors, errors_of
+
+RESAMPLES = 2000
+FEWEST_PATIENTS = 10  # of fewer, resampled patients tell equal networks apart far too often
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``what`` differs by ``mean`` (second minus first, over ``films``), with a ``CONFIDENCE`` interval over
+    patients and the p value of Wilcoxon's signed-rank test of the patients' means.
+    """
+
+    what: str
+    unit: str
+    films: int
+    first: float
+    second: float
+    mean: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def verdict(self) -> str:
+        """Told apart only where the interval and the test agree."""
+        if self.p >= SIGNIFICANT or self.low <= 0 <= self.high:
+            return "not told apart"
+        return "worse" if self.low > 0 else "better"
+
+
+def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
+    """Mean radial error, then the absolute error of every measure; less is better throughout.
+
+    Only films that both have count. Raises UserError where the schemas differ, too few films are common, or their
+    labels are not the same.
+    """
+    if first.schema != second.schema:
+        raise UserError(
+            f"one run is of {first.schema.name}, the other of {second.schema.name}: nothing to compare"
+        )
+    pairs = _paired(first, second)
+    groups = [a.group for a, _ in pairs]
+    found = [_difference("mean radial error", "px", groups, *zip(*map(_radial, pairs), strict=True))]
+    errors = [(errors_of(a, first.schema), errors_of(b, first.schema)) for a, b in pairs]
+    for name, unit in {m.name: m.unit for a, _ in errors for m, _, _ in a.measures}.items():
+        both = [(_absolute(a, name), _absolute(b, name), a.group) for a, b in errors]
+        both = [entry for entry in both if np.isfinite(entry[:2]).all()]
+        if len({owner for _, _, owner in both}) >= FEWEST_PATIENTS:
+            one, other, owners = zip(*both, strict=True)
+            found.append(_difference(name, unit, owners, one, other))
+    return [difference for difference in found if difference is not None]
+
+
+def _paired(first: Evaluation, second: Evaluation) -> list:
+    others = {result.id: result for result in second.results}
+    pairs = [(result, others[result.id]) for result in first.results if result.id in others]
+    patients = len({result.group for result, _ in pairs})
+    if patients < FEWEST_PATIENTS:
+        raise UserError(
+            f"the runs have {len(pairs)} films of {patients} patients in common; measure both on the same films "
+            f"of {FEWEST_PATIENTS} patients or more"
+        )
+    for a, b in pairs:
+        if not np.array_equal(a.true_points, b.true_points, equal_nan=True):
+            raise UserError(f"film {a.id} has other labels in the two runs; measure both with the same repairs")
+    return pairs
+
+
+def _radial(pair: tuple) -> tuple[float, float]:
+    one, other = (film_errors(result)["mre_px"] for result in pair)
+    return (np.nan if one is None else one), (np.nan if other is None else other)
+
+
+def _absolute(film: FilmErrors, name: str) -> float:
+    """Mean absolute error of a measure over its places on one film, nan without any."""
+    errors = [abs(predicted.value - true) for predicted, true, _ in film.measures if predicted.name == name]
+    return float(np.mean(errors)) if errors else float("nan")
+
+
+def _difference(what: str, unit: str, groups: list[str], first: tuple, second: tuple) -> Difference | None:
+    one, other = np.array(first), np.array(second)
+    known = np.isfinite(one) & np.isfinite(other)
+    one, other = one[known], other[known]
+    if not len(one):
+        return None
+    change = other - one
+    sample = GroupedSample([group for group, k in zip(groups, known, strict=True) if k], RESAMPLES, seed=0)
+    mean, interval = sample.mean(change, range(len(change)))
+    low, high = interval or (-np.inf, np.inf)
+    _, patient = np.unique([group for group, k in zip(groups, known, strict=True) if k], return_inverse=True)
+    of_patient = np.bincount(patient, change) / np.bincount(patient)
+    p = float(stats.wilcoxon(of_patient).pvalue) if of_patient.any() else 1.0
+    return Difference(what, unit, len(change), float(one.mean()), float(other.mean()), float(mean), low, high, p)
+
+
+def sentence(difference: Difference, first: str, second: str) -> str:
+    """What the mean radial error says, in words."""
+    share = f"{100 * CONFIDENCE:.0f} % interval {difference.low:+.2f} to {difference.high:+.2f}"
+    about = f"({difference.mean:+.2f} {difference.unit}, {share}, p {difference.p:.2g}, {difference.films} films)"
+    if difference.verdict == "not told apart":
+        return f"{second} and {first} are not told apart by their mean radial error {about}."
+    return f"{second} is {difference.verdict} than {first}: its mean radial error differs by {about[1:-1]}."

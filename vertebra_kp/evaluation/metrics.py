@@ -1,0 +1,337 @@
+"""Figures of an evaluation: landmark errors, presence, level shifts, Cobb angles, with bootstrap intervals.
+
+Everything is measured in the frame of the original film, on LABELLED corners only.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from vertebra_kp.core.anatomy import CORNERS, Schema, Side, State, presence_target
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.measures import AASCE_VERTEBRAE, cobb_aasce
+
+CONFIDENCE = 0.95
+SHIFTED_ABOVE = 0.5  # vertebra steps: beyond half a step the neighbouring level is the nearer one
+RESAMPLES_AT_ONCE = 50  # of a median: keeps the working arrays small enough for the processor's cache
+
+
+@dataclass(frozen=True)
+class FilmResult:
+    """One film's truth and prediction, in continuous coordinates of the original image.
+
+    ``true_points`` ``[levels, 4, 2]`` pixels, nan where ``true_states`` ``[levels, 4]`` is not LABELLED;
+    ``points`` ``[levels, 4, 2]`` predicted, nan where the schema has no corner; ``presence`` ``[levels]``
+    probabilities; ``size`` (height, width); ``spacing_mm`` of a pixel, None when unknown; ``group`` the
+    patient. ``covariances`` ``[levels, 4, 2, 2]`` px² of the predicted corners and ``anterior_side`` of a lateral
+    film are asked for by what measures spines.
+    """
+
+    id: str
+    group: str
+    size: tuple[int, int]
+    spacing_mm: float | None
+    true_points: np.ndarray
+    true_states: np.ndarray
+    points: np.ndarray
+    presence: np.ndarray
+    covariances: np.ndarray | None = None
+    anterior_side: Side | None = None
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """``[levels, 4]`` bool: the corners that count."""
+        return self.true_states == State.LABELLED
+
+    @property
+    def errors_px(self) -> np.ndarray:
+        """Radial errors ``[levels, 4]`` in pixels, nan where not labelled."""
+        return np.where(self.labelled, np.linalg.norm(self.points - self.true_points, axis=-1), np.nan)
+
+
+def film_errors(result: FilmResult) -> dict:
+    """One film's figures, for a row of a table or the search for the worst film; None where not measurable.
+
+    ``corners`` (how many are labelled), ``mre_px``, ``max_px``, ``mre_percent_diagonal``, ``mre_mm``,
+    ``shift_levels`` (signed, towards the feet, in vertebra steps), ``shifted``, and ``cobb_true_deg`` and
+    ``cobb_predicted_deg`` (lists of three; only a fully labelled whole spine has them).
+    """
+    errors = result.errors_px[result.labelled]
+    mre_px = float(errors.mean()) if errors.size else None
+    shift = level_shift(result)
+    cobb = _cobb_true_and_predicted(result)
+    return {
+        "id": result.id,
+        "group": result.group,
+        "corners": errors.size,
+        "mre_px": mre_px,
+        "max_px": float(errors.max()) if errors.size else None,
+        "mre_percent_diagonal": None if mre_px is None else 100 * mre_px / float(np.hypot(*result.size)),
+        "mre_mm": None if mre_px is None or result.spacing_mm is None else mre_px * result.spacing_mm,
+        "shift_levels": shift,
+        "shifted": None if shift is None else abs(shift) > SHIFTED_ABOVE,
+        "cobb_true_deg": None if cobb is None else cobb[0].tolist(),
+        "cobb_predicted_deg": None if cobb is None else cobb[1].tolist(),
+    }
+
+
+def level_shift(result: FilmResult) -> float | None:
+    """How many levels the prediction as a whole sits too low (+) or too high (-): 0 right, 1 one level off.
+
+    The median over levels of the centre error along the spine, over the median vertebra step. The spine's
+    direction is that of the polyline through the true centres, and a level's centre is the mean of its
+    labelled corners, true and predicted alike. None with fewer than two distinct labelled levels.
+    """
+    levels = np.flatnonzero(result.labelled.any(axis=-1))
+    if len(levels) < 2:
+        return None
+    labelled = result.labelled[levels, :, None]
+    centres = result.true_points[levels].mean(axis=1, where=labelled)
+    error = result.points[levels].mean(axis=1, where=labelled) - centres
+    # Levels without labels leave gaps: a place on the polyline is a level's number, not its rank.
+    step = np.median(np.linalg.norm(np.diff(centres, axis=0), axis=1) / np.diff(levels))
+    tangent = np.gradient(centres, levels, axis=0)
+    length = np.linalg.norm(tangent, axis=1)
+    directed = length > 0  # labels may hold one vertebra twice
+    if step == 0 or not directed.any():
+        return None
+    along = (error * tangent).sum(axis=1)[directed] / length[directed]
+    return float(np.median(along) / step)
+
+
+def summarise(
+    results: list[FilmResult],
+    schema: Schema,
+    *,
+    thresholds_mm: tuple[float, ...] = (2, 2.5, 3, 4),
+    thresholds_px: tuple[float, ...] = (2, 5, 10, 20, 50),
+    presence_threshold: float = 0.5,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict:
+    """All figures of an evaluation as a JSON-ready dict: floats, and None where nothing is measurable.
+
+    - ``mre_px``, ``median_px``: mean and median radial error over all labelled corners of all films (a film
+      with more corners weighs more); ``_percent_diagonal``: each error over its own film's diagonal;
+      ``_mm``: over the films whose spacing is known.
+    - ``sdr_mm``, ``sdr_px``: percent of corners within each threshold; the keys are the thresholds ("2.5").
+    - ``level_shift_rate``: share of films shifted by more than half a vertebra step (see ``level_shift``);
+      ``shifted_films``: their ids.
+    - ``presence_precision``, ``presence_recall`` of vertebrae at ``presence_threshold``; vertebrae of which
+      nothing is labelled do not count.
+    - ``cobb_mae_deg``: three mean absolute errors, AASCE protocol, over the ``cobb_films`` fully labelled
+      films of a T1..L5 schema; true angles are recomputed from the true corners.
+    - ``smape_published``: Yi et al. (ISBI 2020), mean over films of ``100 sum|t - p| / sum(t + p)``, each
+      sum over the three angles. ``smape_per_angle``: mean over the angles of each angle's own SMAPE, which
+      is the mean over films of ``100 |t - p| / (t + p)``. Neither has the factor 2 of the textbook form;
+      0 / 0 counts as 0.
+    - ``per_level``, ``per_corner`` (``L1.TL``): ``mre_px``, ``median_px``, ``sdr_mm`` and ``sdr_px`` of each.
+    - ``NAME_ci95``: 95 % interval [low, high] of each number of NAME from ``bootstrap`` resamples of groups
+      (patients); None with fewer than two groups or ``bootstrap`` 0. BCa for means and rates; percentile
+      for medians, as the jackknife inside BCa is not consistent for them (Efron and Tibshirani 1993,
+      section 11.6). A rate of exactly 0 or 1 gets an interval without width: resampling cannot show what
+      the sample has not seen.
+
+    Raises ValueError when ``results`` is empty or an array's shape is not the schema's, UserError when a labelled
+    corner, its prediction or a presence is not finite.
+    """
+    _check(results, schema)
+    films = [film_errors(result) for result in results]
+    sample = GroupedSample([result.group for result in results], bootstrap, seed)
+
+    errors_px = np.stack([result.errors_px for result in results])  # [films, levels, 4]
+    film, level, corner = np.nonzero(~np.isnan(errors_px))
+    px = errors_px[film, level, corner]
+    percent = 100 * px / np.array([np.hypot(*result.size) for result in results])[film]
+    spacing = np.array([np.nan if r.spacing_mm is None else r.spacing_mm for r in results])[film]
+    measured = ~np.isnan(spacing)
+    mm, mm_film = (px * spacing)[measured], film[measured]
+
+    truth = np.stack([presence_target(result.true_states) for result in results])  # [films, levels]
+    called = np.stack([result.presence for result in results]) >= presence_threshold
+    true_positive = (truth == 1) & called
+    called_film = np.nonzero(called & ~np.isnan(truth))
+    present_film = np.nonzero(truth == 1)
+
+    shifted = {i: row["shifted"] for i, row in enumerate(films) if row["shifted"] is not None}
+
+    estimates = {
+        "mre_px": sample.mean(px, film),
+        "median_px": sample.median(px, film),
+        "mre_percent_diagonal": sample.mean(percent, film),
+        "median_percent_diagonal": sample.median(percent, film),
+        "mre_mm": sample.mean(mm, mm_film),
+        "median_mm": sample.median(mm, mm_film),
+        "sdr_mm": _sdr(sample, mm, mm_film, thresholds_mm),
+        "sdr_px": _sdr(sample, px, film, thresholds_px),
+        "level_shift_rate": sample.mean(list(shifted.values()), list(shifted)),
+        "presence_precision": sample.mean(true_positive[called_film], called_film[0]),
+        "presence_recall": sample.mean(true_positive[present_film], present_film[0]),
+        **_cobb_estimates(sample, films),
+    }
+    summary: dict = {"films": len(results), "corners": len(px), "presence_threshold": presence_threshold}
+    for name, (value, interval) in estimates.items():
+        summary[name] = value
+        summary[f"{name}_ci95"] = interval
+    summary["shifted_films"] = [films[i]["id"] for i, is_shifted in shifted.items() if is_shifted]
+    summary["cobb_films"] = sum(row["cobb_true_deg"] is not None for row in films)
+    parts = {
+        "per_level": {name: level == i for i, name in enumerate(schema.levels)},
+        "per_corner": {
+            name: (level == i) & (corner == j)
+            for name, (i, j) in zip(schema.channel_names, schema.channels, strict=True)
+        },
+    }
+    for name, chosen in parts.items():
+        summary[name] = {
+            part: {
+                "mre_px": float(px[mask].mean()) if mask.any() else None,
+                "median_px": float(np.median(px[mask])) if mask.any() else None,
+                "sdr_mm": _rates((px * spacing)[mask & measured], thresholds_mm),
+                "sdr_px": _rates(px[mask], thresholds_px),
+            }
+            for part, mask in chosen.items()
+        }
+    return summary
+
+
+def _rates(errors: np.ndarray, thresholds: tuple[float, ...]) -> dict[str, float] | None:
+    """Percent of errors within each threshold; None without errors."""
+    return {f"{t:g}": float(100 * (errors <= t).mean()) for t in thresholds} if errors.size else None
+
+
+class GroupedSample:
+    """Means and medians over the films of a sample; intervals from resampling whole groups of films."""
+
+    def __init__(self, groups: list[str], resamples: int, seed: int):
+        _, self.group_of_film = np.unique(groups, return_inverse=True)
+        self.resamples, self.seed = resamples, seed
+
+    def mean(self, values, films) -> tuple[float | None, list[float] | None]:
+        """Mean of ``values`` ``[N]``, the i-th of which comes from film ``films[i]``, and its interval."""
+        values, films = np.asarray(values, dtype=np.float64), np.asarray(films, dtype=np.intp)
+        if not values.size:
+            return None, None
+        groups = self.group_of_film[films]
+        counts = np.bincount(groups)
+        sums = np.bincount(groups, values)[counts > 0]
+        return float(values.mean()), self._ratio_interval(sums, counts[counts > 0])
+
+    def _ratio_interval(self, sums: np.ndarray, counts: np.ndarray) -> list[float] | None:
+        """BCa interval of sum(sums) / sum(counts) when the groups behind them are drawn anew."""
+        if not self.resamples or len(sums) < 2:
+            return None
+        from scipy import stats  # here: it takes half a second
+
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            result = stats.bootstrap(
+                (sums, counts),
+                lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+                n_resamples=self.resamples,
+                paired=True,
+                vectorized=True,
+                confidence_level=CONFIDENCE,
+                method="BCa",
+                random_state=np.random.default_rng(self.seed),
+            )
+        interval = np.array(result.confidence_interval)
+        if not np.isfinite(interval).all():  # every resample is the same: BCa has no skewness to correct
+            return _percentile_interval(result.bootstrap_distribution)
+        return interval.tolist()
+
+    def median(self, values: np.ndarray, films: np.ndarray) -> tuple[float | None, list[float] | None]:
+        """As ``mean``; the interval is a percentile one."""
+        if not values.size:
+            return None, None
+        order = values.argsort()
+        names, groups = np.unique(self.group_of_film[films], return_inverse=True)
+        interval = None
+        if self.resamples and len(names) > 1:
+            interval = _percentile_interval(self._resampled_medians(values[order], groups[order], len(names)))
+        return float(np.median(values)), interval
+
+    def _resampled_medians(self, ascending: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
+        """Medians ``[resamples]``: a drawn group counts its values as often as it was drawn."""
+        rng = np.random.default_rng(self.seed)
+        medians = []
+        for start in range(0, self.resamples, RESAMPLES_AT_ONCE):
+            size = min(RESAMPLES_AT_ONCE, self.resamples - start)
+            times = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size).astype(np.int32)
+            rank = times.take(groups, axis=1).cumsum(axis=1, dtype=np.int32)
+            medians.append([ascending[np.searchsorted(row, (row[-1] + 1) // 2)] for row in rank])
+        return np.concatenate(medians)
+
+
+def _percentile_interval(distribution: np.ndarray) -> list[float]:
+    return np.quantile(distribution, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+
+
+def _sdr(sample: GroupedSample, errors: np.ndarray, films: np.ndarray, thresholds: tuple[float, ...]):
+    """Successful detection rates in percent, and their intervals, by threshold; None without errors."""
+    if not errors.size:
+        return None, None
+    rates = {f"{t:g}": sample.mean(100.0 * (errors <= t), films) for t in thresholds}
+    return {t: rate for t, (rate, _) in rates.items()}, {t: interval for t, (_, interval) in rates.items()}
+
+
+def _cobb_true_and_predicted(result: FilmResult) -> tuple[np.ndarray, np.ndarray] | None:
+    """AASCE angles of a fully labelled whole spine; T1..L5 is the only schema with so many levels."""
+    if len(result.labelled) != AASCE_VERTEBRAE or not result.labelled.all():
+        return None
+    height = result.size[0]
+    return cobb_aasce(result.true_points, height), cobb_aasce(result.points, height)
+
+
+def _cobb_estimates(sample: GroupedSample, films: list[dict]) -> dict:
+    """MAE of each angle and both forms of SMAPE over the films that have angles, each with its interval."""
+    owners = [i for i, row in enumerate(films) if row["cobb_true_deg"] is not None]
+    if not owners:
+        return dict.fromkeys(("cobb_mae_deg", "smape_published", "smape_per_angle"), (None, None))
+    true = np.array([films[i]["cobb_true_deg"] for i in owners])  # [films, 3]
+    predicted = np.array([films[i]["cobb_predicted_deg"] for i in owners])
+    difference, total = np.abs(true - predicted), true + predicted
+    mae = [sample.mean(difference[:, k], owners) for k in range(3)]
+    published = _ratio_or_zero(difference.sum(axis=1), total.sum(axis=1))
+    per_angle = _ratio_or_zero(difference, total).mean(axis=1)
+    return {
+        "cobb_mae_deg": ([value for value, _ in mae], [interval for _, interval in mae]),
+        "smape_published": sample.mean(100 * published, owners),
+        "smape_per_angle": sample.mean(100 * per_angle, owners),
+    }
+
+
+def _ratio_or_zero(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """0 where both are 0: two straight spines agree."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def _check(results: list[FilmResult], schema: Schema) -> None:
+    if not results:
+        raise ValueError("results is empty; give at least one film")
+    shape = (schema.num_levels, len(CORNERS))
+    wanted = {
+        "true_points": (*shape, 2),
+        "true_states": shape,
+        "points": (*shape, 2),
+        "presence": shape[:1],
+    }
+    for result in results:
+        for field, size in wanted.items():
+            if (got := getattr(result, field).shape) != size:
+                raise ValueError(
+                    f"film {result.id}: {field} must be {list(size)} for schema {schema.name}, "
+                    f"got {list(got)}; use the schema that the film was predicted with"
+                )
+        for field in ("true_points", "points"):
+            if not np.isfinite(getattr(result, field)[result.labelled]).all():
+                raise UserError(
+                    f"film {result.id}: {field} has a labelled corner that is not finite; "
+                    "mark it UNLABELLED or give its position"
+                )
+        if not np.isfinite(result.presence).all():
+            raise UserError(
+                f"film {result.id}: presence has values that are not finite; "
+                "look for a non-finite output of the network"
+            )

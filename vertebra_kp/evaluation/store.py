@@ -1,0 +1,160 @@
+"""``evaluation.npz``: what an evaluation found, film by film, for reports and comparisons without the network."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import cv2
+import numpy as np
+
+from vertebra_kp.core.anatomy import SCHEMAS, Schema
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import JPEG_QUALITY
+from vertebra_kp.data.films import Films
+from vertebra_kp.evaluation.metrics import FilmResult, film_errors
+from vertebra_kp.evaluation.runner import Evaluated
+
+FILE = "evaluation.npz"
+VERSION = 1
+SHOWN = 6  # worst films that keep their picture, and as many around the median
+ARRAYS = ("true_points", "true_states", "points", "presence", "covariances")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A film as it was kept in memory, uint8 ``[H, W]``, and the 3x3 matrix from the original's frame to it."""
+
+    image: np.ndarray
+    to_image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``results`` in the order of evaluation; ``worst`` and ``median`` are places in it, with their pictures.
+
+    ``distrust`` of every film is None where there was no calibration.
+    """
+
+    schema: Schema
+    results: list[FilmResult]
+    worst: dict[int, Picture]
+    median: dict[int, Picture]
+    distrust: np.ndarray | None
+
+
+def evaluation_of(
+    schema: Schema, evaluated: Sequence[Evaluated], films: Films, distrust: Sequence[float] | None = None
+) -> Evaluation:
+    """What was found on ``films``, in whose order ``evaluated`` is; the shown films' pictures come from there."""
+    results = [item.result for item in evaluated]
+
+    def pictures(places: list[int]) -> dict[int, Picture]:
+        shown = {i: films.at(0, i) for i in places}
+        return {i: Picture(film.image, film.to_image) for i, film in shown.items()}
+
+    worst, median = _shown(results, range(len(results)), range(len(results)))
+    told = None if distrust is None else np.asarray(distrust)
+    return Evaluation(schema, results, pictures(worst), pictures(median), told)
+
+
+def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Several evaluations as one, such as those of the folds of a cross-validation; distrust is left out.
+
+    Shown are the worst films of all, and of those that were shown as median the ones nearest to the new median.
+    """
+    results = [result for evaluation in evaluations for result in evaluation.results]
+    starts = np.cumsum([0, *(len(evaluation.results) for evaluation in evaluations)])
+    both = list(zip(starts[:-1], evaluations, strict=True))
+    worst = {int(start) + i: picture for start, one in both for i, picture in one.worst.items()}
+    median = {int(start) + i: picture for start, one in both for i, picture in one.median.items()}
+    chosen = _shown(results, worst, median)
+    return Evaluation(
+        evaluations[0].schema,
+        results,
+        {i: worst[i] for i in chosen[0]},
+        {i: median[i] for i in chosen[1]},
+        None,
+    )
+
+
+def _shown(
+    results: Sequence[FilmResult], worst_of: Iterable[int], median_of: Iterable[int]
+) -> tuple[list[int], list[int]]:
+    """Places of the worst films, the worst first, and of those nearest to the median error, of those given."""
+    errors = [film_errors(result)["mre_px"] for result in results]
+    known = {i: error for i, error in enumerate(errors) if error is not None}
+    middle = np.median(list(known.values())) if known else 0.0
+    worst = sorted((i for i in worst_of if i in known), key=lambda i: -known[i])
+    median = sorted((i for i in median_of if i in known), key=lambda i: abs(known[i] - middle))
+    return worst[:SHOWN], sorted(median[:SHOWN], key=lambda i: -known[i])
+
+
+def save_evaluation(evaluation: Evaluation, path: Path) -> None:
+    results = evaluation.results
+    content = {name: np.stack([getattr(result, name) for result in results]) for name in ARRAYS}
+    spacing = [np.nan if result.spacing_mm is None else result.spacing_mm for result in results]
+    for i, picture in {**evaluation.worst, **evaluation.median}.items():
+        encoded = cv2.imencode(".jpg", picture.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        content |= {f"picture_{i}": encoded, f"to_image_{i}": picture.to_image}
+    partial = path.with_name("partial-" + path.name)
+    np.savez_compressed(
+        partial,
+        version=VERSION,
+        schema=evaluation.schema.name,
+        id=[result.id for result in results],
+        group=[result.group for result in results],
+        size=[result.size for result in results],
+        spacing_mm=spacing,
+        anterior_side=[result.anterior_side or "" for result in results],
+        worst=list(evaluation.worst),
+        median=list(evaluation.median),
+        distrust=[] if evaluation.distrust is None else evaluation.distrust,
+        **content,
+    )
+    os.replace(partial, path)
+
+
+def find_evaluation(folder: Path) -> Path:
+    """The folder itself, or the ``evaluation`` in a run's folder."""
+    inside = folder / "evaluation"
+    return inside if (inside / FILE).is_file() and not (folder / FILE).is_file() else folder
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """Raises UserError where there is none, or one of another version."""
+    path = folder / FILE
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; measure first: scripts/evaluate.py ... --out {folder}")
+    try:
+        with np.load(path) as content:
+            arrays = dict(content)
+        if int(arrays["version"]) != VERSION:
+            raise UserError(f"{path} is of another version of vertebra_kp; measure again with scripts/evaluate.py")
+        results = [_result(arrays, i) for i in range(len(arrays["id"]))]
+        worst, median = ({int(i): _picture(arrays, int(i)) for i in arrays[name]} for name in ("worst", "median"))
+        distrust = arrays["distrust"] if len(arrays["distrust"]) else None
+        return Evaluation(SCHEMAS[str(arrays["schema"])], results, worst, median, distrust)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}); measure again with scripts/evaluate.py") from None
+
+
+def _result(arrays: dict[str, np.ndarray], i: int) -> FilmResult:
+    spacing, side = float(arrays["spacing_mm"][i]), str(arrays["anterior_side"][i])
+    height, width = arrays["size"][i]
+    return FilmResult(
+        id=str(arrays["id"][i]),
+        group=str(arrays["group"][i]),
+        size=(int(height), int(width)),
+        spacing_mm=None if np.isnan(spacing) else spacing,
+        anterior_side=side or None,  # type: ignore[arg-type]
+        **{name: arrays[name][i] for name in ARRAYS},
+    )
+
+
+def _picture(arrays: dict[str, np.ndarray], i: int) -> Picture:
+    image = cv2.imdecode(arrays[f"picture_{i}"], cv2.IMREAD_GRAYSCALE)
+    return Picture(image, arrays[f"to_image_{i}"])

@@ -1,0 +1,114 @@
+"""How often calibrated regions and intervals hold the truth, on films that they were not calibrated on."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.evaluation.metrics import GroupedSample
+from vertebra_kp.evaluation.uncertainty.calibration import Calibration, FilmErrors, calibrate
+
+RESAMPLES = 1000
+PARTS = 5
+TOO_FEW = "too few patients to promise it"
+
+
+def coverage(films: Sequence[FilmErrors], schema: Schema, calibration: Calibration) -> dict[str, Any]:
+    """Shares of true corners in their regions and of true measures in their intervals, ready for JSON.
+
+    ``corners``, ``levels`` by name, ``measures`` by name and ``all_measures``: each with ``coverage``, its 95 %
+    ``interval`` from resampling patients, ``count`` and, for measures, the ``median_width`` of the intervals.
+    """
+    return _summary([_hits(film, schema, calibration) for film in films], films, calibration.coverage)
+
+
+def cross_coverage(
+    films: Sequence[FilmErrors], schema: Schema, *, promised: float, part_of: Sequence[Hashable] | None = None
+) -> dict[str, Any]:
+    """As ``coverage``, each part of the films judged by a calibration on all the others.
+
+    ``part_of`` says which part each film belongs to, such as the fold whose network has predicted it; a patient is
+    in one part only. None makes five parts of patients at random.
+    """
+    parts = _parts_of_patients(films) if part_of is None else part_of
+    hits: dict[int, list[_Hit]] = {}
+    for part in set(parts):
+        calibration = calibrate(
+            [film for film, own in zip(films, parts, strict=True) if own != part], schema, promised
+        )
+        hits |= {i: _hits(film, schema, calibration) for i, film in enumerate(films) if parts[i] == part}
+    return _summary([hits[i] for i in range(len(films))], films, promised)
+
+
+def _parts_of_patients(films: Sequence[FilmErrors]) -> list[int]:
+    patients = np.random.default_rng(0).permutation(sorted({film.group for film in films}))
+    part_of = {patient: i % PARTS for i, patient in enumerate(patients)}
+    return [part_of[film.group] for film in films]
+
+
+# (kind, name, held, width of the interval)
+_Hit = tuple[str, str, bool, float]
+
+
+def _hits(film: FilmErrors, schema: Schema, calibration: Calibration) -> list[_Hit]:
+    found: list[_Hit] = []
+    for level, distances in zip(schema.levels, film.distances, strict=True):
+        own = distances[np.isfinite(distances)]
+        factor = calibration.level_factors.get(level, calibration.corner_factor)
+        if np.isfinite(factor):
+            found += [("level", level, bool(d <= factor), np.nan) for d in own]
+        if np.isfinite(calibration.corner_factor):
+            found += [("corner", "corners", bool(d <= calibration.corner_factor), np.nan) for d in own]
+    for predicted, true, se in film.measures:
+        interval = calibration.interval(predicted, se)
+        if interval is not None:
+            held = interval.low <= true <= interval.high
+            found.append(("measure", predicted.name, held, interval.high - interval.low))
+    return found
+
+
+def _summary(hits: list[list[_Hit]], films: Sequence[FilmErrors], promised: float) -> dict[str, Any]:
+    sample = GroupedSample([film.group for film in films], RESAMPLES, seed=0)
+    parts: dict[tuple[str, str], list[tuple[bool, int, float]]] = defaultdict(list)
+    for film, found in enumerate(hits):
+        for kind, name, held, width in found:
+            parts[kind, name].append((held, film, width))
+            if kind == "measure":
+                parts["measure", "all"].append((held, film, np.nan))
+
+    def figures(part: list[tuple[bool, int, float]]) -> dict[str, Any]:
+        share, interval = sample.mean([held for held, _, _ in part], [film for _, film, _ in part])
+        widths = [width for _, _, width in part if np.isfinite(width)]
+        told = {"median_width": float(np.median(widths))} if widths else {}
+        return {"coverage": share, "interval": interval, "count": len(part), **told}
+
+    named = {kind: {n: figures(p) for (k, n), p in parts.items() if k == kind} for kind in ("level", "measure")}
+    return {
+        "promised": promised,
+        "films": len(films),
+        "corners": figures(parts["corner", "corners"]),
+        "levels": named["level"],
+        "all_measures": named["measure"].pop("all", None),
+        "measures": named["measure"],
+    }
+
+
+def coverage_lines(told: dict[str, Any], *, each: bool) -> list[str]:
+    """What ``coverage`` found, a line for corners and for all measures, and with ``each`` for every measure."""
+    parts = [("corners held", told["corners"]), ("measures held", told["all_measures"])]
+    parts += [(f"  {name}", figures) for name, figures in told["measures"].items()] if each else []
+    lines = []
+    for name, figures in parts:
+        if not figures or figures["coverage"] is None:
+            lines.append(f"  {name:<26}{TOO_FEW}")
+            continue
+        ends = [f"{100 * end:.1f}" for end in figures["interval"] or ()]
+        interval = f" (95 %: {' to '.join(ends)})" if ends else ""
+        width = f", median width {figures['median_width']:.3g}" if "median_width" in figures else ""
+        promised = f", {100 * told['promised']:g} % promised" if not name.startswith(" ") else ""
+        lines.append(
+            f"  {name:<26}{100 * figures['coverage']:.1f} %{interval} of {figures['count']}{width}{promised}"
+        )
+    return lines

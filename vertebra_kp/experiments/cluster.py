@@ -1,0 +1,68 @@
+"""Runs of a study on a Ray cluster. Its machines must see the study's folder and the code under the same paths."""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.experiments.launch import POLL_S, Stop, run_to_end
+from vertebra_kp.experiments.study import Planned
+from vertebra_kp.training.loop import EXIT_INTERRUPTED
+
+log = logging.getLogger(__name__)
+
+EXIT_LOST = 1
+
+
+def run_on_ray(
+    runs: list[Planned], scripts: Path, stop: Stop, *, address: str | None, jobs: int
+) -> Iterator[tuple[Planned, int]]:
+    """Every run as a task; yields each run with its exit code as it ends.
+
+    A run takes a GPU where the cluster has any, else the share of a machine's cores that lets ``jobs`` run on it
+    at a time. ``address`` None starts a cluster on this machine. Raises UserError without Ray.
+    """
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError as error:
+        raise UserError("--ray needs Ray: pip install 'vertebra_kp[cluster]'") from error
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, which ends this process at once
+    try:
+        task = ray.remote(max_retries=0, **_share(ray, jobs))(_task)
+        open_tasks = {task.remote(run, scripts, Path.cwd()): run for run in runs}
+        cancelled = False
+        while open_tasks:
+            done, _ = ray.wait(list(open_tasks), timeout=POLL_S)
+            for reference in done:
+                try:
+                    code = ray.get(reference)
+                except RayError as error:  # a worker or its machine is gone; the other runs are not
+                    if not cancelled:
+                        log.error("%s: Ray lost it: %s", open_tasks[reference], error)
+                    code = EXIT_INTERRUPTED if cancelled else EXIT_LOST
+                yield open_tasks.pop(reference), code
+            if stop.requested and not cancelled:
+                for reference in open_tasks:
+                    ray.cancel(reference)  # a KeyboardInterrupt in the task, which hands it to its run
+                cancelled = True
+    finally:
+        ray.shutdown()
+
+
+def _task(run: Planned, scripts: Path, working_directory: Path) -> int:
+    os.chdir(working_directory)  # paths of a study and of its configs may be relative to it
+    return run_to_end(run, scripts, Stop())
+
+
+def _share(ray: object, jobs: int) -> dict[str, float]:
+    """What a task takes of the cluster."""
+    resources = ray.cluster_resources()
+    if resources.get("GPU"):
+        return {"num_gpus": 1}
+    smallest = min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+    return {"num_cpus": max(1, int(smallest) // jobs)}

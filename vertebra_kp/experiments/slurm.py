@@ -1,0 +1,45 @@
+"""A SLURM array of the missing runs of a study, one task a run.
+
+A task gets SIGTERM a minute before its time is up, writes a checkpoint and ends; a later array goes on from there.
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from vertebra_kp.experiments.study import Planned, Study
+
+SCRIPT = "array.sbatch"
+
+
+def write_array(study: Study, runs: list[Planned], ablate: Path, *, jobs: int, options: list[str]) -> Path:
+    """Write ``runs/array.sbatch`` and return its path.
+
+    ``jobs`` tasks run at a time; ``options`` are further options of sbatch (``--gres=gpu:1``). The folders must be
+    the same on all machines of the cluster: tasks find them by the path that they have here.
+    """
+    folder = study.run_folders.resolve()
+    directives = [
+        f"--job-name={study.folder.resolve().name}",
+        f"--array=0-{len(runs) - 1}%{jobs}",
+        f"--output={folder}/slurm-%A_%a.txt",
+        "--signal=B:TERM@60",  # B: to this script, which is the run itself after exec
+        *options,
+    ]
+    tasks = "\n".join(f"  {shlex.quote(f'{run.variant} {run.seed}')}" for run in runs)
+    command = shlex.join([sys.executable, str(ablate.resolve()), str(study.folder.resolve()), "--run"])
+    text = "\n".join(
+        [
+            "#!/bin/bash",
+            *(f"#SBATCH {option}" for option in directives),
+            f"cd {shlex.quote(os.getcwd())}",
+            f"RUNS=(\n{tasks}\n)",
+            f"exec {command} ${{RUNS[$SLURM_ARRAY_TASK_ID]}}",
+            "",
+        ]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = study.run_folders / SCRIPT
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""From images to corners: checkpoints, batches, level decoding, refinement, predictions, overlays."""

@@ -1,0 +1,115 @@
+"""A trained network on a batch of films: corners and covariances in each film's own pixels, presence, classes."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vertebra_kp.config.schema import Config
+from vertebra_kp.core.anatomy import FLIPPED_SLIP
+from vertebra_kp.core.geometry import apply_affine, invert
+from vertebra_kp.data.loader import Batch
+from vertebra_kp.inference.level_decoding import chained
+from vertebra_kp.models.codec import HeatmapCodec
+from vertebra_kp.models.losses import to_heatmaps
+from vertebra_kp.models.network import VertebraNetwork
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One film. ``points_xy_image`` [levels, 4, 2] and ``covariances`` [levels, 4, 2, 2] in px of the original
+    film, ``scores`` [levels, 4] in 0..1 (nan where the schema has no corner), ``presence`` [levels] in 0..1.
+    ``view_probabilities`` [2] of ``VIEWS`` and ``slip_probabilities`` [levels, 5] of ``SLIP_CLASSES`` are None
+    where the network does not tell them. ``points_xy`` is in the network's frame. Only when asked for: ``image``
+    [H, W] uint8 as the network saw it, ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per layer.
+    """
+
+    points_xy_image: np.ndarray
+    covariances: np.ndarray
+    scores: np.ndarray
+    presence: np.ndarray
+    points_xy: np.ndarray
+    view_probabilities: np.ndarray | None = None
+    slip_probabilities: np.ndarray | None = None
+    image: np.ndarray | None = None
+    heatmaps: np.ndarray | None = None
+    attention: dict[str, list[np.ndarray]] | None = None
+
+
+def codec_of(config: Config) -> HeatmapCodec:
+    stride, codec = config.network.decoder.output_stride, config.codec
+    return HeatmapCodec(stride, codec.sigma, codec.decode, codec.dark_blur)
+
+
+@torch.inference_mode()
+def predict_batch(
+    network: VertebraNetwork,
+    batch: Batch,
+    config: Config,
+    *,
+    with_maps: bool = False,
+    with_attention: bool = False,
+) -> list[Prediction]:
+    """The network must be in eval mode; films go to its device, only points and small maps come back.
+
+    Attention is for a few films: it takes the square of a map's cells.
+    """
+    schema = config.data.keypoint_schema
+    device = next(network.parameters()).device
+    image = batch.image.to(device, non_blocking=True)
+    output = network(image, return_attention=with_attention)
+    heatmaps = to_heatmaps(output.heatmap_logits, config.loss.heatmap)
+    classes = _probabilities(output.class_logits)
+    if config.inference.flip:
+        of_mirrored = network(image.flip(-1))
+        mirrored = to_heatmaps(of_mirrored.heatmap_logits, config.loss.heatmap)
+        # Mirrored back, the map of a left corner is that of the right one, and a left slip is one to the right.
+        heatmaps = (heatmaps + mirrored.flip(-1)[:, list(schema.flip_permutation)]) / 2
+        for target, other in _probabilities(of_mirrored.class_logits).items():
+            swapped = other[..., list(FLIPPED_SLIP)] if target == "slip" else other
+            classes[target] = (classes[target] + swapped) / 2
+    codec = codec_of(config)
+    decoded = codec.decode(heatmaps)
+    if config.inference.chain:
+        heatmaps = chained(heatmaps, decoded.points_xy, schema, codec.stride)
+        # What is sure of a corner stays what its own map says: the placed ones show one peak whatever happens.
+        decoded = replace(codec.decode(heatmaps), peak=decoded.peak)
+    points, scores, covariances = (_numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance))
+    view, slips = (_numpy(classes[name]) if name in classes else None for name in ("view", "slip"))
+    presence = _numpy(output.presence_logits.float().sigmoid())
+    maps = _numpy(heatmaps) if with_maps else None
+    attention = {name: [_numpy(w.float()) for w in layers] for name, layers in output.attention.items()}
+    predictions = []
+    for i, matrix in enumerate(batch.matrix.numpy()):
+        back = invert(matrix)
+        linear = back[:2, :2]
+        predictions.append(
+            Prediction(
+                schema.scatter(apply_affine(back, points[i])),
+                schema.scatter(linear @ covariances[i] @ linear.T),
+                schema.scatter(scores[i]),
+                presence[i],
+                schema.scatter(points[i]),
+                view_probabilities=None if view is None else view[i],
+                slip_probabilities=None if slips is None else slips[i],
+                image=_picture(batch, i) if with_maps or with_attention else None,
+                heatmaps=None if maps is None else maps[i],
+                attention={name: [w[i] for w in layers] for name, layers in attention.items()}
+                if with_attention
+                else None,
+            )
+        )
+    return predictions
+
+
+def _picture(batch: Batch, i: int) -> np.ndarray:
+    return (batch.image[i, 0].numpy() * 255).round().astype(np.uint8)
+
+
+def _probabilities(class_logits: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {target: logits.float().softmax(dim=-1) for target, logits in class_logits.items()}
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()

@@ -1,0 +1,128 @@
+"""Networks to give away: one safetensors file with weights of 8 bits, the configs, and where they come from.
+
+A file holds the looks of one reader: a network of whole films and, where it has one, a network of vertebrae.
+Weights of layers are rounded to 8 bits per output channel, everything of one dimension stays as it is. The package
+brings some files along, each in a folder of its name, with its checksum, its calibration and a model card.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vertebra_kp.inference.checkpoint import CheckpointError
+
+COMMITTED = Path(__file__).parents[1] / "models" / "pretrained"
+FILE = "weights.safetensors"
+SUFFIX = ".safetensors"
+FORMAT = "1"
+SCALE = "8-bit scale of "  # before the name of a rounded tensor: the name of its scales
+LARGEST = 127
+SMALLEST_ROUNDED = 256  # numbers in a tensor: rounding smaller ones would save nothing
+
+
+@dataclass(frozen=True)
+class Look:
+    """A network's ``config`` as plain data, its weights by name, and the training ``step`` they are of."""
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    step: int
+
+
+def find_weights(name_or_path: str | Path) -> Path | None:
+    """The file of weights that comes with the package under this name, or the path of one; None for anything else.
+
+    Raises CheckpointError, which lists the names, where there is neither a name nor a file.
+    """
+    committed, own = COMMITTED / str(name_or_path) / FILE, Path(name_or_path)
+    if committed.is_file():
+        return committed
+    if own.is_file():
+        return own if own.suffix == SUFFIX else None
+    raise CheckpointError(
+        f"{name_or_path}: no such checkpoint, and no weights of that name come along ({', '.join(published())})"
+    )
+
+
+def published() -> list[str]:
+    """Names of the weights that come with the package."""
+    return sorted(path.parent.name for path in COMMITTED.glob(f"*/{FILE}"))
+
+
+def name_of(path: Path) -> str:
+    """The name of weights that come with the package, the path of any other."""
+    return path.parent.name if path.parent.parent == COMMITTED else str(path)
+
+
+def save_weights(looks: list[Look], path: Path, about: dict[str, Any]) -> str:
+    """Write the looks with their weights rounded, and the checksum beside; returns the checksum (SHA-256).
+
+    ``about`` is what a reader of the file should know: data, version of the code.
+    """
+    tensors: dict[str, Tensor] = {}
+    for i, look in enumerate(looks):
+        for name, value in look.weights.items():
+            tensors |= _rounded(f"{i}.{name}", value.detach().cpu().contiguous())
+    configs = [{"config": look.config, "step": look.step} for look in looks]
+    metadata = {"format": FORMAT, "looks": json.dumps(configs), "about": json.dumps(about)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata)
+    digest = _sha256(path)
+    _checksum_file(path).write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    return digest
+
+
+def load_weights(path: Path) -> list[Look]:
+    """Raises CheckpointError for a file that is damaged, of another format, or not the one of its checksum."""
+    checksum = _checksum_file(path)
+    if checksum.is_file() and checksum.read_text(encoding="utf-8").split()[0] != _sha256(path):
+        raise CheckpointError(f"{path}: is not the file of {checksum.name}; fetch it again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: no weights of vertebra_kp in format {FORMAT}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        looks = json.loads(metadata["looks"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: cannot be read ({error}); fetch it again") from error
+    exact = {name: _exact(tensors, name) for name in tensors if not name.startswith(SCALE)}
+    return [
+        Look(
+            look["config"],
+            {name.removeprefix(f"{i}."): value for name, value in exact.items() if name.startswith(f"{i}.")},
+            look["step"],
+        )
+        for i, look in enumerate(looks)
+    ]
+
+
+def _rounded(name: str, value: Tensor) -> dict[str, Tensor]:
+    if value.ndim < 2 or value.numel() < SMALLEST_ROUNDED or not value.is_floating_point():
+        return {name: value}
+    scale = value.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST
+    steps = value / scale.reshape(-1, *[1] * (value.ndim - 1))
+    return {name: steps.round().to(torch.int8), SCALE + name: scale}
+
+
+def _exact(tensors: dict[str, Tensor], name: str) -> Tensor:
+    value, scale = tensors[name], tensors.get(SCALE + name)
+    return value if scale is None else value * scale.reshape(-1, *[1] * (value.ndim - 1))
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

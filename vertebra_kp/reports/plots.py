@@ -1,0 +1,117 @@
+"""Figures of a run's report."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from vertebra_kp.evaluation.agreement import Agreement
+
+BLUE, ORANGE, GREY = "#1c6fb3", "#d9480f", "#8a949e"
+
+
+def _axes(width: float, height: float, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_ylabel(ylabel, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(color="#e3e7ea", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def errors_by_level(levels: Sequence[str], errors: Sequence[np.ndarray], unit: str) -> Figure:
+    """Median, quartiles and 5 to 95 percent of each level's corner errors."""
+    figure, axes = _axes(max(4.5, 0.42 * len(levels) + 1.5), 3.0, "", f"radial error [{unit}]")
+    shown = [(level, e) for level, e in zip(levels, errors, strict=True) if e.size]
+    axes.boxplot(
+        [e for _, e in shown],
+        whis=(5, 95),
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"facecolor": "#d6e6f3", "edgecolor": BLUE},
+        medianprops={"color": ORANGE, "linewidth": 1.5},
+        whiskerprops={"color": BLUE},
+        capprops={"color": BLUE},
+    )
+    axes.set_xticks(range(1, len(shown) + 1), [level for level, _ in shown], fontsize=8)
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def cumulative_errors(errors: np.ndarray, unit: str) -> Figure:
+    """Share of the corners within an error; a logarithmic axis shows precision and lost vertebrae alike."""
+    figure, axes = _axes(5.0, 3.0, f"radial error [{unit}]", "corners within it [%]")
+    ascending = np.sort(errors[errors > 0])
+    share = 100 * (np.arange(1, len(ascending) + 1) + (errors == 0).sum()) / max(1, len(errors))
+    axes.semilogx(ascending, share, color=BLUE, linewidth=1.8)
+    _plain_numbers(axes.xaxis)
+    axes.set_ylim(0, 101)
+    return figure
+
+
+def bland_altman(true: np.ndarray, predicted: np.ndarray, found: Agreement, unit: str) -> Figure:
+    figure, axes = _axes(3.6, 2.7, f"mean of both [{unit}]", f"predicted − true [{unit}]")
+    axes.plot((true + predicted) / 2, predicted - true, "o", color=BLUE, markersize=3, alpha=0.45, linewidth=0)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.axhline(found.bias, color=ORANGE, linewidth=1.4)
+    for limit in (found.low, found.high):
+        axes.axhline(limit, color=ORANGE, linewidth=1, linestyle="--")
+    return figure
+
+
+def reliability(promised: Sequence[float], kept: Mapping[str, Sequence[float]]) -> Figure:
+    """Promised coverage against what was found; on the diagonal both agree."""
+    figure, axes = _axes(3.9, 3.4, "promised coverage [%]", "found coverage [%]")
+    axes.plot([40, 100], [40, 100], color=GREY, linewidth=0.8)
+    for (name, found), colour in zip(kept.items(), (BLUE, ORANGE), strict=False):
+        axes.plot(100 * np.array(promised), 100 * np.array(found), "o-", color=colour, markersize=4, label=name)
+    axes.legend(fontsize=8, frameon=False)
+    axes.set_aspect("equal")
+    return figure
+
+
+def roc(bad: np.ndarray, good: np.ndarray) -> Figure:
+    """Share of the bad films that are noticed, against that of the good ones that are suspected."""
+    figure, axes = _axes(3.6, 3.2, "good films suspected [%]", "bad films noticed [%]")
+    thresholds = np.concatenate([[np.inf], np.unique(np.concatenate([bad, good]))[::-1]])
+    noticed = [100 * (bad >= t).mean() for t in thresholds]
+    suspected = [100 * (good >= t).mean() for t in thresholds]
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
+    axes.plot(suspected, noticed, color=BLUE, linewidth=1.8)
+    axes.set_aspect("equal")
+    return figure
+
+
+def robustness(kinds: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Figure:
+    """Error against strength, one panel per kind; the dotted line is the error on clean films."""
+    columns = min(4, len(kinds))
+    rows = -(-len(kinds) // columns)
+    figure = Figure(figsize=(2.7 * columns, 2.2 * rows), dpi=110, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for panel in panels.flat[len(kinds) :]:
+        panel.set_visible(False)
+    for panel, (kind, points) in zip(panels.flat, kinds.items(), strict=False):
+        strength, error = np.array(points).T
+        panel.plot(strength, error, "o-", color=BLUE, markersize=3.5)
+        panel.axhline(error[0], color=GREY, linewidth=0.9, linestyle=":")
+        panel.set_yscale("log")
+        _plain_numbers(panel.yaxis)
+        panel.set_title(kind.replace("_", " "), fontsize=9)
+        panel.tick_params(labelsize=7)
+        panel.grid(color="#e3e7ea", linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.supylabel(f"median radial error [{unit}]", fontsize=9)
+    return figure
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """1, 2, 5, 10 on a logarithmic axis, where matplotlib writes powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,1 @@
+"""The training loop, its state, schedules, runs and trackers."""

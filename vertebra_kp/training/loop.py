@@ -1,0 +1,399 @@
+"""The training loop: plain functions over an explicit state; where a run stands follows from its step."""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vertebra_kp.config.differences import flat_config
+from vertebra_kp.config.schema import Config, PhaseConfig
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import write_json
+from vertebra_kp.core.provenance import code_version
+from vertebra_kp.data.datasets import films_of_phase, training_films, validation_films
+from vertebra_kp.data.films import Films
+from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, make_loader
+from vertebra_kp.data.splits import split_hash
+from vertebra_kp.evaluation.runner import evaluate_films
+from vertebra_kp.evaluation.summary import row_of, summary_of, views_of, write_film_rows
+from vertebra_kp.inference.batch import codec_of
+from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vertebra_kp.models.device import hardware, peak_memory_mb
+from vertebra_kp.models.losses import KeypointLoss, Targets
+from vertebra_kp.models.network import VertebraNetwork
+from vertebra_kp.training.distributed import Group
+from vertebra_kp.training.meter import Meter
+from vertebra_kp.training.precision import autocast
+from vertebra_kp.training.run_folder import (
+    RunFolder,
+    RunFolderError,
+    check_run_folder,
+    lock_run_folder,
+    open_run_folder,
+)
+from vertebra_kp.training.schedule import Phase, Plan, enter, frozen_batch_norms, lr_factor, make_plan
+from vertebra_kp.training.state import RunState, change_optimiser, checkpoint_of, restore, start_state
+from vertebra_kp.training.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+EXIT_INTERRUPTED = 75  # sysexits.h EX_TEMPFAIL, "try again": here with --resume
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C came; last.pt is written and --resume continues."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same while training."""
+
+    config: Config
+    folder: RunFolder
+    group: Group
+    plan: Plan
+    dataset: FilmDataset
+    validation: Films
+    loss: KeypointLoss
+    tracker: Tracker | None  # None on all processes but the main one
+
+
+def train(
+    config: Config, path: Path, group: Group, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Train, select the best checkpoint by landmark error, and return what ``metrics.json`` holds.
+
+    The run folder ``path`` is looked at first and touched last, when films, labels and weights are known to be
+    good: a mistake in the config costs no earlier run. The report comes back on the main process, an empty one on
+    others.
+
+    Raises:
+        UserError: a config, film, label or folder that cannot be used.
+        Interrupted: a signal came; ``last.pt`` is written.
+        NonFiniteLossError: the loss is nan or infinite; ``last.pt`` is the state before.
+    """
+    data, schema = config.data, config.data.keypoint_schema
+    version = code_version()  # now: the files may change while it trains
+    on_main(group, lambda: check_run_folder(path, config, resume=resume, overwrite=overwrite))
+    films, validation = training_films(config), validation_films(config)
+    plan = make_plan(config.train, len(films), group.world_size)
+    state = start_state(config, schema, group, plan.phases[0], load_weights=not resume)
+    state.progress.films = f"{films.identity} {validation.identity}"
+    with ExitStack() as held:
+        on_main(group, lambda: held.enter_context(lock_run_folder(path)))
+        on_main(group, lambda: open_run_folder(path, config, resume=resume, overwrite=overwrite))
+        folder = RunFolder(path)
+        if resume:
+            restore(state, load_checkpoint(folder.last), group)
+        tracker = Tracker(folder.path, resume_step=state.step if resume else None) if group.is_main else None
+        run = Run(
+            config,
+            folder,
+            group,
+            plan,
+            FilmDataset(films, schema, data.input_size, augmentation=config.augment, seed=config.train.seed),
+            validation,
+            KeypointLoss(
+                codec_of(config),
+                config.loss.heatmap,
+                config.loss.coordinate_weight,
+                config.loss.presence_weight,
+                config.loss.classification_weight,
+                config.loss.label_smoothing,
+            ),
+            tracker,
+        )
+        with (
+            tracker or nullcontext(),
+            signals_caught() as signals,
+            Meter(plan, state.step, visible=group.is_main) as meter,
+        ):
+            while state.step < plan.total_steps and not _out_of_patience(run, state):
+                run_phase(run, state, plan.phase_at(state.step), meter, signals)
+            return final_report(run, state, version) if group.is_main else {}
+
+
+def on_main(group: Group, work: Callable[[], object]) -> None:
+    """What concerns the run folder is done by the main process; where it fails, it fails on all of them."""
+    problem = None
+    if group.is_main:
+        try:
+            work()
+        except (RunFolderError, OSError) as error:
+            problem = str(error)
+    if problem := group.broadcast(problem):
+        raise RunFolderError(problem)
+
+
+def run_phase(run: Run, state: RunState, phase: Phase, meter: Meter, signals: list[int]) -> None:
+    """Train until the phase ends, patience is out, or a signal comes."""
+    train_config, plan = run.config.train, run.plan
+    step_network = begin_phase(run, state, phase)
+    meter.enter_phase(phase.config.name)
+    for batches in batches_from(run, state.step, phase.end, meter):
+        meter.add(state.step, train_step(run, state, phase, step_network, batches), batches)
+        state.step += 1
+
+        epoch, steps_into_epoch = divmod(state.step, plan.steps_per_epoch)
+        epoch_done = steps_into_epoch == 0
+        evaluate_now = epoch_done and (epoch % train_config.evaluate_every == 0 or state.step == plan.total_steps)
+        log_now = epoch_done or state.step % train_config.log_every_steps == 0
+        # Several processes must stop at the same step; asking them every time would hold up a GPU.
+        stopping = (log_now or run.group.world_size == 1) and run.group.any(bool(signals))
+        save_now = evaluate_now or stopping or state.step % train_config.save_every_steps == 0
+        if save_now or log_now:
+            means = meter.read(run.group.world_size)  # stops the run before a bad state is saved
+            if run.tracker:
+                run.tracker.scalars(state.step, means | _learning_rates(state))
+            state.progress.seconds += meter.lap()
+        if evaluate_now:
+            evaluate_and_select(run, state, phase, means)
+        if save_now:
+            _save(run, state, run.folder.last)
+        state.progress.seconds += meter.lap()
+        if stopping:
+            origin = f"signal {signals[0]}" if signals else "a signal to another process"
+            raise Interrupted(f"{origin} after step {state.step}; --resume continues from there")
+        if _out_of_patience(run, state):
+            log.info("stopped: %d evaluations without a better landmark error", train_config.patience)
+            return
+
+
+def train_step(
+    run: Run, state: RunState, phase: Phase, step_network: nn.Module, batches: list[Batch]
+) -> dict[str, Tensor]:
+    """One optimiser step over the batches of this process; returns its losses and the gradient's norm."""
+    config, group = run.config.train, run.group
+    for parameters in state.optimiser.param_groups:
+        parameters["lr"] = parameters["base_lr"] * lr_factor(phase, state.step)
+    targets = [_targets(batch, group.device) for batch in batches]
+    counts = group.sum(torch.stack([target.counts() for target in targets]).sum(0))
+    step_network.train()
+    sums: dict[str, Tensor] = {}
+    for i, (batch, target) in enumerate(zip(batches, targets, strict=True)):
+        last = i == len(batches) - 1
+        # Gradients travel between processes once, with the last batch of the step.
+        silent = isinstance(step_network, DistributedDataParallel) and not last
+        with step_network.no_sync() if silent else nullcontext():  # type: ignore[operator]
+            image = batch.image.to(group.device, non_blocking=True, memory_format=torch.channels_last)
+            with autocast(config.precision, group.device):
+                output = step_network(image)
+            terms = run.loss(output.heatmap_logits, output.presence_logits, target, counts, output.class_logits)
+            # DistributedDataParallel averages over processes; the counts already are those of all.
+            state.scaler.scale(terms["total"] * group.world_size).backward()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0) + value.detach()
+    state.scaler.unscale_(state.optimiser)
+    trained = [p for parameters in state.optimiser.param_groups for p in parameters["params"]]
+    norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or float("inf"))
+    if state.scaler.is_enabled():
+        norm = norm.nan_to_num(0.0, 0.0)  # the scaler skips a step that overflows: no fault of the run
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    state.optimiser.zero_grad(set_to_none=True)  # None, not zero: AdamW moves weights with zero gradients
+    if state.average is not None:
+        state.average.update_parameters(state.network)
+    return {**{name: group.sum(value) for name, value in sums.items()}, "gradient_norm": norm}
+
+
+def _targets(batch: Batch, device: torch.device) -> Targets:
+    return Targets(
+        batch.points_xy.to(device, non_blocking=True),
+        batch.states.to(device, non_blocking=True),
+        batch.presence.to(device, non_blocking=True),
+        {
+            "view": batch.view.to(device, non_blocking=True),
+            "slip": batch.slips.to(device, non_blocking=True),
+        },
+    )
+
+
+def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
+    """Freeze and unfreeze, set up the optimiser, and return the network as steps call it."""
+    config, network = run.config, state.network
+    enter(network, phase.config)
+    change_optimiser(state, config, phase)
+    if state.step == 0 and config.train.start_from is None:
+        calibrate_frozen_batch_norm(run, network, dataset_of_phase(run, phase.config))
+    if run.tracker:
+        text, index = phase.config.model_dump_json(indent=1), run.plan.phases.index(phase)
+        run.tracker.phase(state.step, phase.config.name, text, index=index)
+    step_network: nn.Module = network
+    if config.train.compile:
+        step_network = torch.compile(network)
+    if run.group.world_size > 1:
+        # Anew in every phase: a wrapper made before an unfreeze would not synchronise what it unfroze.
+        step_network = DistributedDataParallel(step_network)
+    return step_network
+
+
+@torch.no_grad()
+def calibrate_frozen_batch_norm(run: Run, network: VertebraNetwork, dataset: FilmDataset) -> None:
+    """Statistics of frozen layers with random weights, from a few batches: (0, 1) would be wrong for them.
+
+    Layers that a later phase freezes have been trained by then, or were frozen and calibrated here.
+    """
+    norms = frozen_batch_norms(network, backbone_is_random=run.config.network.backbone.weights == "none")
+    batches, size = run.config.train.batch_norm_calibration, run.config.train.batch_size
+    if not norms or not batches:
+        return
+    # Everything else in eval mode: other statistics must not move, nor random numbers be drawn.
+    network.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+        norm.train()
+    # The same films on every process, so that every process gets the same statistics.
+    sampler = EpochSampler(len(dataset), 0, seed=run.config.train.seed, batch_size=1)
+    loader = make_loader(dataset, sampler.first(batches * size), batch_size=size, workers=0)
+    for batch in loader:
+        network(batch.image.to(run.group.device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.train()
+
+
+def batches_from(run: Run, step: int, end: int, meter: Meter) -> Iterator[list[Batch]]:
+    """The batches of steps ``step`` to ``end``, as lists of ``accumulate``."""
+    config, group, plan = run.config.train, run.group, run.plan
+    while step < end:
+        epoch, done = divmod(step, plan.steps_per_epoch)
+        dataset = dataset_of_phase(run, plan.phase_at(step).config)
+        sampler = EpochSampler(
+            len(dataset),
+            epoch,
+            seed=config.seed,
+            batch_size=config.batch_size * config.accumulate,
+            rank=group.rank,
+            world_size=group.world_size,
+            start=done * config.batch_size * config.accumulate,
+            shard_order=dataset.shard_order,
+        )
+        loader = iter(
+            make_loader(
+                dataset,
+                sampler,
+                batch_size=config.batch_size,
+                workers=run.config.data.workers,
+                pin_memory=group.device.type == "cuda",
+            )
+        )
+        for _ in range(min(end - step, plan.steps_per_epoch - done)):
+            started = time.perf_counter()
+            batches = [next(loader) for _ in range(config.accumulate)]
+            meter.waited(time.perf_counter() - started)
+            yield batches
+            step += 1
+
+
+def dataset_of_phase(run: Run, phase: PhaseConfig) -> FilmDataset:
+    return replace(
+        run.dataset,
+        films=films_of_phase(run.config, phase, run.dataset.films),
+        augmentation=run.config.augment.with_geometry(phase.geometry),
+    )
+
+
+def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str, float]) -> None:
+    """Measure on the validation films, show them, and keep the weights if none had a smaller error."""
+    config, progress = run.config, state.progress
+    error = None
+    if run.group.is_main:
+        network = state.evaluated_network
+        evaluated = evaluate_films(network, config, run.validation, limit=config.train.evaluate_films)
+        summary = summary_of(evaluated, config.data.keypoint_schema)
+        error = summary["mre_px"]
+        if error is None:
+            raise UserError(
+                f"none of the {len(evaluated)} films validated has a labelled corner: nothing can select the best "
+                "checkpoint; raise train.evaluate_films or name other data.validation_splits"
+            )
+        epoch = state.step // run.plan.steps_per_epoch
+        row = {"step": state.step, "epoch": epoch, "phase": phase.config.name}
+        row |= {"train_loss": means["train/total"]} | row_of(summary)
+        assert run.tracker is not None
+        run.tracker.evaluation(
+            state.step,
+            row,
+            summary,
+            views_of(network, config, run.validation, evaluated, worst=False),
+            views_of(network, config, run.validation, evaluated, worst=True),
+            config.data.keypoint_schema,
+        )
+        log.info("epoch %d: mean radial error %.2f px on %d films", epoch, error, len(evaluated))
+    error = run.group.broadcast(error)
+    if error is not None and error < progress.best_error:
+        progress.best_error, progress.best_step, progress.evaluations_since_best = error, state.step, 0
+        _save(run, state, run.folder.best)
+    else:
+        progress.evaluations_since_best += 1
+
+
+def final_report(run: Run, state: RunState, version: str) -> dict[str, Any]:
+    """The best checkpoint on all validation films, with intervals, kept in ``metrics.json`` and ``films.csv``."""
+    config, schema = run.config, run.config.data.keypoint_schema
+    best: Checkpoint = load_checkpoint(run.folder.best)
+    state.network.load_state_dict(best.weights)
+    evaluated = evaluate_films(state.network, config, run.validation)
+    summary = summary_of(evaluated, schema, bootstrap=1000)
+    report = {
+        "name": config.name,
+        "best_step": best.step,
+        "steps": state.step,
+        "training_seconds": round(state.progress.seconds, 1),
+        "peak_memory_mb": peak_memory_mb(run.group.device),
+        "hardware": hardware(run.group.device),
+        "version": version,
+        "films": state.progress.films,
+        "split_file_sha256": split_hash(config.data.split_file),
+        "validation": summary,
+    }
+    write_film_rows(evaluated, run.folder.films)
+    write_json(report, run.folder.metrics)
+    assert run.tracker is not None
+    numbers = {f"hparam/{k}": v for k, v in row_of(summary).items() if v is not None}
+    run.tracker.finish(flat_config(config), numbers)
+    return report
+
+
+def _save(run: Run, state: RunState, path: Path) -> None:
+    checkpoint = checkpoint_of(state, run.config, run.group)
+    if checkpoint is not None:
+        save_checkpoint(checkpoint, path)
+
+
+def _out_of_patience(run: Run, state: RunState) -> bool:
+    patience = run.config.train.patience
+    return patience is not None and state.progress.evaluations_since_best >= patience
+
+
+def _learning_rates(state: RunState) -> dict[str, float]:
+    groups = state.optimiser.param_groups
+    return {f"lr/{group['name']}": group["lr"] for group in groups if not group["name"].endswith("undecayed")}
+
+
+@contextmanager
+def signals_caught() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGINT are added to; a second Ctrl-C stops at once."""
+    caught: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    old = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,114 @@
+"""The folder of one run: what stands where, and when an existing one may be used."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from vertebra_kp.config.differences import differences
+from vertebra_kp.config.io import load_config, save_config
+from vertebra_kp.config.schema import Config
+from vertebra_kp.core.errors import UserError
+
+
+class RunFolderError(UserError):
+    """The folder cannot be used as asked; the message says how it can."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def films(self) -> Path:
+        return self.path / "films.csv"
+
+    def contents(self) -> list[Path]:
+        """What a run writes; nothing else in the folder is ever removed."""
+        names = (
+            "config.yaml",
+            "checkpoints",
+            "metrics.json",
+            "metrics.csv",
+            "films.csv",
+            "tensorboard",
+            "calibration.json",
+        )
+        return [self.path / name for name in names if (self.path / name).exists()]
+
+
+def open_run_folder(path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
+    """Make the folder ready and save the resolved config in it; raises as ``check_run_folder``."""
+    check_run_folder(path, config, resume=resume, overwrite=overwrite)
+    folder = RunFolder(path)
+    if not resume:
+        for item in folder.contents():
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder.config)
+    return folder
+
+
+def run_folder_lock(path: Path) -> FileLock:
+    """The lock that the one process holds which trains in the folder; the folder must exist."""
+    return FileLock(path / ".lock")
+
+
+@contextmanager
+def lock_run_folder(path: Path) -> Iterator[None]:
+    """Hold the folder's lock; raises RunFolderError where another process trains in it."""
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with run_folder_lock(path).acquire(timeout=0):
+            yield
+    except Timeout:
+        raise RunFolderError(
+            f"another process trains in {path}; wait for its end, or stop it and give --resume"
+        ) from None
+
+
+def check_run_folder(path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Raises RunFolderError where the folder cannot be used as asked, and touches nothing.
+
+    That is when it holds a run and neither ``resume`` nor ``overwrite`` is asked for, when there is nothing to
+    resume, or when the config differs from the run's own.
+    """
+    folder = RunFolder(path)
+    if resume:
+        if not folder.last.is_file():
+            remedy = (
+                "--overwrite starts the run anew" if folder.contents() else "leave out --resume to start the run"
+            )
+            raise RunFolderError(f"--resume: {folder.last} does not exist; {remedy}")
+        if changed := differences(load_config(folder.config), config):
+            listed = "\n  ".join(f"{key}: {old} in the run, {new} now" for key, (old, new) in changed.items())
+            raise RunFolderError(
+                f"--resume: the config differs from the one that {path} was started with:\n  {listed}\n"
+                f"give the same config, or another --run-dir"
+            )
+    elif folder.contents() and not overwrite:
+        raise RunFolderError(
+            f"{path} already holds a run; --resume continues it, --overwrite replaces it, "
+            "--run-dir DIR takes another folder"
+        )
+    elif path.exists() and not path.is_dir():
+        raise RunFolderError(f"{path} is a file; --run-dir DIR takes another place")
