@@ -25,6 +25,7 @@ REQUIRED = [
     "matplotlib>=3.8",
     "filelock>=3.12",  # one process fills a cache or trains in a folder, the others wait
     "webdataset>=0.2.86",  # tar shards
+    "argcomplete>=3",  # shell completion
 ]
 DICOM = [
     "python-gdcm>=3.0.24",  # compressed pixels
@@ -59,8 +60,15 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["vertebra_kp", "vertebra_kp.*"]),
     package_data={
-        "vertebra_kp": ["py.typed", "data/split_files/*.json", "data/repair_files/*.json", "published/*/*"]
+        "vertebra_kp": [
+            "py.typed",
+            "config/files/*.yaml",
+            "data/split_files/*.json",
+            "data/repair_files/*.json",
+            "models/pretrained/*/*",
+        ]
     },
+    entry_points={"console_scripts": ["vertebra-kp=vertebra_kp.cli.main:main"]},
     install_requires=REQUIRED,
     extras_require={"dev": DEVELOPMENT, "dicom": DICOM, "cluster": CLUSTER},
 )

@@ -4,9 +4,11 @@ Anatomy does not change between two films of a patient. Where their labels call 
 names, one of them is wrong, and no network can agree with both.
 """
 
+import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +16,7 @@ from tqdm import tqdm
 from vertebra_kp.audit.curved_reformation import Apart, Straightened, levels_apart, straighten
 from vertebra_kp.audit.labels import Finding
 from vertebra_kp.core.anatomy import Schema, State
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import apply_affine, scale
 from vertebra_kp.data.films import read_kept
 from vertebra_kp.data.images import FilmError
@@ -127,6 +130,21 @@ def pair_named(first: Record, second: Record, apart: Apart, shifts: Mapping[str,
         by_network = round(apart.levels - shifts[first.id] + shifts[second.id], 3)
     told = apart.levels, round(apart.correlation, 4), round(apart.better, 4), apart.clear
     return Pair(first.group, first.id, second.id, *told, by_network)
+
+
+def read_shifts(path: Path) -> dict[str, float]:
+    """``shift_levels`` of every film that has one, by id, from the ``films.csv`` of an evaluation.
+
+    Raises UserError for a table of another kind.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"id", "shift_levels"} <= rows[0].keys():
+        raise UserError(f"{path}: has no columns id and shift_levels; give films.csv of an evaluation")
+    try:
+        return {row["id"]: float(row["shift_levels"]) for row in rows if row["shift_levels"]}
+    except ValueError as error:
+        raise UserError(f"{path}: shift_levels must be a number or empty ({error})") from None
 
 
 @dataclass(frozen=True)

@@ -1,61 +1,37 @@
-"""Which labelled films a command measures: the same arguments for every command that does."""
+"""Which labelled films a command measures: the same for every command that does."""
 
 import argparse
-from pathlib import Path
 
+from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.schema import Config, DataConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import as_seen, films_of_source, phantom_films, validation_films
 from vertebra_kp.data.films import Films
-from vertebra_kp.data.phantom import PRESETS
-from vertebra_kp.data.sources import SOURCES
 
 AASCE_TEST = "test"  # the data set's own part, not a split of the training part
 
 
-def add_film_arguments(parser: argparse.ArgumentParser, *, seed: int, number: int) -> None:
-    """``seed`` and ``number`` are those of phantom films where nothing else is said."""
-    films = parser.add_mutually_exclusive_group(required=True)
-    films.add_argument("--source", choices=(*SOURCES, "phantom"))
-    films.add_argument(
-        "--validation", action="store_true", help="the films that validated the network while it was trained"
-    )
-    parser.add_argument("--root", type=Path, help="folder of the data set; default: where the network trained")
-    parser.add_argument("--split", nargs="+", help="splits to take; AASCE also: test, the data set's own part")
-    parser.add_argument("--split-file", help="default: the one the network trained with; for aasce the committed")
-    parser.add_argument("--repair-file", help="repairs of labels; default: those the network trained with")
-    parser.add_argument(
-        "--stored-order",
-        action=argparse.BooleanOptionalAction,
-        help="aasce: labels as stored, T1 after L5 in 18 films; default: as the network was trained",
-    )
-    parser.add_argument("--preset", default="standard", choices=sorted(PRESETS), help="phantom")
-    parser.add_argument("--seed", type=int, default=seed, help="phantom: seed of the films")
-    parser.add_argument("--films", type=int, default=number, help="phantom: how many films")
-    parser.add_argument(
-        "--other-view",
-        type=float,
-        help="phantom: share of films from the other side, lateral for AP; default: as the network was trained",
-    )
-
-
-def check_film_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Ends the program with the parser's error where the arguments do not go together."""
-    if arguments.films < 1 or arguments.seed < 0:
-        parser.error(
-            f"--films {arguments.films} --seed {arguments.seed}: films must be 1 or more, the seed 0 or more"
-        )
+def check_films(arguments: argparse.Namespace) -> None:
+    """Raises UsageError where arguments do not go together: nothing that was said is dropped."""
     if arguments.validation:
         own = ("split", "split_file", "repair_file", "stored_order", "other_view")
         if given := [name for name in own if getattr(arguments, name) is not None]:
-            parser.error(
-                f"--validation takes the films as they validated the network; leave out "
-                f"--{given[0].replace('_', '-')}, or name the films with --source"
+            raise UsageError(
+                f"--validation takes the images as they validated the network; leave out "
+                f"--{given[0].replace('_', '-')}, or name the images with --source"
             )
-    if arguments.other_view is not None and not 0 <= arguments.other_view < 1:
-        parser.error(f"--other-view {arguments.other_view}: must be 0 or more and below 1")
     if arguments.repair_file and (arguments.stored_order or arguments.split == [AASCE_TEST]):
-        parser.error("--repair-file mends the labels of AASCE's training part; leave --stored-order or test out")
+        raise UsageError(
+            "--repair-file mends the labels of AASCE's training part; leave --stored-order or test out"
+        )
+
+
+def check_labelled(arguments: argparse.Namespace) -> None:
+    """Raises UsageError for synthetic images where a command reads labels from files."""
+    if arguments.source == "phantom":
+        raise UsageError(
+            "--source phantom has no files with labels; write some with the command phantom, and read them as csv"
+        )
 
 
 def choose_films(
@@ -64,8 +40,9 @@ def choose_films(
     """The films, and the arguments with everything that was not said filled in as the network was trained.
 
     ``config`` is the network's, as it is measured; films are kept in the pixels of ``film_size`` (height, width).
-    Raises UserError where the films cannot be had.
+    Raises UserError where the films cannot be had, UsageError where arguments do not go together.
     """
+    check_films(arguments)
     if arguments.validation:
         arguments = argparse.Namespace(**vars(arguments))
         arguments.source, arguments.split = config.data.source, config.data.validation_splits
@@ -105,7 +82,7 @@ def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[
             schema,
             arguments.preset,
             arguments.seed,
-            arguments.films,
+            arguments.num_images,
             film_size,
             other_view=arguments.other_view,
         )
@@ -114,7 +91,7 @@ def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[
         part, splits = AASCE_TEST, None
     elif not splits and arguments.source == data.source:
         trained = ", ".join(data.train_splits)
-        print(f"note: all labelled films, also those that may have trained the network ({trained}); see --split")
+        print(f"note: all labelled images, also those that may have trained the network ({trained}); see --split")
     if splits and arguments.split_file is None:
         raise UserError(f"--split {' '.join(splits)} needs --split-file FILE for source {arguments.source}")
     return films_of_source(

@@ -1,51 +1,51 @@
-"""Which network a command runs: the same arguments for every command that runs one."""
+"""Which network a command runs, and under which decoding: the same for every command that runs one."""
 
 import argparse
 from pathlib import Path
 
-from vertebra_kp.inference.checkpoint import CheckpointError
+from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.inference.predictor import Predictor, load
-from vertebra_kp.inference.weights import find_weights, name_of, published
+from vertebra_kp.inference.weights import find_network, name_of
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--checkpoint", type=Path, help="best.pt or last.pt of a run")
-    network.add_argument(
-        "--weights",
-        dest="checkpoint",
-        type=weights_file,
-        metavar="NAME_OR_FILE",
-        help=f"that come with the package ({', '.join(published())}), or a file of scripts/export_weights.py",
+def network_file(arguments: argparse.Namespace) -> Path:
+    """The file of the network, whose calibration lies beside it. Raises CheckpointError where there is none."""
+    return find_network(arguments.network)
+
+
+def load_network(arguments: argparse.Namespace, schema: Schema | None = None) -> Predictor:
+    """The network as it was trained; raises UserError where it cannot be used, or knows another ``schema``."""
+    more = vars(arguments)
+    predictor = load(
+        network_file(arguments), arguments.device, members=more.get("ensemble", ()), refine=more.get("refine")
     )
-    parser.add_argument(
-        "--ensemble", type=Path, nargs="+", default=[], help="checkpoints whose heatmaps are averaged with it"
-    )
-    parser.add_argument(
-        "--refine",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="of a network trained on vertebrae (data.patch), which looks again at each one from close by",
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    if schema is not None and predictor.schema != schema:
+        raise UserError(
+            f"{arguments.network} knows {predictor.schema.name}, the labels are of {schema.name}; "
+            "name another network"
+        )
+    return predictor
 
 
-def weights_file(name_or_path: str) -> Path:
-    try:
-        return find_weights(name_or_path) or Path(name_or_path)
-    except CheckpointError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def as_asked(predictor: Predictor, arguments: argparse.Namespace) -> Predictor:
+    """The network under the decoding and inference that the arguments ask for."""
+    flip = vars(arguments).get("flip")
+    overrides = [*arguments.overrides, *([] if flip is None else [f"inference.flip={str(flip).lower()}"])]
+    config = as_measured(predictor.config, overrides)
+    return Predictor(predictor.network, config, predictor.step, predictor.refiner)
 
 
-def choose_network(arguments: argparse.Namespace) -> Predictor:
-    """Raises CheckpointError for a file that cannot be used, or networks that do not go together."""
-    return load(arguments.checkpoint, arguments.device, members=arguments.ensemble, refine=arguments.refine)
+def choose_network(arguments: argparse.Namespace, schema: Schema | None = None) -> Predictor:
+    """Both of the above."""
+    return as_asked(load_network(arguments, schema), arguments)
 
 
 def about_network(arguments: argparse.Namespace) -> dict[str, object]:
     """What results say of the network that they come from."""
     return {
-        "checkpoint": name_of(arguments.checkpoint),
-        "ensemble": [str(path) for path in arguments.ensemble],
-        "refine": None if arguments.refine is None else str(arguments.refine),
+        "checkpoint": name_of(network_file(arguments)),
+        "ensemble": list(arguments.ensemble),
+        "refine": arguments.refine,
     }

@@ -20,6 +20,8 @@ from pydantic_core import ErrorDetails
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.errors import UserError
 
+SHIPPED = Path(__file__).parent / "files"
+
 Keys = tuple[str | int, ...]  # of a value in a config: ("train", "phases", 0, "lr")
 PlaceOf = Callable[[int], str]  # how errors call a line: "configs/x.yaml:12", or the override it stands in
 
@@ -75,12 +77,29 @@ class _Draft:
         return self.places[keys]
 
 
+def find_config(name_or_path: str | Path, folder: Path = Path()) -> Path:
+    """A config's file: its path, relative to ``folder``, or the name of one that comes with the package.
+
+    Raises ConfigError, which lists the names, for a name that is none; a path is not checked.
+    """
+    path = folder / name_or_path
+    if path.exists() or path.suffix or len(Path(name_or_path).parts) > 1:
+        return path
+    named = SHIPPED / f"{name_or_path}.yaml"
+    if named.is_file():
+        return named
+    names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+    near = _did_you_mean(str(name_or_path), names)
+    raise ConfigError([f"{path}: no such file, and no config of that name ({', '.join(names)}){near}"])
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The checked config of a YAML file, over what its ``base:`` names and under ``a.b=value`` overrides.
 
-    ``base:`` is relative to the file that says it. Mappings merge key by key, lists replace; an override
-    may name a list item (``train.phases.0.epochs=3``) and its value is YAML. Paths inside a config
-    (``data.root``, ``data.split_file``) stay as written: they are relative to the working directory.
+    ``base:`` is relative to the file that says it, or a name as for ``find_config``. Mappings merge key by key,
+    lists replace; an override may name a list item (``train.phases.0.epochs=3``) and its value is YAML. Paths
+    inside a config (``data.root``, ``data.split_file``) stay as written: they are relative to the working
+    directory.
     Raises ConfigError with all problems.
     """
     return _checked(_read_chain(Path(path)), overrides)
@@ -237,7 +256,11 @@ def _read_chain(path: Path, readers: tuple[Path, ...] = (), asked_at: str = "") 
     place = draft.place((BASE,))
     if not isinstance(base, str) or not base:
         raise ConfigError([*draft.problems, f"{place}: base is {_shown(base)}: wanted the path of one file"])
-    under = _read_chain(path.parent / base, (*readers, path), f"{place}: ")
+    try:
+        base_path = find_config(base, path.parent)
+    except ConfigError as error:
+        raise ConfigError([f"{place}: {problem}" for problem in error.problems]) from None
+    under = _read_chain(base_path, (*readers, path), f"{place}: ")
     return _Draft(_merge(under.values, draft.values), under.places | draft.places, under.problems + draft.problems)
 
 

@@ -4,8 +4,10 @@ import hashlib
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from vertebra_kp.config.schema import Config, DataConfig, PhaseConfig
-from vertebra_kp.core.anatomy import SCHEMAS, Schema
+from vertebra_kp.core.anatomy import SCHEMAS, Schema, State
 from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import FilmList, Films, PhantomFilms
 from vertebra_kp.data.patches import PatchFilms
@@ -95,6 +97,16 @@ def _films_of_splits(
 def as_seen(films: Films, data: DataConfig) -> Films:
     """What a network is shown of films: the whole, or single vertebrae."""
     return films if data.patch is None else PatchFilms(films, data)
+
+
+def labelled_spines(config: Config, most: int = 500) -> list[np.ndarray]:
+    """Corners ``[levels, 4, 2]`` of films that train the network, of ``most`` of them; nan where not labelled."""
+    films = training_films(config)
+    # Fresh phantoms do not end with the first epoch: index goes on from film to film.
+    endless = config.data.source == "phantom" and config.data.phantom.fresh
+    number = most if endless else min(len(films), most)
+    labels = (films.at(0, i).labels() for i in range(number))
+    return [np.where((of.states == State.LABELLED)[..., None], of.points_xy_image, np.nan) for of in labels]
 
 
 def records_of(data: DataConfig, splits: list[str] | None) -> list[Record]:

@@ -4,16 +4,20 @@ A split file is JSON: ``splits`` (name -> ids), ``groups`` (id -> patient or cas
 ``left_out`` (reason -> ids).
 """
 
+import csv
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record
+from vertebra_kp.data.strata import stratum
 
 COMMITTED = Path(__file__).parent / "split_files"
 NAMED = 3  # ids that an error names before it says how many more there are
@@ -119,6 +123,49 @@ def unite_groups(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) ->
     return {id: "+".join(members[root(group)]) for id, group in groups.items()}
 
 
+def make_splits(
+    source: str,
+    records: Sequence[Record],
+    schema: Schema,
+    *,
+    pairs: Iterable[tuple[str, str]] = (),
+    left_out: Path | None = None,
+    folds: int = 5,
+    calibration: int | None = None,
+) -> dict[str, Any]:
+    """Content of a split file: ``folds`` of equal size and a part of ``calibration`` films.
+
+    ``pairs`` of ids show the same patient; the file ``left_out`` has ids that stand in no split, one a line.
+    Without ``calibration`` its part has 40 films, at most a tenth. Raises SplitError where films are too few.
+    """
+    groups = unite_groups({record.id: record.group for record in records}, pairs)
+    out = set() if left_out is None else set(left_out.read_text(encoding="utf-8").split("\n")) - {""}
+    used = {id: group for id, group in groups.items() if id not in out}
+    strata = {record.id: stratum(record, schema) for record in records if record.id in used}
+    if calibration is None:
+        calibration = min(40, len(used) // 10)
+    fold_size = (len(used) - calibration) / folds
+    if fold_size < 1:
+        raise SplitError(
+            f"{len(used)} images: too few for {folds} folds and {calibration} images of calibration; lower them"
+        )
+    sizes = {f"fold{i}": fold_size for i in range(folds)} | ({"calibration": calibration} if calibration else {})
+    content = {
+        "source": source,
+        "splits": deal(used, strata, sizes),
+        "left_out": {left_out.stem: sorted(out)} if left_out and out else {},
+        "groups": groups,
+    }
+    split_file_from(content)  # what cannot be loaded is not written
+    return content
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Ids in the first two columns of a CSV file with a header."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(row[0], row[1]) for row in list(csv.reader(file))[1:]]
+
+
 def deal(groups: Mapping[str, str], strata: Mapping[str, int], sizes: Mapping[str, float]) -> dict[str, list]:
     """Ids of each split: whole groups, dealt so that every split gets its share of every stratum.
 
@@ -138,8 +185,8 @@ def deal(groups: Mapping[str, str], strata: Mapping[str, int], sizes: Mapping[st
         counts = Counter(strata[id] for id in members[group])
         name = max(splits, key=lambda name: _gain(lack[name], counts))
         splits[name] += members[group]
-        for stratum, count in counts.items():
-            lack[name][stratum] -= count
+        for band, count in counts.items():
+            lack[name][band] -= count
     return {name: sorted(ids) for name, ids in splits.items()}
 
 

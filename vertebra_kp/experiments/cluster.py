@@ -3,21 +3,20 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.exit_codes import FAILED, INTERRUPTED
+from vertebra_kp.experiments import launch
 from vertebra_kp.experiments.launch import POLL_S, Stop, run_to_end
 from vertebra_kp.experiments.study import Planned
-from vertebra_kp.training.loop import EXIT_INTERRUPTED
 
 log = logging.getLogger(__name__)
 
-EXIT_LOST = 1
-
 
 def run_on_ray(
-    runs: list[Planned], scripts: Path, stop: Stop, *, address: str | None, jobs: int
+    runs: list[Planned], stop: Stop, *, address: str | None, jobs: int
 ) -> Iterator[tuple[Planned, int]]:
     """Every run as a task; yields each run with its exit code as it ends.
 
@@ -28,13 +27,13 @@ def run_on_ray(
         import ray
         from ray.exceptions import RayError
     except ImportError as error:
-        raise UserError("--ray needs Ray: pip install 'vertebra_kp[cluster]'") from error
+        raise UserError("a Ray cluster needs Ray: pip install 'vertebra_kp[cluster]'") from error
     on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, which ends this process at once
     try:
         task = ray.remote(max_retries=0, **_share(ray, jobs))(_task)
-        open_tasks = {task.remote(run, scripts, Path.cwd()): run for run in runs}
+        open_tasks = {task.remote(run, launch.PROGRAM, Path.cwd()): run for run in runs}
         cancelled = False
         while open_tasks:
             done, _ = ray.wait(list(open_tasks), timeout=POLL_S)
@@ -44,7 +43,7 @@ def run_on_ray(
                 except RayError as error:  # a worker or its machine is gone; the other runs are not
                     if not cancelled:
                         log.error("%s: Ray lost it: %s", open_tasks[reference], error)
-                    code = EXIT_INTERRUPTED if cancelled else EXIT_LOST
+                    code = INTERRUPTED if cancelled else FAILED
                 yield open_tasks.pop(reference), code
             if stop.requested and not cancelled:
                 for reference in open_tasks:
@@ -54,9 +53,9 @@ def run_on_ray(
         ray.shutdown()
 
 
-def _task(run: Planned, scripts: Path, working_directory: Path) -> int:
+def _task(run: Planned, program: Sequence[str], working_directory: Path) -> int:
     os.chdir(working_directory)  # paths of a study and of its configs may be relative to it
-    return run_to_end(run, scripts, Stop())
+    return run_to_end(run, Stop(), program)
 
 
 def _share(ray: object, jobs: int) -> dict[str, float]:

@@ -1,17 +1,25 @@
 """Cross-validation: a run per fold, and every film judged by the network that has not seen it."""
 
 import json
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vertebra_kp.config.io import load_config
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.exit_codes import DONE, FAILED, INTERRUPTED
+from vertebra_kp.core.files import write_json
 from vertebra_kp.evaluation.metrics import summarise
-from vertebra_kp.evaluation.store import Evaluation, load_evaluation, pooled
+from vertebra_kp.evaluation.store import FILE, Evaluation, load_evaluation, pooled, save_evaluation
 from vertebra_kp.evaluation.uncertainty.calibration import COVERAGE, errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import cross_coverage
+from vertebra_kp.experiments import launch
+from vertebra_kp.experiments.collect import collect, missing, refuse_stale
+from vertebra_kp.experiments.launch import Stop, record_ended, run_child, run_several, run_to_end
 from vertebra_kp.experiments.study import Planned, Settings, Study, StudyFile
+from vertebra_kp.training.run_folder import RunFolder
 
 # Of an evaluation's metrics.json: what is the same for all folds.
 COMMON = (
@@ -31,7 +39,7 @@ def plan_folds(config: Path, overrides: Sequence[str], folder: Path, seeds: Sequ
     if len(folds) < 2:
         raise UserError(
             f"{config}: cross-validation needs two splits or more in data.train_splits and "
-            f"data.validation_splits, which have {folds}; make a split file with scripts/split_data.py --folds"
+            f"data.validation_splits, which have {folds}; make a split file of folds"
         )
     planned, variants = [], {}
     for seed in seeds:
@@ -47,6 +55,47 @@ def plan_folds(config: Path, overrides: Sequence[str], folder: Path, seeds: Sequ
         base=config, overrides=list(overrides), seeds=list(seeds), baseline=folds[0], variants=variants
     )
     return Study(folder, file, planned)
+
+
+def train_folds(study: Study, jobs: int, stop: Stop) -> int:
+    """Train the folds that are missing, ``jobs`` at a time; returns the exit code. Raises as ``refuse_stale``."""
+    refuse_stale(study, may_keep=False)  # films are measured with the networks of the run folders, not of rows
+    for run in collect(study):
+        print(f"{run}: was finished in {run.run_dir}")
+    # A fold whose row was committed elsewhere trains again: its films are to be measured here.
+    todo = [run for run in study.planned if run in missing(study) or not RunFolder(run.run_dir).best.is_file()]
+    failed = record_ended(study, run_several(todo, partial(run_to_end, stop=stop), jobs), stop)
+    return INTERRUPTED if stop.requested else FAILED if failed else DONE
+
+
+def measure_folds(studies: Sequence[Study], stop: Stop, suffix: str = "") -> tuple[int, dict[str, Any] | None]:
+    """Measure every fold's films, and all together in ``runs/all``; returns the exit code and the figures.
+
+    ``studies`` are as for ``pool_folds``. With the ``suffix`` "_stored" films are measured against AASCE's labels
+    as they are stored. Always anew: half a minute costs less than to find out what an older evaluation was made
+    with.
+    """
+    name, study = f"evaluation{suffix}", studies[0]
+    for run, *refine in zip(*(one.planned for one in studies), strict=True):
+        if stop.requested:
+            return INTERRUPTED, None
+        command = ["evaluate", "--network", str(RunFolder(run.run_dir).best), "--out", str(run.run_dir / name)]
+        command += ["--source", run.settings.config.data.source, "--split", run.variant]
+        command += ["--stored-order"] if suffix else []
+        for second in refine:
+            command += ["--refine", str(RunFolder(second.run_dir).best)]
+        log = run.run_dir / "evaluation.txt"
+        if code := run_child([*launch.PROGRAM, *command], log, stop):
+            if code != INTERRUPTED:
+                print(f"failed: {run}, exit code {code}; see {log}", file=sys.stderr)
+            return code, None
+    evaluation, metrics = pool_folds(studies, name)
+    out = study.folder / "runs" / f"all{suffix}"
+    out.mkdir(parents=True, exist_ok=True)
+    save_evaluation(evaluation, out / FILE)
+    write_json(metrics, out / "metrics.json")
+    write_json(metrics, study.folder / f"metrics{suffix}.json")  # beside the rows, to be committed with them
+    return DONE, metrics
 
 
 def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, dict[str, Any]]:

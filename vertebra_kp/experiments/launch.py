@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from vertebra_kp.core.exit_codes import INTERRUPTED
 from vertebra_kp.experiments.collect import is_finished, missing, record
 from vertebra_kp.experiments.study import Planned, Study
-from vertebra_kp.training.loop import EXIT_INTERRUPTED
 from vertebra_kp.training.run_folder import RunFolder, run_folder_lock
 
 log = logging.getLogger(__name__)
 
+PROGRAM = (sys.executable, "-m", "vertebra_kp")
 LOG = "log.txt"
 TAIL = 12  # lines of a failed run's log that are shown
 POLL_S = 0.3
@@ -41,11 +42,11 @@ def stop_on_signals() -> Stop:
     return stop
 
 
-def run_to_end(run: Planned, scripts: Path, stop: Stop) -> int:
+def run_to_end(run: Planned, stop: Stop, program: Sequence[str] | None = None) -> int:
     """Train or measure one run, unless its folder holds the finished run; returns the exit code.
 
-    ``scripts`` is the folder of ``train.py`` and ``evaluate.py``. Output goes to ``log.txt`` in the run folder. A
-    run that another ``ablate.py`` is at, or that one which was killed has left behind, is waited for.
+    ``program`` is the command line's beginning, by default PROGRAM. Output goes to ``log.txt`` in the run folder.
+    A run that another process is at, or that one which was killed has left behind, is waited for.
     """
     run.run_dir.mkdir(parents=True, exist_ok=True)
     ours = FileLock(run.run_dir.with_name(f"{run.run_dir.name}.lock"))
@@ -53,10 +54,10 @@ def run_to_end(run: Planned, scripts: Path, stop: Stop) -> int:
         with _held(run_folder_lock(run.run_dir), run, stop):
             pass  # released again: the run itself takes it
         if stop.requested:
-            return EXIT_INTERRUPTED
+            return INTERRUPTED
         # Finished, but its checkpoint deleted, it is here because something is to measure that.
         done = is_finished(run) and RunFolder(run.run_dir).best.is_file()
-        return 0 if done else run_child(_command(run, scripts), run.run_dir / LOG, stop)
+        return 0 if done else run_child([*(program or PROGRAM), *_command(run)], run.run_dir / LOG, stop)
 
 
 @contextmanager
@@ -79,15 +80,12 @@ def _held(lock: BaseFileLock, run: Planned, stop: Stop) -> Iterator[None]:
     yield
 
 
-def _command(run: Planned, scripts: Path) -> list[str]:
+def _command(run: Planned) -> list[str]:
     if run.checkpoint is not None:
-        command = ["evaluate.py", "--checkpoint", str(run.checkpoint), "--validation", "--out", str(run.run_dir)]
-        command += ["--set", *run.overrides]
-    else:
-        started = RunFolder(run.run_dir).last.exists()
-        command = ["train.py", "--config", str(run.base), "--run-dir", str(run.run_dir)]
-        command += ["--set", *run.overrides, "--resume" if started else "--overwrite"]
-    return [sys.executable, str(scripts / command[0]), *command[1:]]
+        command = ["evaluate", "--network", str(run.checkpoint), "--validation", "--out", str(run.run_dir)]
+        return [*command, "--set", *run.overrides]
+    command = ["train", "--config", str(run.base), "--run-dir", str(run.run_dir), "--set", *run.overrides]
+    return [*command, "--resume" if RunFolder(run.run_dir).last.exists() else "--overwrite"]
 
 
 def run_child(command: list[str], path: Path, stop: Stop) -> int:
@@ -100,7 +98,7 @@ def run_child(command: list[str], path: Path, stop: Stop) -> int:
         while True:
             try:
                 code = process.wait(timeout=POLL_S)
-                return EXIT_INTERRUPTED if told and code else code
+                return INTERRUPTED if told and code else code
             except subprocess.TimeoutExpired:
                 if stop.requested and not told:
                     process.terminate()  # it writes a checkpoint
@@ -113,7 +111,7 @@ def record_ended(study: Study, ended: Iterable[tuple[Planned, int]], stop: Stop)
     """Write down runs as they end, one line of text each; returns those that failed."""
     failed = []
     for run, code in ended:
-        if code == EXIT_INTERRUPTED:
+        if code == INTERRUPTED:
             stop.requested = True
         elif code:
             failed.append(run)

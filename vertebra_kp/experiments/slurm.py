@@ -5,15 +5,15 @@ A task gets SIGTERM a minute before its time is up, writes a checkpoint and ends
 
 import os
 import shlex
-import sys
 from pathlib import Path
 
+from vertebra_kp.experiments import launch
 from vertebra_kp.experiments.study import Planned, Study
 
 SCRIPT = "array.sbatch"
 
 
-def write_array(study: Study, runs: list[Planned], ablate: Path, *, jobs: int, options: list[str]) -> Path:
+def write_array(study: Study, runs: list[Planned], *, jobs: int, options: list[str]) -> Path:
     """Write ``runs/array.sbatch`` and return its path.
 
     ``jobs`` tasks run at a time; ``options`` are further options of sbatch (``--gres=gpu:1``). The folders must be
@@ -28,7 +28,7 @@ def write_array(study: Study, runs: list[Planned], ablate: Path, *, jobs: int, o
         *options,
     ]
     tasks = "\n".join(f"  {shlex.quote(f'{run.variant} {run.seed}')}" for run in runs)
-    command = shlex.join([sys.executable, str(ablate.resolve()), str(study.folder.resolve()), "--run"])
+    command = shlex.join([*launch.PROGRAM, "ablate", str(study.folder.resolve()), "--run"])
     text = "\n".join(
         [
             "#!/bin/bash",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vertebra_kp.config.differences import MAY_DIFFER, differences, flat_config
-from vertebra_kp.config.io import load_config, read_yaml
+from vertebra_kp.config.io import find_config, load_config, read_yaml
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.runner import as_measured
@@ -34,6 +34,7 @@ class StudyFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: Path
+    """File of the config, relative to the study, or the name of one that comes with the package."""
     overrides: list[str] = []
     seeds: list[int] = Field(min_length=1)
     budget: Budget | None = None
@@ -165,7 +166,7 @@ def read_study(folder: Path) -> Study:
 
 
 def _trained(folder: Path, file: StudyFile) -> list[Planned]:
-    base = (folder / file.base).resolve()
+    base = find_config(file.base, folder).resolve()
     planned = []
     for seed in file.seeds:
         for variant, own in file.variants.items():

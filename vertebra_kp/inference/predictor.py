@@ -20,7 +20,7 @@ from vertebra_kp.inference.batch import Prediction, predict_batch
 from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.streams import in_streams
-from vertebra_kp.inference.weights import find_weights, load_weights
+from vertebra_kp.inference.weights import find_network, is_weights, load_weights
 from vertebra_kp.models.device import choose_device
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.initialise import WithoutFirstWeights
@@ -60,10 +60,13 @@ class Predictor:
         return self.config.data.input_size if self.refiner is None else self.refiner.film_size
 
     @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
     def batch_size(self) -> int:
         """Images at a time: as many as in training on a GPU, few on a CPU, where several streams run."""
-        on_gpu = next(self.network.parameters()).device.type != "cpu"
-        return self.config.train.batch_size if on_gpu else CPU_BATCH_SIZE
+        return CPU_BATCH_SIZE if self.device.type == "cpu" else self.config.train.batch_size
 
     @property
     def schema(self) -> Schema:
@@ -166,11 +169,11 @@ def _refiner(network: VertebraNetwork, config: Config, _step: int, *, of: Config
 
 def _looks(name_or_path: str | Path) -> list[tuple[VertebraNetwork, Config, int]]:
     """The network of a checkpoint, or those of a file of weights: of whole films, then perhaps of vertebrae."""
-    path = find_weights(name_or_path)
-    if path is not None:
+    path = find_network(name_or_path)
+    if is_weights(path):
         return [_built(look.config, look.weights, look.step, path) for look in load_weights(path)]
-    checkpoint = load_checkpoint(Path(name_or_path))
-    return [_built(checkpoint.config, checkpoint.weights, checkpoint.step, Path(name_or_path))]
+    checkpoint = load_checkpoint(path)
+    return [_built(checkpoint.config, checkpoint.weights, checkpoint.step, path)]
 
 
 def _built(

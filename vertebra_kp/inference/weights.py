@@ -22,6 +22,7 @@ COMMITTED = Path(__file__).parents[1] / "models" / "pretrained"
 FILE = "weights.safetensors"
 SUFFIX = ".safetensors"
 FORMAT = "1"
+ZIP = b"PK\x03\x04"
 SCALE = "8-bit scale of "  # before the name of a rounded tensor: the name of its scales
 LARGEST = 127
 SMALLEST_ROUNDED = 256  # numbers in a tensor: rounding smaller ones would save nothing
@@ -36,19 +37,29 @@ class Look:
     step: int
 
 
-def find_weights(name_or_path: str | Path) -> Path | None:
-    """The file of weights that comes with the package under this name, or the path of one; None for anything else.
+def find_network(name_or_path: str | Path) -> Path:
+    """The file of weights that comes with the package under this name, or any file by its path.
 
     Raises CheckpointError, which lists the names, where there is neither a name nor a file.
     """
     committed, own = COMMITTED / str(name_or_path) / FILE, Path(name_or_path)
-    if committed.is_file():
-        return committed
-    if own.is_file():
-        return own if own.suffix == SUFFIX else None
+    for path in (committed, own):
+        if path.is_file():
+            return path
     raise CheckpointError(
         f"{name_or_path}: no such checkpoint, and no weights of that name come along ({', '.join(published())})"
     )
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file is one of weights, by its content; what is neither weights nor a checkpoint, by its name."""
+    start = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(9)
+    if start.startswith(ZIP):  # a checkpoint is a zip archive
+        return False
+    return start[8:] == b"{" or path.suffix == SUFFIX  # 8 bytes of length, then a header of JSON
 
 
 def published() -> list[str]:

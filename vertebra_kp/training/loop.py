@@ -53,11 +53,9 @@ from vertebra_kp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-EXIT_INTERRUPTED = 75  # sysexits.h EX_TEMPFAIL, "try again": here with --resume
-
 
 class Interrupted(Exception):
-    """SIGTERM or Ctrl-C came; last.pt is written and --resume continues."""
+    """SIGTERM or Ctrl-C came; last.pt is written, and a resumed run continues from there."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def run_phase(run: Run, state: RunState, phase: Phase, meter: Meter, signals: li
         state.progress.seconds += meter.lap()
         if stopping:
             origin = f"signal {signals[0]}" if signals else "a signal to another process"
-            raise Interrupted(f"{origin} after step {state.step}; --resume continues from there")
+            raise Interrupted(f"{origin} after step {state.step}")
         if _out_of_patience(run, state):
             log.info("stopped: %d evaluations without a better landmark error", train_config.patience)
             return

@@ -23,7 +23,7 @@ from vertebra_kp.evaluation.uncertainty.calibration import (
 from vertebra_kp.evaluation.uncertainty.shape import ShapeModel, shape_model_from_dict
 from vertebra_kp.evaluation.uncertainty.trust import TrustModel, signs_of, trust_from_dict
 from vertebra_kp.inference.batch import Prediction
-from vertebra_kp.inference.weights import SUFFIX as WEIGHTS
+from vertebra_kp.inference.weights import is_weights
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def save_calibrated(calibrated: Calibrated, path: Path, about: dict[str, Any]) -
 
 def calibration_of(checkpoint: Path) -> Path:
     """Where a checkpoint's calibration is: in the run's folder, or beside a file of weights."""
-    return (checkpoint.parent if checkpoint.suffix == WEIGHTS else checkpoint.parent.parent) / FILE
+    return (checkpoint.parent if is_weights(checkpoint) else checkpoint.parent.parent) / FILE
 
 
 def find_calibrated(given: Path | None, checkpoint: Path, schema: Schema, mark: str) -> Calibrated | None:

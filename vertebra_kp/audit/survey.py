@@ -1,0 +1,78 @@
+"""Everything that can be found wrong in a data set without a network, and the repair file that follows from it."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from vertebra_kp.audit.duplicates import SameFilm, same_films, thumbnail
+from vertebra_kp.audit.labels import NOT_CONVEX, Finding, audit_labels
+from vertebra_kp.audit.records import gap_findings, outside_findings, patient_findings, spacing_findings
+from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.data.images import FilmError, read_film
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.repair import Action, ReorderCorners, ReorderLevels, RepairFile, Unlabel
+
+LIKELY = 0.5  # findings from here on are proposed in a repair file
+
+
+def record_findings(records: Sequence[Record], schema: Schema, split_of: Mapping[str, str]) -> list[Finding]:
+    """What labels and records alone say; ``split_of`` gives a film's split by its id."""
+    findings = audit_labels(records, schema) + spacing_findings(records) + patient_findings(records, split_of)
+    return findings + [finding for record in records for finding in gap_findings(record, schema)]
+
+
+def pixel_findings(records: Sequence[Record], schema: Schema, split_of: Mapping[str, str]) -> list[Finding]:
+    """What only pixels say: films that cannot be read, corners outside the film, films that are there twice."""
+
+    def look(record: Record) -> tuple[list[Finding], np.ndarray | None]:
+        try:
+            film = read_film(record.image_path)
+        except FilmError as error:
+            return [Finding(record.id, "unreadable", "", 1.0, str(error))], None
+        return outside_findings(record, (film.shape[0], film.shape[1]), schema), thumbnail(film)
+
+    with ThreadPoolExecutor() as pool:
+        looked = list(tqdm(pool.map(look, records), "comparing images", len(records), leave=False))
+    findings = [finding for found, _ in looked for finding in found]
+    read = [(record, small) for record, (_, small) in zip(records, looked, strict=True) if small is not None]
+    pairs = same_films([record for record, _ in read], [small for _, small in read]) if read else []
+    return findings + [_pair_finding(pair, split_of) for pair in pairs]
+
+
+def _pair_finding(pair: SameFilm, split_of: Mapping[str, str]) -> Finding:
+    """A film that is there twice; certain where the two are in different splits."""
+    text = f"shows the same picture as {pair.second} (correlation {pair.correlation:.3f})"
+    first, second = split_of.get(pair.first), split_of.get(pair.second)
+    if first and second and first != second:
+        text += f", which is in {second}, this in {first}"
+        return Finding(pair.first, "film_in_two_splits", "", 1.0, text)
+    return Finding(pair.first, "film_twice", "", 0.5, text)
+
+
+def write_rows(path: Path, findings: Sequence[Finding]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("film", "finding", "level", "severity", "proposal"))
+        for f in findings:
+            writer.writerow((f.film, f.kind, f.level, f"{f.severity:.3f}", f.proposal))
+
+
+def repair_file_of(source: str, anatomy: str, findings: Sequence[Finding]) -> RepairFile:
+    """Certain repairs as actions, levels before corners; what is likely wrong as proposals."""
+    films: dict[str, list[Action]] = {}
+    proposals: dict[str, list[str]] = {}
+    for f in sorted(findings, key=lambda finding: (finding.film, finding.order is None)):
+        if f.order is not None:
+            films.setdefault(f.film, []).append(ReorderLevels(order=list(f.order), reason=f.proposal))
+        elif f.corners is not None:
+            action = ReorderCorners(level=f.level, order=list(f.corners), reason=f.proposal)
+            films.setdefault(f.film, []).append(action)
+        elif f.kind == NOT_CONVEX:
+            films.setdefault(f.film, []).append(Unlabel(level=f.level, reason=f.proposal))
+        elif f.severity >= LIKELY:
+            proposals.setdefault(f.film, []).append(f"{f.kind} {f.level}: {f.proposal}")
+    return RepairFile(source=source, anatomy=anatomy, films=films, proposals=proposals)

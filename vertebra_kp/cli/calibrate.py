@@ -1,0 +1,52 @@
+"""The command calibrate: regions and intervals learned on labelled films that neither trained nor selected."""
+
+import argparse
+from pathlib import Path
+
+from vertebra_kp.cli.film_choice import choose_films
+from vertebra_kp.cli.network_choice import about_network, choose_network, network_file
+from vertebra_kp.core.provenance import code_version
+from vertebra_kp.data.datasets import labelled_spines
+from vertebra_kp.evaluation.runner import evaluate_films
+from vertebra_kp.evaluation.uncertainty.calibration import calibrate, errors_of
+from vertebra_kp.evaluation.uncertainty.coverage import coverage_lines, cross_coverage
+from vertebra_kp.evaluation.uncertainty.shape import fit_shapes
+from vertebra_kp.evaluation.uncertainty.store import (
+    Calibrated,
+    calibration_of,
+    patient_mark,
+    save_calibrated,
+    signs_of_prediction,
+)
+from vertebra_kp.evaluation.uncertainty.trust import fit_trust
+
+
+def run(arguments: argparse.Namespace) -> None:
+    predictor = choose_network(arguments)
+    schema, config = predictor.schema, predictor.config
+    path: Path = arguments.output_file or calibration_of(network_file(arguments))
+    if arguments.validation:
+        print("note: these images selected the checkpoint: regions and intervals will be a little too small")
+    about = about_network(arguments)
+    arguments, films = choose_films(arguments, config, predictor.film_size)
+    if arguments.root is not None and arguments.source == config.data.source:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"root": arguments.root})})
+    shapes = fit_shapes(labelled_spines(config), schema)
+    evaluated = evaluate_films(predictor, films, progress=True)
+    errors = [errors_of(item.result, schema) for item in evaluated]
+    calibration = calibrate(errors, schema, arguments.coverage)
+    trust = fit_trust([signs_of_prediction(item.prediction, shapes) for item in evaluated])
+    coverage = cross_coverage(errors, schema, promised=arguments.coverage)
+    about |= {
+        "mark": predictor.mark,
+        "step": predictor.step,
+        "films_identity": films.identity,
+        "source": arguments.source,
+        "split": arguments.split,
+        "version": code_version(),
+        "cross_coverage": coverage,
+    }
+    patients = frozenset(patient_mark(film.group) for film in errors)
+    save_calibrated(Calibrated(calibration, shapes, trust, patients), path, about)
+    print("\n".join(coverage_lines(coverage, each=True)))
+    print(f"written to {path}")

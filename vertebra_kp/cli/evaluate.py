@@ -1,0 +1,69 @@
+"""The command evaluate: a network measured on labelled films, in the films' own pixels."""
+
+import argparse
+from pathlib import Path
+
+from vertebra_kp.cli.film_choice import choose_films
+from vertebra_kp.cli.network_choice import about_network, as_asked, load_network, network_file
+from vertebra_kp.core.files import write_image, write_json
+from vertebra_kp.core.provenance import code_version
+from vertebra_kp.data.splits import split_hash
+from vertebra_kp.evaluation.console import summary_lines
+from vertebra_kp.evaluation.runner import evaluate_films
+from vertebra_kp.evaluation.shape_check import shape_figures
+from vertebra_kp.evaluation.store import FILE as EVALUATION
+from vertebra_kp.evaluation.store import evaluation_of, save_evaluation
+from vertebra_kp.evaluation.summary import VIEWS, summary_of, worst_views, write_film_rows
+from vertebra_kp.evaluation.uncertainty.calibration import errors_of
+from vertebra_kp.evaluation.uncertainty.coverage import coverage
+from vertebra_kp.evaluation.uncertainty.store import find_calibrated
+from vertebra_kp.inference.overlays import film_grid, film_panel
+from vertebra_kp.inference.predictions import image_entry, write_predictions
+from vertebra_kp.models.device import hardware
+
+
+def run(arguments: argparse.Namespace) -> None:
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    trained = load_network(arguments)
+    predictor = as_asked(trained, arguments)
+    schema, config = predictor.schema, predictor.config
+    about = about_network(arguments)
+    calibrated = find_calibrated(arguments.calibration, network_file(arguments), schema, predictor.mark)
+    arguments, films = choose_films(arguments, config, predictor.film_size)
+    evaluated = evaluate_films(predictor, films, shown=VIEWS, progress=True)
+    summary = summary_of(evaluated, schema, bootstrap=1000)
+    distrust = None
+    if calibrated is not None:
+        errors = [errors_of(item.result, schema) for item in evaluated]
+        others = calibrated.of_others(errors)
+        if len(others) < len(errors):
+            print(f"note: coverage is judged on {len(others)} images, the others' patients made the calibration")
+        if others:
+            summary["coverage"] = coverage(others, schema, calibrated.calibration)
+        summary["shape"] = shape_figures(evaluated, calibrated)
+        distrust = [calibrated.distrust(item.prediction) for item in evaluated]
+    about |= {
+        "mark": predictor.mark,
+        "step": predictor.step,
+        "films_identity": films.identity,
+        "source": arguments.source,
+        "split": arguments.split,
+        "split_file_sha256": split_hash(arguments.split_file) if arguments.split else None,
+        "stored_order": arguments.stored_order,
+        "codec": config.codec.model_dump(),
+        "flip": config.inference.flip,
+        "repair_file": arguments.repair_file,
+        "config": trained.config.model_dump(mode="json"),
+        "hardware": hardware(predictor.device),
+        "version": code_version(),
+    }
+    write_json(about | summary, out / "metrics.json")
+    write_film_rows(evaluated, out / "films.csv")
+    save_evaluation(evaluation_of(schema, evaluated, films, distrust), out / EVALUATION)
+    write_predictions([image_entry(item.prediction, schema) for item in evaluated], out)
+    picture = film_grid([film_panel(view, schema) for view in worst_views(evaluated)], columns=2)
+    write_image(picture, out / "worst_films.png")
+    print("\n".join(summary_lines(summary)))
+    written = ("metrics.json", "films.csv", EVALUATION, "predictions.json", "predictions.csv", "worst_films.png")
+    print(f"written to {out}: {', '.join(written)}")

@@ -1,0 +1,32 @@
+"""The command export-weights: a trained network as one small file to give away."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from vertebra_kp.cli.arguments import UsageError
+from vertebra_kp.config.schema import Config
+from vertebra_kp.core.provenance import code_version
+from vertebra_kp.evaluation.runner import as_measured
+from vertebra_kp.inference.checkpoint import load_checkpoint
+from vertebra_kp.inference.weights import SUFFIX, Look, save_weights
+
+
+def run(arguments: argparse.Namespace) -> None:
+    path: Path = arguments.output_file
+    if path.suffix != SUFFIX:
+        raise UsageError(f"--output-file {path}: must end in {SUFFIX}")
+    stages = [stage(arguments.network, arguments.overrides)]
+    if arguments.refine:
+        stages.append(stage(arguments.refine, []))
+    digest = save_weights(stages, path, {"about": arguments.about, "version": code_version()})
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {digest}")
+
+
+def stage(checkpoint_path: str, overrides: Sequence[str]) -> Look:
+    """The network of a checkpoint, without the places of this machine."""
+    checkpoint = load_checkpoint(Path(checkpoint_path))
+    config = as_measured(Config.model_validate(checkpoint.config, strict=False), overrides).model_dump(mode="json")
+    config["data"] |= {"root": None, "cache": None, "shards": None}
+    config["train"] |= {"start_from": None}
+    return Look(config, checkpoint.weights, checkpoint.step)

@@ -1,0 +1,44 @@
+"""The command level-agreement: whether labels, and a network, name the vertebrae of a patient alike."""
+
+import argparse
+import csv
+from dataclasses import asdict
+
+from vertebra_kp.audit.level_agreement import compare_films, pair_named, read_shifts, shares_of
+from vertebra_kp.cli.film_choice import check_labelled
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.data.datasets import labelled_records
+from vertebra_kp.data.sources import schema_of
+from vertebra_kp.data.splits import load_split_file, select
+
+PAIRS = "pairs.csv"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    check_labelled(arguments)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    schema, table = schema_of(arguments.source, arguments.anatomy), arguments.image_table
+    records = labelled_records(arguments.source, arguments.root, schema, repair_file=arguments.repair_file)
+    if arguments.split:
+        records = select(records, load_split_file(arguments.split_file), arguments.split)
+    shifts = read_shifts(table) if table else {}
+    if table and not shifts.keys() & {record.id for record in records}:
+        raise UserError(f"{table}: none of its images is among the {len(records)} of the source")
+    compared = compare_films(records, schema, arguments.most)
+    pairs = [pair_named(first, second, apart, shifts) for first, second, apart in compared]
+    if not pairs:
+        raise UserError("no patient has two images with enough labels; there is nothing to compare")
+    with (arguments.out / PAIRS).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(asdict(pairs[0])))
+        writer.writeheader()
+        writer.writerows(asdict(pair) for pair in pairs)
+    clear = [pair for pair in pairs if pair.clear]
+    patients = [len({pair.group for pair in some}) for some in (pairs, clear)]
+    print(f"{len(pairs)} pairs of images of {patients[0]} patients")
+    print(f"{len(clear)} of {patients[1]} patients are clear: their best match is the only good one. Of these:")
+    for share in shares_of(pairs, shifts):
+        ends = (
+            "" if share.interval is None else " ({:.1f} to {:.1f})".format(*(100 * end for end in share.interval))
+        )
+        print(f"  {share.name:<60}{100 * share.value:5.1f} %{ends} of {share.number}")
+    print(f"written to {arguments.out / PAIRS}")

@@ -1,0 +1,48 @@
+"""The command prepare: the films of a config decoded and shrunk once, into a cache or into tar shards."""
+
+import argparse
+import time
+from pathlib import Path
+
+from vertebra_kp.cli.arguments import UsageError
+from vertebra_kp.config.io import find_config, load_config
+from vertebra_kp.config.schema import DataConfig
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.data.cache import fill_cache, settings_folder
+from vertebra_kp.data.datasets import records_of
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.shards import write_shards
+
+
+def run(arguments: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    data = load_config(find_config(arguments.config), arguments.overrides).data
+    if data.source == "phantom":
+        raise UserError("data.source phantom makes its images while training; there is nothing to prepare")
+    out = arguments.out or (None if arguments.shards else data.cache)
+    if out is None:
+        kind = "shards: give --out DIR" if arguments.shards else "cache: give --out DIR, or set data.cache"
+        raise UsageError(f"no folder for the {kind}")
+    records = records_of(data, None if arguments.whole_source else data.train_splits + data.validation_splits)
+    if arguments.shards is None:
+        result = prepare_cache(records, data, out, arguments.workers)
+    else:
+        result = prepare_shards(records, data, out, arguments.shards, arguments.workers)
+    print(f"{len(records)} images in {time.perf_counter() - started:.1f} s: {result}")
+
+
+def prepare_cache(records: list[Record], data: DataConfig, out: Path, workers: int | None) -> str:
+    films = fill_cache(out, [record.image_path for record in records], data.film_size, workers=workers)
+    megabytes = sum(film.end(data.film_size) - film.offset for film in films) / 1e6
+    folder = settings_folder(out, data.film_size)
+    return f"{megabytes:.0f} MB of pixels in {folder}; runs take them with --set data.cache={out}"
+
+
+def prepare_shards(records: list[Record], data: DataConfig, out: Path, shards: int, workers: int | None) -> str:
+    schema, size = data.film_schema, data.film_size
+    written = write_shards(records, schema, size, out, source=data.source, shards=shards, workers=workers)
+    megabytes = sum(path.stat().st_size for path in written) / 1e6
+    unset = {"repair_file": "null", "stored_order": "false"}  # the shards' labels have these already
+    also = "".join(f" data.{name}={value}" for name, value in unset.items() if getattr(data, name))
+    taken = f"--set data.shards={out}{also}"
+    return f"{len(written)} shards, {megabytes:.0f} MB, in {out}; runs take them with {taken}"
