@@ -28,7 +28,7 @@ from vertebra_kp.models.network import VertebraNetwork, build_network
 
 Image = np.ndarray | str | Path
 
-CPU_BATCH_SIZE = 2
+CPU_BATCH_SIZE = 1  # several streams run; larger batches are no faster there
 
 
 class Predictor:

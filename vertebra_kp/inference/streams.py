@@ -3,15 +3,12 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TypeVar
 
-import torch
-
 T, R = TypeVar("T"), TypeVar("R")
 
-MOST_STREAMS = 4  # more would need memory for their batches and give little
+STREAMS = 3
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -24,8 +21,8 @@ def in_streams(work: Callable[[list[T]], Iterable[R]], items: Iterable[T], *, ba
     """The results of ``work`` on batches of ``items``, in their order; ``work`` runs in several threads.
 
     Items are drawn and results held only as far as the threads need them: memory does not grow with their number.
-    Torch's threads are shared out, so that each stream computes on cores of its own: two networks side by side
-    finish sooner than one after the other on all cores. What ``work`` raises is raised here, in order.
+    Each thread keeps all of torch's threads, so that a result does not depend on how many streams there are. What
+    ``work`` raises is raised here, in order.
     """
     batches = in_batches(items, batch_size)
     first = list(islice(batches, 2))
@@ -33,26 +30,14 @@ def in_streams(work: Callable[[list[T]], Iterable[R]], items: Iterable[T], *, ba
         for batch in first:
             yield from work(batch)
         return
-    streams = min(MOST_STREAMS, max(2, torch.get_num_threads()))
     waiting: deque[Future[Iterable[R]]] = deque()
-    with _threads_shared(streams), ThreadPoolExecutor(streams) as pool:
+    with ThreadPoolExecutor(STREAMS) as pool:
         try:
             for batch in chain(first, batches):
                 waiting.append(pool.submit(work, batch))
-                if len(waiting) > streams:
+                if len(waiting) > STREAMS:
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _threads_shared(streams: int) -> Iterator[None]:
-    """Threads that start inside have torch's threads divided by ``streams``."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // streams))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
