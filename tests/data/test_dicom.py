@@ -15,6 +15,7 @@ import highdicom
 import numpy as np
 import pytest
 import torch
+from one_prediction import a_prediction
 from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.datadict import DicomDictionary
@@ -52,10 +53,9 @@ from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.writers import WRITERS
 from vertebra_kp.inference import gsps as dicom_results
-from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.checkpoint import Checkpoint, save_checkpoint
 from vertebra_kp.inference.gsps import IDENTITY, write_presentation_state
-from vertebra_kp.inference.predictions import FilmPrediction, film_as_dict
+from vertebra_kp.inference.predictions import image_entry
 from vertebra_kp.models.network import build_network
 
 REPOSITORY = Path(__file__).parents[2]
@@ -550,13 +550,7 @@ def test_folders_give_dicom_films_by_suffix_and_by_their_mark(tmp_path):
 
 def prediction(points, presence=1.0):
     levels = SCHEMA.num_levels
-    return Prediction(
-        points_xy_image=points,
-        covariances=np.full((levels, 4, 2, 2), 0.5),
-        scores=np.ones((levels, 4)),
-        presence=np.broadcast_to(presence, levels).astype(np.float32),
-        points_xy=points,
-    )
+    return a_prediction(points, size=(700, 300), presence=np.broadcast_to(presence, levels).astype(np.float32))
 
 
 def bodies(width=300, height=700):
@@ -715,9 +709,9 @@ def test_a_state_is_no_film(tmp_path):
 
 def test_predictions_have_the_header_s_keys_only_where_it_tells_them():
     keys = {"spacing_mm", "spacing_from", "view_position", "laterality"}
-    assert not keys & film_as_dict(FilmPrediction("a.png", (700, 300), prediction(bodies())), SCHEMA).keys()
+    assert not keys & image_entry(prediction(bodies()), SCHEMA).keys()
     info = DicomInfo(0.15, "PixelSpacing", "LL")
-    entry = film_as_dict(FilmPrediction("a.dcm", (700, 300), prediction(bodies()), info), SCHEMA)
+    entry = image_entry(prediction(bodies()), SCHEMA, info)
     assert keys & entry.keys() == keys - {"laterality"}
     assert (entry["spacing_mm"], entry["spacing_from"], entry["view_position"]) == (0.15, "PixelSpacing", "LL")
 
