@@ -17,12 +17,13 @@ from vertebra_kp.core.anatomy import Side
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import DONE, DONE_IN_PART, INTERRUPTED
 from vertebra_kp.core.files import write_image, write_text
-from vertebra_kp.data.dicom import DicomInfo, read_header
+from vertebra_kp.data.dicom import DicomFilm, DicomInfo, read_dicom
 from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.films import Film
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.evaluation.uncertainty.store import Calibrated, find_calibrated
+from vertebra_kp.inference import gsps
 from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.gsps import check_installed, write_presentation_state
 from vertebra_kp.inference.journal import Journal, open_journal
@@ -96,29 +97,40 @@ class Job:
     attention: Path | None
     measuring: Measuring | None
     states: Path | None
-    keep_identity: bool
+    keywords: tuple[str, ...]
+    """Elements of a DICOM header that a presentation state needs."""
 
     def work(self, items: Sequence[Item]) -> list[Outcome]:
         """A batch, in one of several threads."""
         outcomes = [Outcome(item) for item in items]
-        headers = [DicomInfo() for _ in items]
+        headers: list[DicomFilm | None] = [None] * len(items)
         images: dict[int, np.ndarray] = {}
         films: dict[int, Film] = {}
         for i, (item, outcome) in enumerate(zip(items, outcomes, strict=True)):
             with outcome.caught():
                 if is_dicom(item.path):
-                    headers[i] = read_header(item.path)
-                images[i] = to_uint8(read_film(item.path))
+                    headers[i] = read_dicom(item.path, self.keywords)
+                dicom = headers[i]
+                images[i] = to_uint8(read_film(item.path) if dicom is None else dicom.pixels)
                 films[i] = self.predictor.film_of(images[i], str(item.path))
-        predictions = self.predictor.predict_films(list(films.values()), with_attention=self.attention is not None)
+        try:
+            wanted = self.attention is not None
+            predictions = self.predictor.predict_films(list(films.values()), with_attention=wanted)
+        except Exception:
+            if len(items) > 1:  # one of them may be the cause: each alone
+                return [outcome for item in items for outcome in self.work([item])]
+            with outcomes[0].caught():
+                raise
+            return outcomes
         for i, prediction in zip(films, predictions, strict=True):
             with outcomes[i].caught():
                 self.finish(outcomes[i], prediction, headers[i], images[i])
         return outcomes
 
-    def finish(self, outcome: Outcome, prediction: Prediction, header: DicomInfo, image: np.ndarray) -> None:
+    def finish(self, outcome: Outcome, prediction: Prediction, dicom: DicomFilm | None, image: np.ndarray) -> None:
         """Fill in the outcome and write the image's own files; one that cannot be written costs only itself."""
         path, name, schema = outcome.item.path, outcome.item.name, self.predictor.schema
+        header = DicomInfo() if dicom is None else dicom.info
         outcome.messages += [f"note: {path}: {note}" for note in header.notes]
         if not np.isfinite(prediction.points_xy_image[schema.exists]).all():
             raise UserError(f"{path}: the network gave no finite corners; look at the image and the network")
@@ -142,10 +154,10 @@ class Job:
         if self.attention is not None:
             with outcome.caught():
                 write_attention(prediction, self.predictor, path.name, self.attention / name)
-        if self.states is not None and is_dicom(path):
+        if self.states is not None and dicom is not None:
             with outcome.caught():
                 target = self.states / f"{name}.gsps.dcm"
-                write_presentation_state(path, target, prediction, schema, keep_identity=self.keep_identity)
+                write_presentation_state(str(path), dicom.elements, target, prediction, schema)
 
 
 def named(films: Sequence[Path]) -> list[Item]:
@@ -221,7 +233,7 @@ def run(arguments: argparse.Namespace) -> int:
         out / "attention" if arguments.attention else None,
         measuring_of(arguments, predictor),
         out / "gsps" if arguments.dicom_out else None,
-        arguments.keep_identity,
+        (*gsps.KEYWORDS, *(gsps.IDENTITY if arguments.keep_identity else ())) if arguments.dicom_out else (),
     )
     asked = {"resume": arguments.resume, "overwrite": arguments.overwrite}
     with open_journal(out, settings_of(arguments, predictor), **asked) as journal:

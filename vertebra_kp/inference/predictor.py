@@ -95,6 +95,8 @@ class Predictor:
         self, films: Sequence[Film], *, with_maps: bool = False, with_attention: bool = False
     ) -> list[Prediction]:
         """Corners of a batch of films, which are kept in the pixels of ``film_size``; all stages run here."""
+        if not films:
+            return []
         size = self.config.data.input_size
         small = films if self.refiner is None else [shrunk(film, size) for film in films]
         batch = FilmDataset(LooseFilms(small), self.schema, size).batch([(0, i) for i in range(len(small))])
