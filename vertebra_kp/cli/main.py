@@ -11,7 +11,7 @@ from importlib import import_module
 import argcomplete
 
 from vertebra_kp.cli.arguments import NUMBERS, SEEDS, UsageError, add
-from vertebra_kp.cli.commands import COMMANDS, GROUPS, Command
+from vertebra_kp.cli.commands import COMMANDS, GROUPS
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import CTRL_C, DONE, FAILED, MEANINGS
 
@@ -22,12 +22,14 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a command as from a shell; returns its exit code (``core/exit_codes.py``)."""
     parser = build_parser()
     argcomplete.autocomplete(parser)
-    arguments = parser.parse_args(words)
+    arguments, unknown = parser.parse_known_args(words)
     command, own_parser = COMMANDS[arguments.command], vars(arguments).pop("parser")
+    if unknown:
+        own_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     complete(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        check_needs(command, arguments)
+        check_needs(arguments)
         code = import_module(f"vertebra_kp.cli.{command.module}").run(arguments)
         sys.stdout.flush()
         return code or DONE
@@ -56,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         PROGRAM,
         usage=f"{PROGRAM} COMMAND ...",
         description="\n".join(["Vertebra corners on radiographs: networks, training, measurements.", "", *listed]),
-        epilog=f"{PROGRAM} COMMAND --help explains a command.\nExit codes: {codes}.",
+        epilog=f"{PROGRAM} COMMAND --help explains a command. Exit codes:\n{codes}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="version and commit, then stop")
@@ -84,7 +86,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from vertebra_kp.core.provenance import code_version
 
-        parser.exit(message=f"{PROGRAM} {code_version()}\n")
+        print(PROGRAM, code_version())
+        parser.exit()
 
 
 def complete(arguments: argparse.Namespace) -> None:
@@ -94,10 +97,10 @@ def complete(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, defaults[arguments.command])
 
 
-def check_needs(command: Command, arguments: argparse.Namespace) -> None:
+def check_needs(arguments: argparse.Namespace) -> None:
     """Raises UsageError for an argument that says nothing without another one."""
     given = vars(arguments)
-    for name, needed in command.needs.items():
+    for name, needed in COMMANDS[arguments.command].needs.items():
         if _given(given, name) and not _given(given, needed):
             raise UsageError(f"--{name} needs --{needed}")
 

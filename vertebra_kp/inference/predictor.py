@@ -65,7 +65,7 @@ class Predictor:
         where the network is one of single vertebrae.
         """
         if self.config.data.patch is not None:
-            raise UserError("the network looks at single vertebrae; give it as --refine, with one of whole films")
+            raise UserError("the network looks at single vertebrae; load it as ``refine`` of one of whole images")
         if isinstance(film, (str, Path)):
             film = read_film(Path(film))
         if film.ndim != 2 or film.dtype not in (np.uint8, np.uint16):
@@ -126,8 +126,8 @@ def load(
 def _refiner(network: VertebraNetwork, config: Config, _step: int, *, of: Config, device: torch.device) -> Refiner:
     if config.data.patch is None or config.data.film_schema.view != of.data.film_schema.view:
         raise CheckpointError(
-            f"--refine: {config.name} does not look at single vertebrae of {of.data.film_schema.view} films; "
-            "train one with data.patch, as configs/aasce_vertebra.yaml does"
+            f"refine: {config.name} does not look at single vertebrae of {of.data.film_schema.view} films; "
+            "train one with data.patch, as the config aasce_vertebra does"
         )
     return Refiner(network.eval().to(device, memory_format=torch.channels_last), config)
 
