@@ -62,6 +62,7 @@ setup(
     package_data={
         "vertebra_kp": [
             "py.typed",
+            "cli/*.toml",
             "config/files/*.yaml",
             "data/split_files/*.json",
             "data/repair_files/*.json",

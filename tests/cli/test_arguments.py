@@ -9,7 +9,7 @@ import pytest
 from commands import REPOSITORY, run, run_apart
 
 from vertebra_kp.audit.level_agreement import MOST_PAIRS
-from vertebra_kp.cli import arguments
+from vertebra_kp.cli.arguments import ARGUMENTS
 from vertebra_kp.cli.commands import COMMANDS
 from vertebra_kp.cli.main import build_parser, main
 from vertebra_kp.core.anatomy import SCHEMAS
@@ -60,9 +60,8 @@ def test_a_name_has_one_type_one_meaning_and_one_default_in_all_commands():
 
 def test_every_argument_that_is_defined_is_taken_by_a_command_and_explained():
     taken = {name.removeprefix("--").removeprefix("no-") for _, name, _ in actions()} - {"h", "-h", "help"}
-    defined = {*arguments.FLAGS, *arguments.POSITIONALS}
-    aliases = {alias for flag in arguments.FLAGS.values() for alias in flag.aliases}
-    assert taken == defined | aliases
+    aliases = {alias for content in ARGUMENTS.values() for alias in content.get("aliases", ())}
+    assert taken == {*ARGUMENTS} | aliases
     assert all(action.help for _, _, action in actions())
 
 
@@ -74,11 +73,12 @@ def test_older_names_are_taken_and_not_shown():
 
 
 def test_choices_and_defaults_are_those_that_the_package_knows():
-    assert set(arguments.SOURCES) == {*SOURCES, "phantom"}
-    assert tuple(SCHEMAS) == arguments.ANATOMIES
-    assert tuple(PRESETS) == arguments.PRESETS
-    assert tuple(sorted(WRITERS)) == arguments.FORMATS
-    assert tuple(DISTURBANCES) == arguments.KINDS
+    choices = {name: content["choices"] for name, content in ARGUMENTS.items() if "choices" in content}
+    assert set(choices["source"]) == {*SOURCES, "phantom"}
+    assert choices["anatomy"] == list(SCHEMAS)
+    assert choices["preset"] == list(PRESETS)
+    assert choices["to"] == sorted(WRITERS)
+    assert choices["kinds"] == ARGUMENTS["kinds"]["default"] == list(DISTURBANCES)
     defaults = {name: action.default for _, name, action in actions()}
     assert defaults["--coverage"] == COVERAGE
     assert defaults["--most"] == MOST_PAIRS
@@ -148,6 +148,9 @@ def test_synthetic_images_have_the_seed_and_number_of_their_command(monkeypatch)
         "calibrate": (3_000_003, 500),
         "robustness": (4_000_003, 50),
     }
+    for command in ("evaluate", "calibrate", "robustness", "phantom"):
+        for name, default in COMMANDS[command].defaults.items():
+            assert f"{default} ({command})" in ARGUMENTS[name]["help"]
 
 
 @pytest.mark.parametrize(

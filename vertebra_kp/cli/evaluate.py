@@ -3,11 +3,9 @@
 import argparse
 from pathlib import Path
 
-import cv2
-
 from vertebra_kp.cli.film_choice import choose_films
 from vertebra_kp.cli.network_choice import about_network, as_asked, load_network, network_file
-from vertebra_kp.core.files import write_json
+from vertebra_kp.core.files import write_image, write_json
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.console import summary_lines
@@ -67,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     write_predictions(predictions, schema, out)
     worst = views_of(network, config, films, evaluated, worst=True)
     picture = film_grid([film_panel(view, schema) for view in worst], columns=2)
-    cv2.imwrite(str(out / "worst_films.png"), picture[..., ::-1])
+    write_image(picture, out / "worst_films.png")
     print("\n".join(summary_lines(summary)))
     written = ("metrics.json", "films.csv", EVALUATION, "predictions.json", "predictions.csv", "worst_films.png")
     print(f"written to {out}: {', '.join(written)}")

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import argcomplete
 
-from vertebra_kp.cli.arguments import NUMBERS, SEEDS, UsageError, add
+from vertebra_kp.cli.arguments import ARGUMENTS, UsageError, add
 from vertebra_kp.cli.commands import COMMANDS, GROUPS
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import CTRL_C, DONE, FAILED, MEANINGS
@@ -92,9 +92,9 @@ class _Version(argparse.Action):
 
 def complete(arguments: argparse.Namespace) -> None:
     """Put in the defaults that each command has for itself."""
-    for name, defaults in (("seed", SEEDS), ("num_images", NUMBERS)):
-        if getattr(arguments, name, 0) is None:
-            setattr(arguments, name, defaults[arguments.command])
+    for name, default in COMMANDS[arguments.command].defaults.items():
+        if vars(arguments)[_place(name)] is None:
+            setattr(arguments, _place(name), default)
 
 
 def check_needs(arguments: argparse.Namespace) -> None:
@@ -106,8 +106,13 @@ def check_needs(arguments: argparse.Namespace) -> None:
 
 
 def _given(arguments: dict[str, object], name: str) -> bool:
-    value = arguments["overrides" if name == "set" else name.replace("-", "_")]
+    value = arguments[_place(name)]
     return value is not None and value is not False and value != []
+
+
+def _place(name: str) -> str:
+    """Where argparse puts an argument."""
+    return ARGUMENTS[name].get("dest", name.replace("-", "_"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -14,6 +13,7 @@ from vertebra_kp.cli.network_choice import choose_network, network_file
 from vertebra_kp.core.anatomy import Schema, Side
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import DONE, DONE_IN_PART
+from vertebra_kp.core.files import write_image
 from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
@@ -56,8 +56,7 @@ def write_attention(prediction: Prediction, predictor: Predictor, title: str, pa
     )
     attention = prediction.attention or {}
     panels = [attention_panel(view, predictor.schema, name) for name in attention]
-    if not cv2.imwrite(f"{path}.png", film_grid(panels, columns=1)[..., ::-1]):
-        raise UserError(f"{path}.png: the picture cannot be written; check the folder and the space")
+    write_image(film_grid(panels, columns=1), path.with_name(f"{path.name}.png"))
     layers = {f"{name}_layer{i}": w for name, weights in attention.items() for i, w in enumerate(weights, 1)}
     np.savez_compressed(f"{path}.npz", **layers)
 
@@ -128,8 +127,7 @@ def predict_film(
         predictor.schema,
         covariances=prediction.covariances,
     )
-    if not cv2.imwrite(str(overlay_path), picture[..., ::-1]):
-        raise UserError(f"{overlay_path}: the overlay cannot be written; check the folder and the space")
+    write_image(picture, overlay_path, jpeg_quality=95)
     if attention_path is not None:
         write_attention(prediction, predictor, path.name, attention_path)
         prediction = replace(prediction, image=None, attention=None)  # large; they are on disk now
