@@ -11,7 +11,7 @@ train = @how=; if [ -f runs/$(1)/checkpoints/last.pt ]; then how=--resume; fi; \
 	set -x; $(BIN)/vertebra-kp train --config $(1) $$how $(if $(2),--set $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aasce-cpu la-lumbar tensorboard test test-slow test-all lint format clean
+.PHONY: help setup quickstart aasce-cpu la-lumbar tensorboard test test-slow test-all lint format docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -72,6 +72,9 @@ lint: $(READY)  ## ruff and mypy
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)  ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove caches; runs and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
