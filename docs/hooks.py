@@ -56,7 +56,7 @@ def command_page(name: str, parser: argparse.ArgumentParser) -> str:
     for action in parser._actions:
         if action.help is None or action.help is argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
             continue
-        value = formatter._format_args(action, action.dest.upper())
+        value = formatter._format_args(action, action.dest.upper()).replace(",", ", ")  # may break there
         names = ", ".join(f"`{option}`" for option in action.option_strings) or f"`{value}`"
         needed = "**Required.** " if action.required else ""
         rows.append(
@@ -79,7 +79,9 @@ def config_page() -> str:
     for path, section in _sections(schema, schema["$defs"]):
         rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
         for field, about in section["properties"].items():
-            default = json.dumps(about["default"], ensure_ascii=False) if "default" in about else "required"
+            default = json.dumps(about["default"], ensure_ascii=False) if "default" in about else ""
+            if field in section.get("required", ()):
+                default = "required"
             if _refs(about):
                 kind, default = f"[section](#{_anchor(f'{path}.{field}')})", ""
             else:
@@ -125,11 +127,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Studies link to folders, as code hosts open them; a site needs the file in them."""
-    if not page.file.src_uri.startswith("results/studies/"):
+    """Studies link to folders, as code hosts open them: a site needs the file in them, and shows the plots."""
+    if not (found := re.fullmatch(r"results/studies/(\w+)/README\.md", page.file.src_uri)):
         return markdown
     markdown = re.sub(r"\]\((\.\./\d\d_\w+)/?\)", r"](\1/README.md)", markdown)
-    return re.sub(r", \[plots\]\(plots\)", "", markdown)
+    markdown = markdown.replace(", [plots](plots)", "")
+    plots = sorted(path.name for path in (STUDIES / found[1] / "plots").glob("*.png") if path.name not in markdown)
+    shown = "\n".join(f"![{name}](plots/{name})" for name in plots)
+    return "\n\n".join(["[All studies](../../studies.md)", markdown, *(["## Plots", shown] if plots else [])])
 
 
 def _studies() -> list[Path]:

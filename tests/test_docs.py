@@ -67,11 +67,15 @@ def test_a_hidden_alias_is_not_in_the_command_reference():
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_has_a_page_per_command_and_study(tmp_path):
+def test_the_site_builds_without_a_warning_loads_nothing_from_elsewhere_and_leaves_no_command_or_study_out(
+    tmp_path,
+):
     config = load_config(str(REPOSITORY / "mkdocs.yml"), site_dir=str(tmp_path / "site"), strict=True)
     config.plugins.on_startup(command="build", dirty=False)
     build(config)
     site = tmp_path / "site"
     assert {path.stem for path in site.glob("reference/commands/*.html")} == {*COMMANDS, "index"}
+    loaded = re.compile(r'<(?:script|link|img)[^>]+(?:src|href)="https?://[^"]*')
+    assert [page for page in site.rglob("*.html") if loaded.search(page.read_text(encoding="utf-8"))] == []
     studies = {path.parent.name for path in REPOSITORY.glob("experiments/*/README.md")}
     assert {path.parent.name for path in site.glob("results/studies/*/index.html")} == studies
