@@ -1,7 +1,7 @@
 """Writes the pages of the site that follow from the code: commands, config fields, studies, model card, changelog.
 
-Commands come from the argument parser (``vertebra_kp.cli.main.build_parser``), config fields from the JSON schema of
-a config, studies from ``experiments/``. MkDocs calls ``on_config``, ``on_files`` and ``on_page_markdown``.
+Commands come from the argument parser (``vertebra_kp.cli.main.build_parser``), config fields from the JSON schema
+of a config, studies from ``experiments/``. MkDocs calls ``on_config``, ``on_files`` and ``on_page_markdown``.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def commands_page() -> str:
     parts = [
         "# Commands",
         "`vertebra-kp COMMAND`, or `python -m vertebra_kp COMMAND`. Every flag has one meaning in all commands. "
-        "The scripts in `scripts/` call the same commands: `python scripts/train.py ...` is `vertebra-kp train ...`.",
+        "The scripts in `scripts/` call them, too: `python scripts/train.py ...` is `vertebra-kp train ...`.",
         f"```text\n{build_parser().format_help()}```",
         " · ".join(f"[{name}]({name}.md)" for name in commands()),
     ]

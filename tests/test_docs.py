@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,14 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
 from vertebra_kp.cli.commands import COMMANDS
+from vertebra_kp.cli.main import build_parser, check_needs
 from vertebra_kp.config.schema import Config
 
 REPOSITORY = Path(__file__).parents[1]
+FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(?:time )?vertebra-kp ([a-z][^`]* --(?!help)[^`]+)`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+TEXTS = ("*.md", "docs/**/*.md", "experiments/README.md", "experiments/*/README.md", "vertebra_kp/**/*.md")
 PRIVATE_WORDS = (
     "told apart",
     "drawn film",
@@ -44,8 +49,20 @@ def test_every_link_of_the_pages_outside_the_site_leads_to_a_file(page):
     assert [link for link in links if "://" not in link and not (REPOSITORY / link).exists()] == []
 
 
+def test_commands_within_sentences_and_tables_are_taken_too():
+    found = [
+        call
+        for pattern in ("*.md", "docs/**/*.md")
+        for page in REPOSITORY.glob(pattern)
+        for call in INLINE.findall(FENCED.sub("", page.read_text(encoding="utf-8")))
+    ]
+    assert len(found) > 10
+    for call in found:
+        check_needs(build_parser().parse_args(shlex.split(call)))
+
+
 def test_pages_use_the_words_of_the_field():
-    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
+    pages = [path for pattern in TEXTS for path in REPOSITORY.glob(pattern)]
     found = {
         (page.name, word) for page in pages for word in PRIVATE_WORDS if word in page.read_text(encoding="utf-8")
     }
