@@ -8,10 +8,10 @@ SPLIT  := splits/buu_lspine_la.json
 
 # $(call train,CONFIG,SETTINGS): an interrupted training goes on where it stopped, nothing trained is ever replaced.
 train = @how=; if [ -f runs/$(1)/checkpoints/last.pt ]; then how=--resume; fi; \
-	set -x; $(BIN)/python scripts/train.py --config configs/$(1).yaml $$how $(if $(2),--set $(2))
+	set -x; $(BIN)/vertebra-kp train --config $(1) $$how $(if $(2),--set $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aasce-cpu la-lumbar tensorboard test test-slow test-all lint format clean
+.PHONY: help setup quickstart aasce-cpu la-lumbar tensorboard test test-slow test-all lint format docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -27,8 +27,8 @@ $(READY): setup.py pyproject.toml
 
 quickstart: $(QUICKSTART)/metrics.json  ## train on drawn films (about 10 minutes on 2 cores), measure on unseen ones
 	@echo "== measuring on 200 films of another seed"
-	$(BIN)/python scripts/evaluate.py --checkpoint $(QUICKSTART)/checkpoints/best.pt \
-	    --source phantom --preset standard --seed 2000003 --films 200 --out $(QUICKSTART)/evaluation
+	$(BIN)/vertebra-kp evaluate --network $(QUICKSTART)/checkpoints/best.pt \
+	    --source phantom --preset standard --seed 2000003 --num-images 200 --out $(QUICKSTART)/evaluation
 	@echo "== watch it: make tensorboard; train again: rm -r $(QUICKSTART) && make quickstart"
 
 runs/%/metrics.json: | $(READY)
@@ -36,7 +36,7 @@ runs/%/metrics.json: | $(READY)
 	$(call train,$*,$(SET))
 
 aasce-cpu: runs/aasce_cpu/metrics.json runs/aasce_vertebra/metrics.json  ## all of configs/aasce_cpu.yaml (an hour on 2 cores); VERTEBRA_KP_AASCE=FOLDER
-	$(BIN)/python scripts/evaluate.py --checkpoint runs/aasce_cpu/checkpoints/last.pt \
+	$(BIN)/vertebra-kp evaluate --network runs/aasce_cpu/checkpoints/last.pt \
 	    --refine runs/aasce_vertebra/checkpoints/last.pt --source aasce --split fold0 --out runs/aasce_cpu/evaluation
 
 runs/aasce_cpu/metrics.json: runs/phantom_whole_spine/metrics.json
@@ -46,7 +46,7 @@ aasce-cpu: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 
 la-lumbar: runs/phantom_la_lumbar/metrics.json  ## lateral lumbar: drawn films, then those of BUU_LSPINE=FOLDER (GPU)
 ifdef BUU_LSPINE
-	test -f $(SPLIT) || $(BIN)/python scripts/split_data.py --source buu_lspine --anatomy la_lumbar --root $(BUU_LSPINE) --out $(SPLIT)
+	test -f $(SPLIT) || $(BIN)/vertebra-kp split --source buu_lspine --anatomy la_lumbar --root $(BUU_LSPINE) --output-file $(SPLIT)
 	$(call train,buu_lspine_la,data.root=$(BUU_LSPINE) train.start_from=runs/phantom_la_lumbar/checkpoints/best.pt $(SET))
 endif
 
@@ -72,6 +72,9 @@ lint: $(READY)  ## ruff and mypy
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)  ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove caches; runs and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -34,9 +34,14 @@ DICOM = [
 CLUSTER = [
     "ray>=2.30",  # studies on several machines
 ]
+DOCS = [
+    "mkdocs-material>=9.5",  # brings mkdocs 1.6, whose hooks make the generated pages
+    "mkdocstrings[python]>=0.27",
+]
 DEVELOPMENT = [
     *DICOM,
     *CLUSTER,
+    *DOCS,
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
@@ -52,8 +57,8 @@ DEVELOPMENT = [
 
 setup(
     name="vertebra_kp",
-    version="0.1.0",
-    description="Vertebra corners on X-ray films: networks, training, measurements",
+    version="0.2.0",
+    description="Vertebra corners and measurements from X-ray images",
     long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="MIT",
@@ -62,6 +67,7 @@ setup(
     package_data={
         "vertebra_kp": [
             "py.typed",
+            "cli/*.toml",
             "config/files/*.yaml",
             "data/split_files/*.json",
             "data/repair_files/*.json",
@@ -70,5 +76,5 @@ setup(
     },
     entry_points={"console_scripts": ["vertebra-kp=vertebra_kp.cli.main:main"]},
     install_requires=REQUIRED,
-    extras_require={"dev": DEVELOPMENT, "dicom": DICOM, "cluster": CLUSTER},
+    extras_require={"dev": DEVELOPMENT, "dicom": DICOM, "cluster": CLUSTER, "docs": DOCS},
 )

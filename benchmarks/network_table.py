@@ -2,7 +2,7 @@
 
 python benchmarks/network_table.py [--study experiments/08_networks] [--size 512 192] [--rounds 5]
 
-The study must have been run before: python scripts/ablate.py experiments/08_networks.
+The study must have been run before: vertebra-kp ablate experiments/08_networks.
 """
 
 import argparse

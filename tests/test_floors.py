@@ -1,6 +1,7 @@
 """Imports go downwards only: a room (a folder of the package) uses the rooms before it, never those after it."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -115,6 +116,18 @@ def test_nobody_imports_a_script_and_no_file_is_called_utils():
     assert not [name for name in files if name.split(".")[-1] in ("utils", "helpers", "common")]
     for path in files.values():
         assert not {"scripts", "tests"} & {imported.split(".")[0] for imported in imports(path, PACKAGE)}
+
+
+def test_the_library_speaks_of_fields_and_functions_not_of_flags_and_scripts():
+    flag, script = re.compile(r"(?<![\w\-\"])--[a-z]"), re.compile(r"scripts/|\b\w+\.py\b")
+    found = []
+    for path in (path for room in FLOORS[:-1] for path in (PACKAGE / room).rglob("*.py")):
+        raised = [
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Raise)
+        ]
+        texts = [part.value for node in raised for part in ast.walk(node) if isinstance(part, ast.Constant)]
+        found += [f"{path}: {text}" for text in map(str, texts) if flag.search(text) or script.search(text)]
+    assert found == []
 
 
 @pytest.mark.parametrize(

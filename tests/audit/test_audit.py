@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from commands import run
 
 from vertebra_kp.audit.disagreement import MOST, compare
 from vertebra_kp.audit.duplicates import same_films, thumbnail
@@ -333,10 +334,8 @@ def test_the_committed_repairs_leave_no_certain_fault_in_aasce(aasce):
     assert 30 <= len(flagged) <= 60  # about 30 films are known to be wrong
 
 
-def test_the_script_writes_findings_page_and_repairs(aasce, tmp_path):
-    from test_command_lines import run
-
-    done = run("audit_data", "--source", "aasce", "--root", aasce, "--labels-only", "--out", tmp_path)
+def test_the_command_writes_findings_page_and_repairs(aasce, tmp_path):
+    done = run("audit", "--source", "aasce", "--root", aasce, "--labels-only", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "audit.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

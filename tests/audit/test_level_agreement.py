@@ -1,13 +1,12 @@
 """Two films of one patient: by how many levels their labels name the same vertebrae differently."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from commands import run
 
 from vertebra_kp.audit.curved_reformation import Apart, levels_apart, straighten
 from vertebra_kp.audit.level_agreement import Pair, compare_films, pair_named, pairs_of, shares_of
@@ -19,7 +18,6 @@ from vertebra_kp.data.record import Record
 SPINE = SCHEMAS["ap_whole_spine"]
 SIZE = (480, 200)
 AGAIN = compose(rotate(3.0, (100, 240)), scale(1.05, 0.98), translate(-4, 7))  # the patient stands otherwise
-SCRIPT = Path(__file__).parents[2] / "scripts" / "level_agreement.py"
 
 
 def film_and_again(seed):
@@ -118,8 +116,7 @@ def write_films(folder):
 
 
 def level_agreement(*arguments):
-    command = [sys.executable, str(SCRIPT), "--source", "csv", "--anatomy", "ap_whole_spine", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run("level-agreement", "--source", "csv", "--anatomy", "ap_whole_spine", *arguments)
 
 
 def test_the_command_tells_what_labels_and_network_name_apart(tmp_path):
@@ -127,7 +124,7 @@ def test_the_command_tells_what_labels_and_network_name_apart(tmp_path):
     # The network names both films of a alike, it sits one level above the second one's labels; and both of b.
     films = tmp_path / "films.csv"
     films.write_text("id,shift_levels\na0.png,0.02\na1.png,-0.97\nb0.png,-1.0\nb1.png,-1.01\nc0.png,\n")
-    done = level_agreement("--root", tmp_path, "--films", films, "--out", tmp_path / "out")
+    done = level_agreement("--root", tmp_path, "--image-table", films, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out" / "pairs.csv").open(newline="", encoding="utf-8") as file:
         pairs = {row["group"]: row for row in csv.DictReader(file)}
@@ -237,17 +234,16 @@ def test_a_table_without_shifts_is_refused(tmp_path):
     write_films(tmp_path)
     films = tmp_path / "films.csv"
     films.write_text("id,mre_px\na0.png,3\n")
-    done = level_agreement("--root", tmp_path, "--films", films, "--out", tmp_path / "out")
+    done = level_agreement("--root", tmp_path, "--image-table", films, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "shift_levels" in done.stderr
 
 
 def test_the_audit_tells_films_of_one_patient_that_are_named_apart(tmp_path):
     write_films(tmp_path)
-    script = SCRIPT.with_name("audit_data.py")
-    command = [sys.executable, str(script), "--source", "csv", "--anatomy", "ap_whole_spine"]
-    command += ["--root", str(tmp_path), "--out", str(tmp_path / "audit")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run(
+        "audit", "--source", "csv", "--anatomy", "ap_whole_spine", "--root", tmp_path, "--out", tmp_path / "audit"
+    )
     assert done.returncode == 0, done.stderr
     with (tmp_path / "audit" / "audit.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["finding"] == "levels_named_apart"]
@@ -262,10 +258,10 @@ def test_a_table_of_other_films_is_refused(tmp_path):
     write_films(tmp_path)
     films = tmp_path / "films.csv"
     for content, told in (
-        ("id,shift_levels\nz.png,0\n", "none of its films"),
+        ("id,shift_levels\nz.png,0\n", "none of its images"),
         ("id,shift_levels\na0.png,x\n", "number"),
     ):
         films.write_text(content)
-        done = level_agreement("--root", tmp_path, "--films", films, "--out", tmp_path / "out")
+        done = level_agreement("--root", tmp_path, "--image-table", films, "--out", tmp_path / "out")
         assert done.returncode == 1
         assert told in done.stderr

@@ -1,49 +1,25 @@
-"""The scripts as a user types them: every shipped config trains, evaluates and predicts; mistakes are told."""
+"""Commands as a user types them: every shipped config trains, evaluates and predicts; mistakes get one line."""
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from commands import REPOSITORY, TINY_PHANTOM, run, run_apart, tiny
 from scipy.io import savemat
 
 import vertebra_kp
-from vertebra_kp.config.io import load_config
 from vertebra_kp.core.anatomy import SCHEMAS, SLIP_CLASSES, VIEWS, State
 from vertebra_kp.data.phantom import draw_film
-
-REPOSITORY = Path(__file__).parents[2]
-TINY = [
-    "data.input_size=[64,64]",
-    "data.workers=0",
-    "train.batch_size=2",
-    "train.batch_norm_calibration=1",
-    "train.evaluate_films=2",
-]
-TINY_PHANTOM = ["data.phantom.films=4", "data.phantom.validation_films=2"]
-
-
-def tiny(config):
-    """Overrides that make one epoch of every phase of a shipped config, at a tiny size, from random weights."""
-    phases = load_config(REPOSITORY / "configs" / f"{config}.yaml").train.phases
-    return [*TINY, "train.start_from=null", *(f"train.phases.{i}.epochs=1" for i in range(len(phases)))]
-
-
-def run(script, *arguments, environment=None, launcher=()):
-    command = [sys.executable, *launcher, str(REPOSITORY / "scripts" / f"{script}.py"), *map(str, arguments)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=REPOSITORY, check=False)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The run folder of a tiny quickstart."""
     folder = tmp_path_factory.mktemp("runs") / "quickstart"
-    config = REPOSITORY / "configs" / "quickstart.yaml"
+    config = "quickstart"
     done = run("train", "--config", config, "--run-dir", folder, "--set", *tiny("quickstart"), *TINY_PHANTOM)
     assert done.returncode == 0, done.stderr
     return folder
@@ -53,7 +29,7 @@ def trained(tmp_path_factory):
 def classifying(tmp_path_factory):
     """The run folder of a tiny network that tells view and slips."""
     folder = tmp_path_factory.mktemp("runs") / "classification"
-    config = REPOSITORY / "configs" / "classification.yaml"
+    config = "classification"
     small = [*tiny("classification"), "data.phantom.films=4", "data.phantom.validation_films=4"]
     done = run("train", "--config", config, "--run-dir", folder, "--set", *small)
     assert done.returncode == 0, done.stderr
@@ -77,19 +53,18 @@ def test_training_leaves_everything_that_other_tools_look_for(trained):
 
 def test_an_existing_run_is_refused_and_stays_as_it_is(trained):
     before = (trained / "checkpoints" / "last.pt").read_bytes()
-    config = REPOSITORY / "configs" / "quickstart.yaml"
+    config = "quickstart"
     refused = run("train", "--config", config, "--run-dir", trained, "--set", *tiny("quickstart"), *TINY_PHANTOM)
     assert refused.returncode == 1
-    assert "--resume" in refused.stderr
-    assert "--overwrite" in refused.stderr
+    assert "resume it, overwrite it, or choose another folder" in refused.stderr
     assert (trained / "checkpoints" / "last.pt").read_bytes() == before
 
 
 def test_evaluate_writes_the_figures_by_the_names_that_other_tools_read(trained, tmp_path):
     best = trained / "checkpoints" / "best.pt"
     done = run(
-        "evaluate", "--checkpoint", best, "--source", "phantom", "--preset", "hard",
-        "--seed", 5, "--films", 4, "--out", tmp_path,
+        "evaluate", "--network", best, "--source", "phantom", "--preset", "hard",
+        "--seed", 5, "--num-images", 4, "--out", tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "metrics.json").read_text())
@@ -109,7 +84,7 @@ def test_classes_are_trained_measured_and_predicted_from_the_command_line(classi
     report = json.loads((classifying / "metrics.json").read_text())["validation"]
     assert report["view"]["counts"] == {"AP": 1, "LA": 3}
     assert "view_top1" in (classifying / "metrics.csv").read_text().splitlines()[0].split(",")
-    done = run("evaluate", "--checkpoint", best, "--source", "phantom", "--films", 10, "--out", out)
+    done = run("evaluate", "--network", best, "--source", "phantom", "--num-images", 10, "--out", out)
     assert done.returncode == 0, done.stderr
     figures = json.loads((out / "metrics.json").read_text())
     assert figures["view"]["counts"] == {"AP": 3, "LA": 7}  # a share of 0.3, as in the config
@@ -118,19 +93,17 @@ def test_classes_are_trained_measured_and_predicted_from_the_command_line(classi
     assert "roc_auc 0.982" in done.stdout
     assert "for reference" in done.stdout
     other = run(
-        "evaluate", "--checkpoint", best, "--source", "phantom", "--films", 4, "--other-view", 0.5,
+        "evaluate", "--network", best, "--source", "phantom", "--num-images", 4, "--other-view", 0.5,
         "--out", tmp_path / "half",
     )  # fmt: skip
     assert other.returncode == 0, other.stderr
     assert json.loads((tmp_path / "half" / "metrics.json").read_text())["view"]["counts"] == {"AP": 2, "LA": 2}
-    refused = run("evaluate", "--checkpoint", best, "--source", "phantom", "--other-view", 1, "--out", tmp_path)
+    refused = run("evaluate", "--network", best, "--source", "phantom", "--other-view", 1, "--out", tmp_path)
     assert refused.returncode == 2
-    assert "--other-view 1.0: must be 0 or more and below 1" in refused.stderr
+    assert "--other-view: must be 0 or more and below 1, got 1" in refused.stderr
 
     drawn = film(tmp_path / "film.png")
-    done = run(
-        "predict", "--checkpoint", best, tmp_path / "film.png", "--out", tmp_path / "out", "--device", "cpu"
-    )
+    done = run("predict", "--network", best, tmp_path / "film.png", "--out", tmp_path / "out", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     (predicted,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["films"]
     prediction = vertebra_kp.load(best, "cpu").predict(drawn.image)
@@ -145,7 +118,7 @@ def test_classes_are_trained_measured_and_predicted_from_the_command_line(classi
 
 
 def test_the_validation_films_are_measured_again_and_under_another_decoding(trained, tmp_path):
-    measure = ["evaluate", "--checkpoint", trained / "checkpoints" / "best.pt", "--validation", "--device", "cpu"]
+    measure = ["evaluate", "--network", trained / "checkpoints" / "best.pt", "--validation", "--device", "cpu"]
     figures = {}
     for name, settings in (("same", []), ("argmax", ["--set", "codec.decode=argmax"])):
         done = run(*measure, *settings, "--out", tmp_path / name)
@@ -166,8 +139,8 @@ def test_predict_gives_every_level_and_skips_a_broken_film(trained, tmp_path):
     film(films / "Wirbelsäule 1.png")
     (films / "broken.png").write_bytes(b"")
     out = tmp_path / "out"
-    done = run("predict", "--checkpoint", trained / "checkpoints" / "best.pt", films, "--out", out)
-    assert done.returncode == 2
+    done = run("predict", "--network", trained / "checkpoints" / "best.pt", films, "--out", out)
+    assert done.returncode == 3
     assert "broken.png" in done.stderr
     (predicted,) = json.loads((out / "predictions.json").read_text())["films"]
     assert predicted["file"].endswith("Wirbelsäule 1.png")
@@ -190,24 +163,26 @@ def test_predict_gives_every_level_and_skips_a_broken_film(trained, tmp_path):
 
 def test_from_calibration_to_reports_and_a_comparison(trained, tmp_path):
     best = trained / "checkpoints" / "best.pt"
-    phantom = ("--source", "phantom", "--films", 10)
-    done = run("evaluate", "--checkpoint", best, *phantom, "--out", tmp_path / "one")
+    phantom = ("--source", "phantom", "--num-images", 10)
+    done = run("evaluate", "--network", best, *phantom, "--out", tmp_path / "one")
     assert done.returncode == 0, done.stderr
     calibration = tmp_path / "calibration.json"
-    done = run("calibrate", "--checkpoint", best, "--source", "phantom", "--films", 12, "--out", calibration)
+    done = run(
+        "calibrate", "--network", best, "--source", "phantom", "--num-images", 12, "--output-file", calibration
+    )
     assert done.returncode == 0, done.stderr
     assert "corners" in done.stdout
     films = tmp_path / "films"
     films.mkdir()
     film(films / "here.png")
     told = ("--report", "--calibration", calibration, "--spacing-mm", 0.5, "--anterior-side", "left")
-    done = run("predict", films, "--checkpoint", best, "--out", tmp_path / "read", *told)
+    done = run("predict", films, "--network", best, "--out", tmp_path / "read", *told)
     assert done.returncode == 0, done.stderr
     assert "Sacral slope" in (tmp_path / "read" / "reports" / "here.png.html").read_text()
     (reading,) = json.loads((tmp_path / "read" / "readings.json").read_text())["films"]
     assert reading["spacing_mm"] == 0.5
     done = run(
-        "robustness", "--checkpoint", best, *phantom, "--kinds", "inverted", "--calibration", calibration,
+        "robustness", "--network", best, *phantom, "--kinds", "inverted", "--calibration", calibration,
         "--out", tmp_path / "one",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -218,7 +193,7 @@ def test_from_calibration_to_reports_and_a_comparison(trained, tmp_path):
     done = run("compare", tmp_path / "one", tmp_path / "one")
     assert done.returncode == 0, done.stderr
     assert "not told apart" in done.stdout
-    sides = (films / "here.png", films / "here.png", "--checkpoint", best, "--anterior-side", "left")
+    sides = (films / "here.png", films / "here.png", "--network", best, "--anterior-side", "left")
     done = run("instability", *sides)
     assert done.returncode == 0, done.stderr
     assert "L5/S1" in done.stdout
@@ -228,9 +203,7 @@ def test_a_film_is_predicted_from_python_as_by_the_script(trained, tmp_path):
     drawn = film(tmp_path / "film.png")
     best = trained / "checkpoints" / "best.pt"
     out = tmp_path / "out"
-    done = run(
-        "predict", "--checkpoint", best, tmp_path / "film.png", "--out", out, "--device", "cpu", "--attention"
-    )
+    done = run("predict", "--network", best, tmp_path / "film.png", "--out", out, "--device", "cpu", "--attention")
     assert done.returncode == 0, done.stderr
     with np.load(out / "attention" / "film.png.npz") as attention:
         layers = dict(attention)
@@ -250,21 +223,14 @@ def test_a_film_is_predicted_from_python_as_by_the_script(trained, tmp_path):
         predictor.predict(drawn.image / 255)
 
 
-@pytest.mark.parametrize("script", sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py")))
-def test_every_script_explains_itself(script):
-    done = run(script, "--help")
-    assert done.returncode == 0, done.stderr
-    assert "usage" in done.stdout
-
-
 def test_a_place_that_cannot_be_written_is_told_before_the_work(trained, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     film(tmp_path / "film.png")
-    checkpoint = ["--checkpoint", trained / "checkpoints" / "best.pt"]
+    checkpoint = ["--network", trained / "checkpoints" / "best.pt"]
     for done in (
         run("predict", *checkpoint, tmp_path / "film.png", "--out", tmp_path / "file"),
         run("evaluate", *checkpoint, "--source", "phantom", "--out", tmp_path / "file"),
-        run("train", "--config", REPOSITORY / "configs" / "quickstart.yaml", "--run-dir", tmp_path / "file"),
+        run("train", "--config", "quickstart", "--run-dir", tmp_path / "file"),
     ):
         assert done.returncode == 1
         assert str(tmp_path / "file") in done.stderr
@@ -291,7 +257,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(trained, tmp_pat
     ],
 )  # fmt: skip
 def test_a_mistake_gives_one_line_and_no_traceback(tmp_path, arguments, told):
-    config = REPOSITORY / "configs" / "quickstart.yaml"
+    config = "quickstart"
     done = run("train", "--config", config, "--run-dir", tmp_path / "run", *arguments)
     assert done.returncode == 1
     assert told in done.stderr
@@ -300,7 +266,7 @@ def test_a_mistake_gives_one_line_and_no_traceback(tmp_path, arguments, told):
 
 def test_a_checkpoint_that_is_none_is_told(tmp_path):
     (tmp_path / "no.pt").write_text("no checkpoint")
-    done = run("predict", "--checkpoint", tmp_path / "no.pt", tmp_path, "--out", tmp_path / "out")
+    done = run("predict", "--network", tmp_path / "no.pt", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
 
@@ -328,18 +294,17 @@ def test_the_buu_lspine_configs_train_and_evaluate_from_the_readme_commands(tmp_
     root, split = tmp_path / "data", tmp_path / "splits" / "mine.json"
     write_buu(root, folder, schema, 12)
     made = run(
-        "split_data", "--source", "buu_lspine", "--anatomy", schema, "--root", root,
-        "--calibration", 2, "--out", split,
+        "split", "--source", "buu_lspine", "--anatomy", schema, "--root", root,
+        "--calibration-images", 2, "--output-file", split,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
-    path = REPOSITORY / "configs" / f"{config}.yaml"
     overrides = [*tiny(config), f"data.root={root}", f"data.split_file={split}"]
-    done = run("train", "--config", path, "--run-dir", tmp_path / "run", "--set", *overrides)
+    done = run("train", "--config", config, "--run-dir", tmp_path / "run", "--set", *overrides)
     assert done.returncode == 0, done.stderr
     best = tmp_path / "run" / "checkpoints" / "best.pt"
     # Folder and split file are those of the training.
     out = tmp_path / "out"
-    measured = run("evaluate", "--checkpoint", best, "--source", "buu_lspine", "--split", "fold0", "--out", out)
+    measured = run("evaluate", "--network", best, "--source", "buu_lspine", "--split", "fold0", "--out", out)
     assert measured.returncode == 0, measured.stderr
     assert json.loads((out / "metrics.json").read_text())["films"] == 2
     for predicted in json.loads((out / "predictions.json").read_text())["films"]:
@@ -353,9 +318,8 @@ def test_the_aasce_configs_train_on_the_real_films(tmp_path, config):
     root = Path(os.environ.get("VERTEBRA_KP_AASCE", default))
     if not root.is_dir():
         pytest.skip(f"AASCE is not at {root}; name its folder in VERTEBRA_KP_AASCE")
-    path = REPOSITORY / "configs" / f"{config}.yaml"
     small = [*tiny(config), f"data.root={root}", "train.batch_size=64"]
-    done = run("train", "--config", path, "--run-dir", tmp_path / "run", "--set", *small)
+    done = run("train", "--config", config, "--run-dir", tmp_path / "run", "--set", *small)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"]
     assert figures["films"] == 85
@@ -380,7 +344,7 @@ def test_the_test_part_of_aasce_is_measured_and_called_what_it_is(tmp_path):
     ids = [f"sunhl-1th-01-Jan-2017-{i} A AP.jpg" for i in range(4)]
     split.parent.mkdir()
     split.write_text(json.dumps({"source": "aasce", "splits": {"one": ids[:2], "two": ids[2:]}}))
-    config = REPOSITORY / "configs" / "aasce_cpu.yaml"
+    config = "aasce_cpu"
     splits = [f"data.split_file={split}", "data.train_splits=[one]", "data.validation_splits=[two]"]
     done = run(
         "train", "--config", config, "--run-dir", tmp_path / "run",
@@ -391,7 +355,7 @@ def test_the_test_part_of_aasce_is_measured_and_called_what_it_is(tmp_path):
     for part, note in (["test"], False), (["two"], False), ([], True):
         out = tmp_path / f"out {part}"
         which = ["--split", *part] if part else []
-        measured = run("evaluate", "--checkpoint", best, "--source", "aasce", *which, "--out", out)
+        measured = run("evaluate", "--network", best, "--source", "aasce", *which, "--out", out)
         assert measured.returncode == 0, measured.stderr
         assert json.loads((out / "metrics.json").read_text())["films"] == (2 if part else 4)
         assert ("may have trained" in measured.stdout) == note
@@ -401,19 +365,19 @@ def test_the_test_part_of_aasce_is_measured_and_called_what_it_is(tmp_path):
 def test_own_films_train_from_the_readme_commands_and_on_two_processes(tmp_path):
     films, split, folder = tmp_path / "films", tmp_path / "splits" / "own.json", tmp_path / "run"
     for arguments in (
-        ["make_phantom", "--anatomy", "la_lumbar", "--films", 12, "--size", 128, 64, "--out", films],
-        ["split_data", "--source", "csv", "--anatomy", "la_lumbar", "--root", films, "--out", split],
+        ["phantom", "--anatomy", "la_lumbar", "--num-images", 12, "--size", 128, 64, "--out", films],
+        ["split", "--source", "csv", "--anatomy", "la_lumbar", "--root", films, "--output-file", split],
     ):
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
     overrides = [*tiny("own_films"), f"data.root={films}", f"data.split_file={split}"]
-    train = ["--config", REPOSITORY / "configs" / "own_films.yaml", "--run-dir", folder, "--device", "cpu"]
+    train = ["--config", "own_films", "--run-dir", folder, "--device", "cpu"]
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = run("train", *train, "--set", *overrides, launcher=two)
+    done = run_apart("train", *train, "--set", *overrides, launcher=two)
     assert done.returncode == 0, done.stderr
     first = json.loads((folder / "metrics.json").read_text())
     assert first["validation"]["films"] > 0
-    resumed = run("train", *train, "--resume", "--set", *overrides, launcher=two)  # nothing is left to do
+    resumed = run_apart("train", *train, "--resume", "--set", *overrides, launcher=two)  # nothing is left to do
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((folder / "metrics.json").read_text())["best_step"] == first["best_step"]
 
@@ -421,12 +385,12 @@ def test_own_films_train_from_the_readme_commands_and_on_two_processes(tmp_path)
 def test_a_phantom_folder_is_read_back_as_csv_source(trained, tmp_path):
     folder = tmp_path / "films"
     made = run(
-        "make_phantom", "--anatomy", "la_lumbar", "--preset", "standard", "--seed", 3, "--films", 3,
+        "phantom", "--anatomy", "la_lumbar", "--preset", "standard", "--seed", 3, "--num-images", 3,
         "--size", 128, 64, "--out", folder,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     measured = run(
-        "evaluate", "--checkpoint", trained / "checkpoints" / "best.pt", "--source", "csv",
+        "evaluate", "--network", trained / "checkpoints" / "best.pt", "--source", "csv",
         "--root", folder, "--out", tmp_path / "out",
     )  # fmt: skip
     assert measured.returncode == 0, measured.stderr

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vertebra_kp.cli.main import main
 from vertebra_kp.config.io import ConfigError, config_json_schema, load_config, save_config
 from vertebra_kp.config.schema import Config
 
@@ -65,7 +64,7 @@ def test_every_shipped_config_says_command_and_hardware_at_its_head(name):
     text = (CONFIGS / name).read_text(encoding="utf-8")
     head = text[: text.index("\nbase:")]
     assert all(line.startswith("#") for line in head.splitlines() if line)
-    assert f"python scripts/train.py --config configs/{name}" in head
+    assert f"vertebra-kp train --config {Path(name).stem}" in head
     assert "Hardware:" in head
 
 
@@ -199,7 +198,7 @@ def test_a_missing_field_is_missed_in_the_list_that_replaced_the_complete_one(wr
     assert problems(path) == ["job.yaml:4: train.phases.0.epochs is missing: add it"]
     path = write("base: under.yaml\n")
     assert problems(path, "train.phases=[{name: only}]") == [
-        "--set train.phases=[{name: only}]: train.phases.0.epochs is missing: add it"
+        "override train.phases=[{name: only}]: train.phases.0.epochs is missing: add it"
     ]
 
 
@@ -359,12 +358,12 @@ def test_a_mistake_in_a_file_is_one_line_with_place_value_and_remedy(extra, expe
     ],
 )
 def test_a_mistake_in_an_override_repeats_the_override(override, expected, write):
-    assert problems(write(MINIMAL), override) == [f"--set {override}: {expected}"]
+    assert problems(write(MINIMAL), override) == [f"override {override}: {expected}"]
 
 
 def test_an_override_that_is_not_yaml_is_one_line(write):
     (line,) = problems(write(MINIMAL), "codec.sigma=[1")
-    assert line.startswith("--set codec.sigma=[1: not readable as YAML: ")
+    assert line.startswith("override codec.sigma=[1: not readable as YAML: ")
 
 
 @pytest.mark.parametrize(
@@ -436,7 +435,7 @@ def test_all_problems_are_told_at_once_without_words_of_the_validator(write):
         "train.phases has no item 3",
     ]
     for name in named:
-        assert sum(f": {name}" in line or f"--set {name}" in line for line in found) == 1, name
+        assert sum(f": {name}" in line or f"override {name}" in line for line in found) == 1, name
     assert len(found) == len(named)
     assert not [line for line in found if "pydantic" in line or "http" in line or "type=" in line]
 
@@ -462,8 +461,7 @@ def test_the_schema_describes_the_fields_in_words():
     assert set(config_json_schema()["properties"]) == {"base", *Config.model_fields}
 
 
-def test_the_script_writes_the_schema(tmp_path):
-    script = REPOSITORY / "scripts" / "export_config_schema.py"
+def test_the_command_writes_the_schema(tmp_path):
     out = tmp_path / "schema.json"
-    subprocess.run([sys.executable, script, "--out", out], check=True, cwd=REPOSITORY)
+    assert main(["config-schema", "--output-file", str(out)]) == 0
     assert json.loads(out.read_text()) == config_json_schema()

@@ -5,14 +5,13 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from commands import run_apart
 from film_files import INPUT_SIZE, SCHEMA, SIZES, assert_same_film, labelled_records, write_film
 from pydantic import ValidationError
 
@@ -300,20 +299,18 @@ def test_few_films_are_always_the_same_ones_and_among_those_of_more(tmp_path):
 
 
 def prepare(config, *arguments):
-    command = [sys.executable, "scripts/prepare_data.py", "--config", str(config), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+    return run_apart("prepare", "--config", config, *arguments)
 
 
 def test_the_script_fills_a_cache_that_training_then_finds(tmp_path, reads):
     save_config(job(tmp_path), tmp_path / "job.yaml")
     cache = tmp_path / "cache"
     refused = prepare(tmp_path / "job.yaml")
-    assert refused.returncode == 1
-    assert refused.stderr == "error: no folder for the cache: give --out DIR, or set data.cache\n"
+    assert refused.returncode == 2
+    assert "no folder for the cache: give --out DIR, or set data.cache\n" in refused.stderr
     done = prepare(tmp_path / "job.yaml", "--out", cache, "--workers", 2)
     assert done.returncode == 0, done.stderr
-    assert "5 films in" in done.stdout
+    assert "5 images in" in done.stdout
     assert f"runs take them with --set data.cache={cache}" in done.stdout
     films = training_films(job(tmp_path, cache=cache))
     drawn = cv2.imread(str(tmp_path / "phantoms" / films.at(0, 0).id), cv2.IMREAD_UNCHANGED)

@@ -2,11 +2,8 @@
 
 import csv
 import json
-import os
 import re
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +12,7 @@ import highdicom
 import numpy as np
 import pytest
 import torch
+from commands import run, run_apart, tiny
 from one_prediction import a_prediction
 from pydicom import config as pydicom_config
 from pydicom import dcmread
@@ -37,7 +35,6 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
-from test_command_lines import run, tiny
 
 from vertebra_kp.config.io import load_config
 from vertebra_kp.core.anatomy import SCHEMAS
@@ -774,7 +771,7 @@ def checkpoint(path):
 
 
 @pytest.mark.filterwarnings("ignore:Unknown encoding")  # when the test writes it
-def test_nothing_of_the_patient_gets_into_anything_that_predict_writes(tmp_path):
+def test_nothing_of_the_patient_gets_into_anything_that_predict_writes(tmp_path, monkeypatch):
     films, out = tmp_path / "films", tmp_path / "out"
     films.mkdir()
     stored = twelve_bits(shape=(96, 96))  # square as the network: no corner is predicted beyond it
@@ -788,18 +785,11 @@ def test_nothing_of_the_patient_gets_into_anything_that_predict_writes(tmp_path)
     (films / "c.dcm").write_bytes(whole.read_bytes()[:-7000])
     (films / "IM0001").write_bytes(whole.read_bytes()[:-90].replace(b"MONOCHROME2 ", b"LEAKCHROME2 "))
 
-    command = [
-        sys.executable, REPOSITORY / "scripts" / "predict.py", "--checkpoint", checkpoint(tmp_path / "best.pt"),
-        films, "--out", out, "--device", "cpu", "--dicom-out", "gsps",
-    ]  # fmt: skip
-    done = subprocess.run(
-        [*map(str, command)],
-        capture_output=True,
-        check=False,
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "always"},
-    )
-    told = done.stderr.decode()
+    monkeypatch.setenv("PYTHONWARNINGS", "always")
+    network = checkpoint(tmp_path / "best.pt")
+    options = ["--out", out, "--device", "cpu", "--dicom-out", "gsps"]
+    done = run_apart("predict", films, "--network", network, *options)
+    told = done.stderr
     assert done.returncode == 3, told
     for name, fault in (("b.dcm", "RescaleSlope"), ("c.dcm", "damaged"), ("IM0001", "Photometric")):
         assert re.search(rf"skipped: .*{re.escape(name)}: .*{fault}", told), told
@@ -849,13 +839,13 @@ def test_nothing_of_the_patient_gets_into_a_run_its_evaluation_or_an_audit(tmp_p
     split.write_text(json.dumps({"source": "csv", "splits": {"one": ids[:4], "two": ids[4:]}}))
     data = [f"data.root={films}", f"data.split_file={split}", "data.train_splits=[one]"]
     data += ["data.validation_splits=[two]", f"data.anatomy={SCHEMA.name}", f"data.cache={tmp_path / 'cache'}"]
-    own, folder = REPOSITORY / "configs" / "own_films.yaml", tmp_path / "run"
+    own, folder = "own_films", tmp_path / "run"
     best = folder / "checkpoints" / "best.pt"
     csv_source = ("--source", "csv", "--root", films)
     done = [
         run("train", "--config", own, "--run-dir", folder, "--set", *tiny("own_films"), *data),
-        run("evaluate", "--checkpoint", best, *csv_source, "--out", tmp_path / "evaluation"),
-        run("audit_data", *csv_source, "--anatomy", SCHEMA.name, "--out", tmp_path / "audit"),
+        run("evaluate", "--network", best, *csv_source, "--out", tmp_path / "evaluation"),
+        run("audit", *csv_source, "--anatomy", SCHEMA.name, "--out", tmp_path / "audit"),
     ]
     assert [command.returncode for command in done] == [0, 0, 0], [command.stderr for command in done]
     written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(films)]

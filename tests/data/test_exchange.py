@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from test_command_lines import run
+from commands import run
 from test_format_mendeley import NAME, as_json, save, spine, write_buu
 
 from vertebra_kp.core.anatomy import SCHEMAS, State
@@ -21,7 +21,7 @@ LATERAL = SCHEMAS["la_lumbar"]
 def phantoms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("films") / "mit Umlaut ä"
     done = run(
-        "make_phantom", "--anatomy", "la_lumbar", "--preset", "hard", "--seed", 5, "--films", 4,
+        "phantom", "--anatomy", "la_lumbar", "--preset", "hard", "--seed", 5, "--num-images", 4,
         "--size", 130, 71, "--out", folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -44,7 +44,7 @@ def test_a_phantom_folder_comes_back_from_every_format(phantoms, tmp_path, name)
     out = tmp_path / "out"
     done = run(
         "convert", "--source", "csv", "--root", phantoms, "--anatomy", "la_lumbar",
-        "--to", name, "--copy-films", "--out", out,
+        "--to", name, "--copy-images", "--out", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     before, after = (labelled_points(read_records(*of, LATERAL)) for of in (("csv", phantoms), (name, out)))
@@ -99,7 +99,7 @@ def test_films_are_copied_below_the_folder_only(phantoms, tmp_path):
     (out / film).symlink_to(tmp_path / "elsewhere.png")
     done = run(
         "convert", "--source", "csv", "--root", phantoms, "--anatomy", "la_lumbar",
-        "--to", "coco", "--copy-films", "--out", out,
+        "--to", "coco", "--copy-images", "--out", out,
     )  # fmt: skip
     assert done.returncode == 1
     assert "through a link to" in done.stderr
@@ -117,8 +117,8 @@ def test_mendeley_is_converted_without_the_films_of_buu_lspine(tmp_path):
         "--without-buu-lspine", tmp_path / "buu",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 films written" in done.stdout
-    assert "1 films have their anterior side at the right, which csv cannot say" in done.stderr
+    assert "1 images written" in done.stdout
+    assert "csv cannot say that 1 images have their anterior side at the right" in done.stderr
     table = (tmp_path / "out/labels.csv").read_text()
     assert "N24-F-3.jpg,N24,," in table
     assert NAME not in table
@@ -148,7 +148,7 @@ def test_files_that_exist_are_never_replaced(phantoms, tmp_path):
         phantoms,
         "--anatomy",
         "la_lumbar",
-        "--copy-films",
+        "--copy-images",
         "--out",
         tmp_path,
     ]
@@ -166,8 +166,8 @@ def test_what_a_format_cannot_say_is_told(phantoms, tmp_path):
     for to in ("labelme", "slicer", "coco"):
         arguments = ["--source", "csv", "--root", phantoms, "--anatomy", "la_lumbar", "--to", to]
         said[to] = run("convert", *arguments, "--out", tmp_path / to).stderr
-    assert "whose films" in said["labelme"]
+    assert "which patient" in said["labelme"]
     assert "how large a pixel" in said["labelme"]
-    assert "whose films" in said["slicer"]
+    assert "which patient" in said["slicer"]
     assert "how large" not in said["slicer"]
     assert "cannot say" not in said["coco"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from commands import run
 from scipy import ndimage
 
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, State
@@ -403,14 +404,9 @@ def test_an_anatomy_that_is_not_drawn_is_refused_with_those_that_are():
 # ---- files and speed
 
 
-def run_script(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "scripts" / "make_phantom.py", *arguments]
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
-
-
-def test_the_script_writes_films_labels_and_truth_and_spares_what_exists(tmp_path):
-    arguments = ["--anatomy", "la_lumbar", "--preset", "hard", "--seed", 5, "--films", 6, "--size", *SIZE]
-    assert run_script(*arguments, "--out", tmp_path).returncode == 0
+def test_the_command_writes_films_labels_and_truth_and_spares_what_exists(tmp_path):
+    arguments = ["--anatomy", "la_lumbar", "--preset", "hard", "--seed", 5, "--num-images", 6, "--size", *SIZE]
+    assert run("phantom", *arguments, "--out", tmp_path).returncode == 0
     with open(tmp_path / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "patient", "spacing_mm", "level", "corner", "x", "y", "state"]
@@ -429,13 +425,13 @@ def test_the_script_writes_films_labels_and_truth_and_spares_what_exists(tmp_pat
                 assert xy == pytest.approx(drawn.points_xy_image[corner].tolist(), abs=1e-3)
             else:
                 assert (row["x"], row["y"]) == ("", "")
-    again = run_script(*arguments, "--out", tmp_path)
+    again = run("phantom", *arguments, "--out", tmp_path)
     assert again.returncode == 1
     assert "labels.csv exists" in again.stderr
 
 
-def test_the_script_writes_a_contact_sheet(tmp_path):
-    assert run_script("--contact-sheet", tmp_path / "sheet.jpg").returncode == 0
+def test_the_command_writes_a_contact_sheet(tmp_path):
+    assert run("phantom", "--contact-sheet", tmp_path / "sheet.jpg").returncode == 0
     assert cv2.imread(str(tmp_path / "sheet.jpg")).shape[2] == 3
     assert (tmp_path / "sheet.jpg").stat().st_size < 400_000
 

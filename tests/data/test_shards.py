@@ -165,7 +165,7 @@ def test_nothing_is_left_where_a_film_cannot_be_read(tmp_path):
 def test_shards_are_never_mixed_with_older_ones_nor_left_empty(records, shards, tmp_path):
     with pytest.raises(UserError, match=r"holds shards already \(films-000000\.tar"):
         write(records, shards)
-    with pytest.raises(UserError, match="--shards 6: there are 5 films; ask for fewer"):
+    with pytest.raises(UserError, match="shards 6: there are 5 films; ask for fewer"):
         write(records, tmp_path, shards=6)
 
 
@@ -339,7 +339,7 @@ def test_a_film_that_stands_in_two_shards_is_refused(good, tmp_path):
 
 
 def test_a_folder_without_shards_says_how_to_make_them(tmp_path):
-    with pytest.raises(SourceError, match=r"holds no \.tar; make shards with scripts/prepare_data\.py"):
+    with pytest.raises(SourceError, match=r"holds no \.tar; prepare shards first"):
         opened(tmp_path)
 
 

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from bisect import bisect
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from scipy.io import savemat
 
 from vertebra_kp.core.anatomy import SCHEMAS, State
@@ -19,7 +18,6 @@ from vertebra_kp.data.splits import SplitError, deal, load_split_file, select, s
 from vertebra_kp.data.strata import CURVE_DEG, UNMEASURED, stratum
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts/split_data.py"
 
 
 def content(**changes):
@@ -83,7 +81,7 @@ def test_the_committed_aasce_file_comes_out_of_the_script_again(tmp_path):
     if not (root.is_dir() and pairs.is_file() and left_out.is_file()):
         pytest.skip("AASCE and its lists of pairs and overlaps are not at hand: see VERTEBRA_KP_AASCE")
     out = tmp_path / "aasce.json"
-    run_script("--source aasce", "--root", root, "--pairs", pairs, "--leave-out", left_out, "--out", out)
+    split("--source aasce", "--root", root, "--pairs", pairs, "--leave-out", left_out, "--output-file", out)
     assert load_split_file(str(out)).hash == load_split_file("aasce").hash
 
 
@@ -106,7 +104,7 @@ def test_hash_depends_on_the_content_alone(tmp_path):
 
 
 def test_a_split_file_that_is_not_there_is_named_with_the_committed_ones():
-    with pytest.raises(SplitError, match=r"split_file asce: .*\(aasce.*split_data"):
+    with pytest.raises(SplitError, match=r"split_file asce: .*\(aasce.*make_splits"):
         load_split_file("asce")
 
 
@@ -216,11 +214,13 @@ def test_dealt_splits_keep_groups_whole_and_get_their_share_of_films_and_strata(
 TILT_STEP_DEG = 1.5
 
 
-def run_script(*arguments, check=True):
+def split(*arguments, check=True):
     words = [
         word for argument in arguments for word in ([argument] if isinstance(argument, Path) else argument.split())
     ]
-    return subprocess.run([sys.executable, SCRIPT, *map(str, words)], check=check, capture_output=True, text=True)
+    done = run("split", *words)
+    assert done.returncode == 0 or not check, done.stderr
+    return done
 
 
 def write_aasce(folder, cases=20):
@@ -263,16 +263,16 @@ def test_films_whose_labels_do_not_say_have_a_stratum_of_their_own():
     assert stratum(Record("f", Path("f.png"), "f"), SCHEMAS["ap_whole_spine"]) == UNMEASURED
 
 
-def test_the_script_makes_the_same_loadable_file_twice(tmp_path):
+def test_the_command_makes_the_same_loadable_file_twice(tmp_path):
     names = write_aasce(tmp_path / "data")
     pairs, left_out = tmp_path / "pairs.csv", tmp_path / "bad.txt"
     pairs.write_text(f"film_a,film_b,similarity\n{names[0]},{names[-1]},0.9\n")
     left_out.write_text(f"{names[4]}\n{names[5]}\n")
     outs = tmp_path / "first.json", tmp_path / "second.json"
     for out in outs:
-        run = run_script(
-            "--source aasce --folds 3 --calibration 6", "--root", tmp_path / "data", "--pairs", pairs,
-            "--leave-out", left_out, "--out", out,
+        done = split(
+            "--source aasce --folds 3 --calibration-images 6", "--root", tmp_path / "data", "--pairs", pairs,
+            "--leave-out", left_out, "--output-file", out,
         )  # fmt: skip
     assert outs[0].read_bytes() == outs[1].read_bytes()
     split_file = load_split_file(str(outs[0]))
@@ -284,12 +284,12 @@ def test_the_script_makes_the_same_loadable_file_twice(tmp_path):
         angles = [TILT_STEP_DEG * names.index(name) for name in split_file.splits[fold]]
         bands = Counter(bisect(CURVE_DEG, angle) for angle in angles)
         assert set(bands) == {0, 1, 2, 3}
-    assert "left out: 2 films" in run.stdout
+    assert "left out: 2 images" in done.stdout
 
 
-def test_the_script_reports_a_missing_data_set_in_one_line(tmp_path):
-    run = run_script("--source aasce --root", tmp_path / "none", "--out", tmp_path / "x.json", check=False)
-    assert run.returncode == 1
-    assert run.stderr.startswith("error: ")
-    assert run.stderr.count("\n") == 1
+def test_the_command_reports_a_missing_data_set_in_one_line(tmp_path):
+    done = split("--source aasce --root", tmp_path / "none", "--output-file", tmp_path / "x.json", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "x.json").exists()

@@ -1,10 +1,8 @@
-"""scripts/ablate.py: what it starts, what it does when runs fail or are stopped; no kill changes a table."""
+"""The command ablate: what it starts, what it does when runs fail or are stopped; no kill changes a table."""
 
 import json
 import os
 import re
-import runpy
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +13,12 @@ from pathlib import Path
 import pytest
 from tiny_job import ROOT, tiny_config
 
-from vertebra_kp.config.io import save_config
+from vertebra_kp.cli.main import main
+from vertebra_kp.config.io import find_config, load_config, save_config
+from vertebra_kp.core.exit_codes import INTERRUPTED
+from vertebra_kp.experiments import launch
 from vertebra_kp.experiments.ledger import TIMING, Ledger
 from vertebra_kp.experiments.study import read_study
-from vertebra_kp.training.loop import EXIT_INTERRUPTED
 from vertebra_kp.training.run_folder import run_folder_lock
 
 STUDY = """
@@ -31,21 +31,27 @@ variants:
 measured:
   argmax: ["codec.decode=argmax"]
 """
-# In place of train.py and evaluate.py: no network, an error that follows from the settings. Sigma 13 fails, and a
-# file `hold` beside the run folders makes a run wait for SIGTERM.
+# In place of the commands train and evaluate: no network, an error that follows from the settings. Sigma 13 fails,
+# and a file `hold` beside the run folders makes a run wait for SIGTERM. The command ablate starts the same again.
 STAND_IN = """
 import argparse, json, signal, sys, time
 from pathlib import Path
 from vertebra_kp.config.io import load_config, override_config, save_config
+if sys.argv[1] == "ablate":
+    from vertebra_kp.cli.main import main
+    from vertebra_kp.experiments import launch
+    launch.PROGRAM = (sys.executable, __file__)
+    sys.exit(main(sys.argv[1:]))
 parser = argparse.ArgumentParser()
-for name in ("--config", "--run-dir", "--out", "--checkpoint"):
+parser.add_argument("command")
+for name in ("--config", "--run-dir", "--out", "--network"):
     parser.add_argument(name, type=Path)
 parser.add_argument("--set", nargs="+", default=[])
 for name in ("--resume", "--overwrite", "--validation"):
     parser.add_argument(name, action="store_true")
 asked = parser.parse_args()
 folder = asked.run_dir or asked.out
-source = asked.config or asked.checkpoint.parents[1] / "config.yaml"
+source = asked.config or asked.network.parents[1] / "config.yaml"
 config = load_config(source, asked.set)
 print("this is a stand-in")
 if config.codec.sigma == 13:
@@ -64,31 +70,23 @@ if asked.run_dir:
     figures = {"steps": 4, "training_seconds": 2.0, "validation": figures}
 (folder / "metrics.json").write_text(json.dumps(figures))
 """
-# The real scripts with the thin backbone.
+# The real commands with the thin backbone.
 THIN = """
-import runpy, sys
+import sys
 sys.path.insert(0, {tests!r})
 from tiny_job import thin_efficientnet
+from vertebra_kp.cli.main import main
+from vertebra_kp.experiments import launch
 from vertebra_kp.models import library
+launch.PROGRAM = (sys.executable, __file__)
 library.efficientnet_v2_s = thin_efficientnet
-runpy.run_path({script!r}, run_name="__main__")
+sys.exit(main())
 """
 
 
 @pytest.fixture(autouse=True)
 def no_network_is_built(monkeypatch):
     monkeypatch.setattr("vertebra_kp.experiments.collect._cost", lambda *_: (25_316_000, 1_234_567_000))
-
-
-@pytest.fixture
-def scripts(tmp_path):
-    """A folder with ablate.py, and with stand-ins for what it starts."""
-    folder = tmp_path / "scripts"
-    folder.mkdir()
-    shutil.copy(ROOT / "scripts" / "ablate.py", folder)
-    for name in ("train.py", "evaluate.py"):
-        (folder / name).write_text(STAND_IN)
-    return folder
 
 
 @pytest.fixture
@@ -104,20 +102,20 @@ def new_study(parent, name, text=STUDY, **config):
 
 
 @pytest.fixture
-def ablate(scripts, monkeypatch):
-    """Call ablate.py in this process, with its handlers of signals taken back after it; returns the exit code."""
+def ablate(tmp_path, monkeypatch):
+    """Call the command in this process and take back its handlers of signals; returns the exit code."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    stand_in = tmp_path / "stand_in.py"
+    stand_in.write_text(STAND_IN)
+    monkeypatch.setattr(launch, "PROGRAM", (sys.executable, str(stand_in)))
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, arguments)])
         old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            with pytest.raises(SystemExit) as stop:
-                runpy.run_path(str(scripts / "ablate.py"), run_name="__main__")
+            return main(["ablate", *map(str, arguments)])
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-        return stop.value.code
 
     return call
 
@@ -176,7 +174,7 @@ def test_sigterm_is_handed_to_the_runs_and_the_next_start_goes_on(ablate, folder
     (runs / "hold").touch()
 
     sigterm_when_there(runs / "started")
-    assert ablate(folder, "--jobs", 2) == EXIT_INTERRUPTED
+    assert ablate(folder, "--jobs", 2) == INTERRUPTED
     assert Ledger(folder).entries() == []
     (runs / "hold").unlink()
     assert ablate(folder) == 0
@@ -270,7 +268,7 @@ def test_runs_on_a_ray_cluster_stop_at_sigterm_and_are_recorded_when_started_aga
 
     sigterm_when_there(runs / "started")
     relative = Path(folder.name)  # tasks start in folders of their own
-    assert ablate(relative, "--ray", "--jobs", 2) == EXIT_INTERRUPTED
+    assert ablate(relative, "--ray", "--jobs", 2) == INTERRUPTED
     assert Ledger(folder).entries() == []
     (runs / "hold").unlink()
     assert ablate(relative, "--ray", "--jobs", 2) == 0
@@ -281,24 +279,24 @@ def test_runs_on_a_ray_cluster_stop_at_sigterm_and_are_recorded_when_started_aga
 
 
 @pytest.fixture
-def thin_scripts(scripts):
-    for name in ("train.py", "evaluate.py"):
-        script = str(ROOT / "scripts" / name)
-        (scripts / name).write_text(THIN.format(tests=str(ROOT / "tests"), script=script))
-    return scripts
+def thin(tmp_path):
+    """A program that is vertebra-kp with the thin backbone."""
+    program = tmp_path / "thin.py"
+    program.write_text(THIN.format(tests=str(ROOT / "tests")))
+    return program
 
 
-def launch(scripts, folder):
-    """ablate.py as a process, the leader of its group."""
+def start(program, folder):
+    """The command ablate as a process, the leader of its group."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(scripts / "ablate.py"), str(folder)]
+    command = [sys.executable, str(program), "ablate", str(folder)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def wait_for(happened, process, timeout_s=900):
     end = time.monotonic() + timeout_s
     while not happened():
-        assert process.poll() is None, f"ablate.py ended with {process.returncode} before it could be killed"
+        assert process.poll() is None, f"ablate ended with {process.returncode} before it could be killed"
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -314,37 +312,54 @@ def without_timing(folder):
 
 
 @pytest.mark.slow  # some twenty processes with a thin network: two minutes of an idle core
-def test_a_study_killed_three_times_has_the_table_of_an_undisturbed_one(thin_scripts, tmp_path):
+def test_a_study_killed_three_times_has_the_table_of_an_undisturbed_one(thin, tmp_path):
     small = {"films": 16, "save_every_steps": 1}
     places = [tmp_path / "whole", tmp_path / "killed"]  # apart: neither takes over the other's runs
     for place in places:
         place.mkdir()
     whole, killed = (new_study(place, "01_study", **small) for place in places)
-    assert launch(thin_scripts, whole).wait(900) == 0
+    assert start(thin, whole).wait(900) == 0
     moments = [
         lambda: (killed / "runs" / "plain-0" / "checkpoints" / "last.pt").is_file(),  # in the first run
         lambda: (killed / "results.csv").is_file(),  # a row was just written
         lambda: (killed / "runs" / "wide-1" / "checkpoints" / "best.pt").is_file(),  # in the last run
     ]
     for moment in moments:
-        process = launch(thin_scripts, killed)
+        process = start(thin, killed)
         wait_for(moment, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert len(Ledger(killed).entries()) < 6
-    assert launch(thin_scripts, killed).wait(900) == 0
+    assert start(thin, killed).wait(900) == 0
     assert without_timing(killed) == without_timing(whole)
     assert len(Ledger(killed).entries()) == 6
 
 
 @pytest.mark.slow  # five processes with a thin network
-def test_a_run_whose_ablate_was_killed_is_not_written_by_two(thin_scripts, tmp_path):
+def test_a_run_whose_ablate_was_killed_is_not_written_by_two(thin, tmp_path):
     folder = new_study(tmp_path, "01_study", films=96, save_every_steps=1)
     (folder / "study.yaml").write_text(STUDY.replace("[0, 1]", "[0]"))
-    first = launch(thin_scripts, folder)
+    first = start(thin, folder)
     wait_for((folder / "runs" / "plain-0" / "checkpoints" / "last.pt").is_file, first)
     first.kill()  # the run itself lives on
     first.wait()
-    assert launch(thin_scripts, folder).wait(900) == 0
+    assert start(thin, folder).wait(900) == 0
     assert len(commands_in(folder / "runs" / "plain-0" / "log.txt")) == 1
     assert len(Ledger(folder).entries()) == 3
+
+
+# --- where configs are found ----------------------------------------------------------------------------
+
+
+def test_a_study_outside_the_checkout_builds_on_a_config_by_name_from_any_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "study.yaml").write_text(STUDY.replace("../base.yaml", "quickstart"))
+    monkeypatch.chdir(tmp_path)
+    (run, *_) = read_study(Path("study")).planned
+    assert run.base == find_config("quickstart").resolve()
+    assert run.settings.config.data.phantom.films == load_config(run.base).data.phantom.films
+
+
+def test_runs_are_started_as_a_module_of_this_python():
+    assert (sys.executable, "-m", "vertebra_kp") == launch.PROGRAM

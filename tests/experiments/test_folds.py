@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from test_command_lines import TINY, run
+from commands import TINY, run
 from tiny_job import tiny_config
 
 from vertebra_kp.config.io import save_config
@@ -45,8 +45,20 @@ def drawn_folds(folder):
     """Nine films of a csv source, with three folds: their folder, the split file, its splits."""
     films, split = folder / "films", folder / "own.json"
     for arguments in (
-        ["make_phantom", "--anatomy", "la_lumbar", "--films", 9, "--size", 128, 64, "--out", films],
-        ["split_data", "--source", "csv", "--anatomy", "la_lumbar", "--root", films, "--folds", 3, "--out", split],
+        ["phantom", "--anatomy", "la_lumbar", "--num-images", 9, "--size", 128, 64, "--out", films],
+        [
+            "split",
+            "--source",
+            "csv",
+            "--anatomy",
+            "la_lumbar",
+            "--root",
+            films,
+            "--folds",
+            3,
+            "--output-file",
+            split,
+        ],
     ):
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
@@ -72,7 +84,7 @@ def test_folds_are_trained_measured_and_pooled_from_the_command_line(tmp_path):
         "train.phases.0.epochs=1",
         "train.phases.1.epochs=1",
     ]
-    done = run("cross_validate", *command)
+    done = run("cross-validate", *command)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     with (out / "results.csv").open(newline="") as file:
@@ -89,15 +101,15 @@ def test_folds_are_trained_measured_and_pooled_from_the_command_line(tmp_path):
     assert run("report", out / "runs" / "all").returncode == 0
 
     before = (out / "results.csv").read_text()
-    again = run("cross_validate", *command)  # nothing is left to train
+    again = run("cross-validate", *command)  # nothing is left to train
     assert again.returncode == 0, again.stderr
     assert (out / "results.csv").read_text() == before
     assert json.loads((out / "metrics.json").read_text()) == metrics
-    other = run("cross_validate", *command, "codec.sigma=2.0")
+    other = run("cross-validate", *command, "codec.sigma=2.0")
     assert other.returncode == 1
     assert "codec.sigma 1.5 in the row, 2.0 now" in other.stderr
-    assert "--rerun-stale moves them" in other.stderr
-    assert "--keep-stale" not in other.stderr  # which this command does not have
+    assert "move stale results to" in other.stderr
+    assert "keep stale rows" not in other.stderr  # which this command cannot
 
 
 @pytest.mark.slow
@@ -110,8 +122,8 @@ def test_a_second_look_is_trained_per_fold_and_films_are_measured_with_both(tmp_
     # The films' folder is not in the second config: --set tells both.
     (tmp_path / "vertebra").mkdir()
     patches = config_file(tmp_path / "vertebra", patch=PatchConfig(widths=2.0, film_size=(128, 64)), **source)
-    command = ["--config", config, "--refine", patches, "--out", out, "--set", f"data.root={films}", *tiny]
-    done = run("cross_validate", *command)
+    command = ["--config", config, "--refine-config", patches, "--out", out, "--set", f"data.root={films}", *tiny]
+    done = run("cross-validate", *command)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["films"] == 9
@@ -126,7 +138,7 @@ def test_both_looks_need_the_same_folds(tmp_path):
     (tmp_path / "vertebra").mkdir()
     config = config_file(tmp_path, train_splits=["a"], validation_splits=["b"])
     other = config_file(tmp_path / "vertebra", train_splits=["a"], validation_splits=["c"])
-    done = run("cross_validate", "--config", config, "--refine", other, "--out", tmp_path / "out")
+    done = run("cross-validate", "--config", config, "--refine-config", other, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "its folds are a, c, those of" in done.stderr
     assert "give both the same splits" in done.stderr

@@ -9,7 +9,7 @@ from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.evaluation.uncertainty.store import find_calibrated
 from vertebra_kp.inference.predictor import load
-from vertebra_kp.inference.weights import COMMITTED, FILE, find_weights, published
+from vertebra_kp.inference.weights import COMMITTED, FILE, find_network, published
 
 MOST_BYTES = 30 * 2**20  # all weights together: every clone carries them
 
@@ -27,7 +27,7 @@ def test_weights_come_with_checksum_calibration_and_card(name):
     for heading in ("Data", "Terms of use", "Figures", "Known failures"):
         assert f"## {heading}" in card
     predictor = load(name, "cpu")
-    assert find_calibrated(None, find_weights(name), predictor.schema, predictor.mark) is not None
+    assert find_calibrated(None, find_network(name), predictor.schema, predictor.mark) is not None
 
 
 def test_the_whole_spine_is_predicted_on_a_drawn_film():

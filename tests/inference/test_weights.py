@@ -8,7 +8,7 @@ from tiny_job import thin_efficientnet
 from vertebra_kp.inference import weights
 from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
 from vertebra_kp.inference.predictor import load
-from vertebra_kp.inference.weights import Look, find_weights, load_weights, save_weights
+from vertebra_kp.inference.weights import Look, find_network, load_weights, save_weights
 from vertebra_kp.models import library
 
 
@@ -54,8 +54,7 @@ def test_a_file_of_weights_predicts_as_the_checkpoint_and_under_its_name(tmp_pat
     film = torch.randint(0, 255, (64, 64), dtype=torch.uint8).numpy()
     exact = load(tmp_path / "best.pt", "cpu").predict(film)
     torch.testing.assert_close(named.predict(film).presence, exact.presence, atol=0.02, rtol=0)
-    assert find_weights(tmp_path / "best.pt") is None
-    assert weights.name_of(find_weights("some-ap")) == "some-ap"
+    assert weights.name_of(find_network("some-ap")) == "some-ap"
     assert weights.name_of(tmp_path / "best.pt") == str(tmp_path / "best.pt")
     with pytest.raises(CheckpointError, match=r"other-ap: no such checkpoint, .* \(some-ap\)"):
         load("other-ap")

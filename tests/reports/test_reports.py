@@ -124,7 +124,7 @@ def test_pooled_evaluations_hold_all_films_and_show_the_worst_of_all(tmp_path):
 
 
 def test_a_folder_without_an_evaluation_says_how_to_get_one(tmp_path):
-    with pytest.raises(UserError, match=r"evaluation.npz does not exist; measure first: scripts/evaluate.py"):
+    with pytest.raises(UserError, match=r"evaluation.npz does not exist; evaluate a network into this"):
         load_evaluation(tmp_path)
     (tmp_path / FILE).write_bytes(b"no archive")
     with pytest.raises(UserError, match="cannot be read"):

@@ -140,7 +140,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(ranks, monkeypatch):
 
 def test_a_signal_to_one_process_stops_both_and_they_resume_as_if_never_stopped(folder):
     for rank in range(PROCESSES):
-        assert "after step 3; --resume" in (folder / f"interrupted-{rank}").read_text()
+        assert "after step 3" in (folder / f"interrupted-{rank}").read_text()
     resumed, undisturbed = (
         load_checkpoint(folder / name / "checkpoints" / "last.pt") for name in ("resumed", "undisturbed")
     )

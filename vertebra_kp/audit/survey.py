@@ -1,6 +1,5 @@
 """Everything that can be found wrong in a data set without a network, and the repair file that follows from it."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from vertebra_kp.audit.duplicates import SameFilm, same_films, thumbnail
 from vertebra_kp.audit.labels import NOT_CONVEX, Finding, audit_labels
 from vertebra_kp.audit.records import gap_findings, outside_findings, patient_findings, spacing_findings
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.files import write_csv
 from vertebra_kp.data.images import FilmError, read_film
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.repair import Action, ReorderCorners, ReorderLevels, RepairFile, Unlabel
@@ -54,11 +54,8 @@ def _pair_finding(pair: SameFilm, split_of: Mapping[str, str]) -> Finding:
 
 
 def write_rows(path: Path, findings: Sequence[Finding]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("film", "finding", "level", "severity", "proposal"))
-        for f in findings:
-            writer.writerow((f.film, f.kind, f.level, f"{f.severity:.3f}", f.proposal))
+    rows = [vars(f) | {"finding": f.kind, "severity": f"{f.severity:.3f}"} for f in findings]
+    write_csv(("film", "finding", "level", "severity", "proposal"), rows, path)
 
 
 def repair_file_of(source: str, anatomy: str, findings: Sequence[Finding]) -> RepairFile:

@@ -1,12 +1,12 @@
 """The command ablate: what is missing of a study is run, its variants are compared."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from functools import partial
 
 from vertebra_kp.core.exit_codes import DONE, FAILED, INTERRUPTED
+from vertebra_kp.core.files import write_text
 from vertebra_kp.experiments.cluster import run_on_ray
 from vertebra_kp.experiments.collect import adopt, collect, missing, move_stale, refuse_stale, to_run
 from vertebra_kp.experiments.launch import (
@@ -30,8 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
         show(study)
         return DONE
     if arguments.run:
-        variant, seed = arguments.run
-        return run_one(study.run(variant, int(seed)), stop)
+        one = study.run(*arguments.run)
+        if (code := run_to_end(one, stop)) not in (DONE, INTERRUPTED):
+            tell_failed(one, code)
+        return code
     clear(study, arguments)
     if arguments.slurm:
         hand_to_slurm(study, arguments)
@@ -51,13 +53,6 @@ def clear(study: Study, arguments: argparse.Namespace) -> None:
         print(f"{one}: was finished in {one.run_dir}")
     for one, folder in adopt(study):
         print(f"{one}: taken over from {folder}")
-
-
-def run_one(planned: Planned, stop: Stop) -> int:
-    code = run_to_end(planned, stop)
-    if code not in (DONE, INTERRUPTED):
-        tell_failed(planned, code)
-    return code
 
 
 def hand_to_slurm(study: Study, arguments: argparse.Namespace) -> None:
@@ -92,9 +87,7 @@ def ended(runs: list[Planned], arguments: argparse.Namespace, stop: Stop) -> Ite
 def show(study: Study) -> None:
     text = table(study)
     print(text)
-    partial_path = study.folder / "table.md.partial"
-    partial_path.write_text(text, encoding="utf-8")
-    os.replace(partial_path, study.folder / "table.md")
+    write_text(text, study.folder / "table.md")
     pictures = draw_plots(study)
     written = ", ".join(path.name for path in pictures)
     print(f"written to {study.folder}: table.md" + (f", plots/ ({written})" if pictures else ""))

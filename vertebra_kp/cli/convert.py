@@ -11,11 +11,8 @@ from vertebra_kp.data.exchange import films_of_predictions, films_of_records
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources import aasce, read_records, schema_of
 from vertebra_kp.data.sources.mendeley import without_buu_lspine
-from vertebra_kp.data.writers import WRITERS
+from vertebra_kp.data.writers import WRITERS, what_is_lost
 from vertebra_kp.data.writers.files import path_below, refuse_existing
-
-WITHOUT_PATIENT = ("cvat", "labelme", "slicer")
-WITHOUT_SPACING = ("cvat", "labelme")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -52,8 +49,4 @@ def films_to_write(arguments: argparse.Namespace, root: Path) -> tuple[list[Labe
             losses.append(
                 f"that {mirrored} images have their anterior side at the right: its readers take the left"
             )
-    if arguments.to in WITHOUT_PATIENT and any(film.group != film.file for film in films):
-        losses.append("of which patient an image is; make splits from the original, or give pairs of a patient")
-    if arguments.to in WITHOUT_SPACING and any(film.spacing_mm is not None for film in films):
-        losses.append("how large a pixel is")
-    return films, losses
+    return films, losses + what_is_lost(films, arguments.to)

@@ -1,12 +1,12 @@
 """The command level-agreement: whether labels, and a network, name the vertebrae of a patient alike."""
 
 import argparse
-import csv
 from dataclasses import asdict
 
 from vertebra_kp.audit.level_agreement import compare_films, pair_named, read_shifts, shares_of
 from vertebra_kp.cli.film_choice import check_labelled
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import write_csv
 from vertebra_kp.data.datasets import labelled_records
 from vertebra_kp.data.sources import schema_of
 from vertebra_kp.data.splits import load_split_file, select
@@ -28,10 +28,8 @@ def run(arguments: argparse.Namespace) -> None:
     pairs = [pair_named(first, second, apart, shifts) for first, second, apart in compared]
     if not pairs:
         raise UserError("no patient has two images with enough labels; there is nothing to compare")
-    with (arguments.out / PAIRS).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(asdict(pairs[0])))
-        writer.writeheader()
-        writer.writerows(asdict(pair) for pair in pairs)
+    rows = [asdict(pair) for pair in pairs]
+    write_csv(list(rows[0]), rows, arguments.out / PAIRS)
     clear = [pair for pair in pairs if pair.clear]
     patients = [len({pair.group for pair in some}) for some in (pairs, clear)]
     print(f"{len(pairs)} pairs of images of {patients[0]} patients")

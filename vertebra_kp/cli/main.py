@@ -10,8 +10,8 @@ from importlib import import_module
 
 import argcomplete
 
-from vertebra_kp.cli.arguments import NUMBERS, SEEDS, UsageError, add
-from vertebra_kp.cli.commands import COMMANDS, GROUPS, Command
+from vertebra_kp.cli.arguments import ARGUMENTS, UsageError, add
+from vertebra_kp.cli.commands import COMMANDS, GROUPS
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import CTRL_C, DONE, FAILED, MEANINGS
 
@@ -22,12 +22,14 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a command as from a shell; returns its exit code (``core/exit_codes.py``)."""
     parser = build_parser()
     argcomplete.autocomplete(parser)
-    arguments = parser.parse_args(words)
+    arguments, unknown = parser.parse_known_args(words)
     command, own_parser = COMMANDS[arguments.command], vars(arguments).pop("parser")
+    if unknown:
+        own_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     complete(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        check_needs(command, arguments)
+        check_needs(arguments)
         code = import_module(f"vertebra_kp.cli.{command.module}").run(arguments)
         sys.stdout.flush()
         return code or DONE
@@ -56,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         PROGRAM,
         usage=f"{PROGRAM} COMMAND ...",
         description="\n".join(["Vertebra corners on radiographs: networks, training, measurements.", "", *listed]),
-        epilog=f"{PROGRAM} COMMAND --help explains a command.\nExit codes: {codes}.",
+        epilog=f"{PROGRAM} COMMAND --help explains a command. Exit codes:\n{codes}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="version and commit, then stop")
@@ -84,27 +86,33 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from vertebra_kp.core.provenance import code_version
 
-        parser.exit(message=f"{PROGRAM} {code_version()}\n")
+        print(PROGRAM, code_version())
+        parser.exit()
 
 
 def complete(arguments: argparse.Namespace) -> None:
     """Put in the defaults that each command has for itself."""
-    for name, defaults in (("seed", SEEDS), ("num_images", NUMBERS)):
-        if getattr(arguments, name, 0) is None:
-            setattr(arguments, name, defaults[arguments.command])
+    for name, default in COMMANDS[arguments.command].defaults.items():
+        if vars(arguments)[_place(name)] is None:
+            setattr(arguments, _place(name), default)
 
 
-def check_needs(command: Command, arguments: argparse.Namespace) -> None:
+def check_needs(arguments: argparse.Namespace) -> None:
     """Raises UsageError for an argument that says nothing without another one."""
     given = vars(arguments)
-    for name, needed in command.needs.items():
+    for name, needed in COMMANDS[arguments.command].needs.items():
         if _given(given, name) and not _given(given, needed):
             raise UsageError(f"--{name} needs --{needed}")
 
 
 def _given(arguments: dict[str, object], name: str) -> bool:
-    value = arguments["overrides" if name == "set" else name.replace("-", "_")]
+    value = arguments[_place(name)]
     return value is not None and value is not False and value != []
+
+
+def _place(name: str) -> str:
+    """Where argparse puts an argument."""
+    return ARGUMENTS[name].get("dest", name.replace("-", "_"))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 import argparse
 
-import cv2
-
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.core.anatomy import SCHEMAS
-from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import write_image
 from vertebra_kp.data.phantom import ANATOMIES
 from vertebra_kp.data.phantom.contact_sheet import contact_sheet
 from vertebra_kp.data.phantom.folder import write_films
@@ -34,7 +32,5 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{mirrored} of them have their anterior side at the right: see anterior_side in truth.json")
     if sheet_path is not None:
         sheet = contact_sheet(arguments.seed, SHEET_FILMS, SHEET_FILM_SIZE)
-        sheet_path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(sheet_path), sheet, [cv2.IMWRITE_JPEG_QUALITY, SHEET_QUALITY]):
-            raise UserError(f"{sheet_path} cannot be written; check the folder and the space")
+        write_image(sheet[..., ::-1], sheet_path, jpeg_quality=SHEET_QUALITY)
         print(f"contact sheet: {sheet_path}")

@@ -150,7 +150,7 @@ class Job:
                 schema,
                 covariances=prediction.covariances,
             )
-            write_image(picture, self.overlays / f"{name}.jpg")
+            write_image(picture, self.overlays / f"{name}.jpg", jpeg_quality=95)
         if self.attention is not None:
             with outcome.caught():
                 write_attention(prediction, self.predictor, path.name, self.attention / name)

@@ -1,4 +1,4 @@
-"""Configs on disk: strict YAML, ``base:`` composition, ``--set`` overrides, and every problem told at once.
+"""Configs on disk: strict YAML, ``base:`` composition, ``a.b=value`` overrides, and every problem told at once.
 
 Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema), as people
 expect them: ``1e-4`` is a number, ``on`` is text. Values are then checked without conversion.
@@ -64,7 +64,7 @@ class ConfigError(UserError):
 
 @dataclass
 class _Draft:
-    """Values of a config before they are checked, and where each was written (``file:line``, ``--set``)."""
+    """Values of a config before they are checked, and where each was written (``file:line``, or the override)."""
 
     values: dict[str, Any]
     places: dict[Keys, str]
@@ -296,7 +296,7 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _apply_override(draft: _Draft, override: str) -> None:
     """Write ``a.b=value`` into the draft; a path that cannot be followed becomes a problem of it."""
-    place = f"--set {override}"
+    place = f"override {override}"
     dotted, equals, text = override.partition("=")
     names = dotted.strip().split(".")
     if not equals or not all(names):

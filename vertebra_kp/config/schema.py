@@ -1,6 +1,6 @@
 """What a run can be told: one model per section, every field with its range; unknown keys are errors.
 
-Reading files, ``base:`` composition and ``--set`` live in ``config_io.py``.
+Reading files, ``base:`` composition and overrides live in ``io.py``.
 """
 
 from pathlib import Path
@@ -70,7 +70,7 @@ class DataConfig(Section):
     stored_order: bool = False
     """AASCE: leave T1 after L5 in the 18 films that store it there, as published figures do."""
     repair_file: str | None = None
-    """Repairs of wrong labels: a file of scripts/audit_data.py, or the name of a committed one (``aasce``)."""
+    """Repairs of wrong labels: a file of an audit, or the name of a committed one (``aasce``)."""
     split_file: str | None = None
     """File of ids, or the name of a committed one (``aasce``); not used by the phantom."""
     train_splits: list[str] = []
@@ -83,15 +83,15 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0, le=64)] = 2
     cache: Path | None = None
     """Folder of films that are decoded and shrunk already; what it lacks is added by the first run, or by
-    scripts/prepare_data.py. None reads the films anew in every run and holds them in memory."""
+    ``vertebra-kp prepare``. None reads the films anew in every run and holds them in memory."""
     shards: Path | None = None
-    """Folder of tar shards made by scripts/prepare_data.py: films and labels come from it, not from ``root``."""
+    """Folder of tar shards made by ``vertebra-kp prepare``: films and labels come from it, not from ``root``."""
     shard_window: Annotated[int, Field(ge=1)] | None = None
     """Read shard after shard, in another order every epoch, and mix films within so many places: for disks that
     seek slowly. None takes films from all shards in turn."""
     phantom: PhantomConfig = PhantomConfig()
     patch: PatchConfig | None = None
-    """Train on single vertebrae of ``input_size`` instead of whole films: a network for ``--refine``."""
+    """Train on single vertebrae of ``input_size`` instead of whole films: a network for crop refinement."""
 
     @property
     def film_schema(self) -> Schema:
@@ -221,7 +221,7 @@ class PhaseConfig(Section):
     and as many as the data set has; validation stays on the data set."""
     freeze_stages: int | list[str] | Literal["all"] = 0
     """0 freezes nothing, ``all`` the backbone, n its stem and first n stages, -n all but the last n; or stages by
-    name or range, such as [stem, stage2..stage4] (``train.py --describe`` lists them)."""
+    name or range, such as [stem, stage2..stage4] (``vertebra-kp train --describe`` lists them)."""
     freeze: list[Literal["neck", "decoder", "heatmap_head", "presence_head", "classification_head"]] = []
     lr: Positive = 1e-3
     backbone_lr: Positive | None = None
@@ -281,7 +281,7 @@ class InferenceConfig(Section):
 
 class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """The run's folder is ``runs/NAME`` unless --run-dir says otherwise."""
+    """The run's folder is ``runs/NAME`` unless another folder is named."""
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     codec: CodecConfig = CodecConfig()

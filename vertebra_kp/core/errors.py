@@ -1,4 +1,4 @@
-"""What a user can mend: scripts print these in one line, without a traceback."""
+"""What a user can mend: commands print these in one line, without a traceback."""
 
 
 class UserError(ValueError):

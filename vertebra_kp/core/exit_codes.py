@@ -9,9 +9,9 @@ CTRL_C = 130  # interrupted where there is nothing to resume: 128 + SIGINT, as s
 
 MEANINGS = {
     DONE: "done",
-    FAILED: "an error",
+    FAILED: "error",
     WRONG_USAGE: "wrong usage",
-    DONE_IN_PART: "done in part",
-    INTERRUPTED: "interrupted, can be resumed",
+    DONE_IN_PART: "in part",
+    INTERRUPTED: "can be resumed",
     CTRL_C: "interrupted",
 }

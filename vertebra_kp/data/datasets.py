@@ -123,7 +123,7 @@ def _split_file_of(data: DataConfig) -> SplitFile:
     if split_file.source != data.source:
         raise SplitError(
             f"data.split_file {data.split_file} splits the films of {split_file.source}, data.source is "
-            f"{data.source}; make one with scripts/split_data.py"
+            f"{data.source}; make a split file of this source"
         )
     return split_file
 

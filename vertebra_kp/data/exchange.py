@@ -33,8 +33,8 @@ def films_of_predictions(path: Path, root: Path, *, min_presence: float = MIN_PR
     """Predicted films; vertebrae less present than ``min_presence`` are left unlabelled.
 
     Labels in the same layout (``data/writers/json.py``) are read too; they have no scores. Names of films are
-    relative to the working folder, as ``predict.py`` was given them. Raises UserError when the file is not one
-    that ``predict.py`` or ``evaluate.py`` wrote.
+    relative to the working folder, as ``predict`` was given them. Raises UserError when the file is not one
+    that ``predict`` or ``evaluate`` wrote.
     """
     try:
         return [_predicted(film, root, min_presence) for film in read_json(path)["films"]]
@@ -42,7 +42,7 @@ def films_of_predictions(path: Path, root: Path, *, min_presence: float = MIN_PR
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         fault = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: not predictions that predict.py wrote ({fault})") from error
+        raise UserError(f"{path}: not predictions of vertebra_kp ({fault})") from error
 
 
 def _predicted(film: dict[str, Any], root: Path, min_presence: float) -> LabelledFilm:
@@ -79,5 +79,5 @@ def name_under(path: Path, root: Path) -> str:
     """The film's path relative to ``root``, with forward slashes. Raises UserError when it lies elsewhere."""
     relative = Path(os.path.relpath(path.absolute(), root.expanduser().absolute()))
     if ".." in relative.parts:
-        raise UserError(f"film {path} does not lie in {root}; name the folder of all films by --root")
+        raise UserError(f"film {path} does not lie in {root}; choose as root the folder of all images")
     return relative.as_posix()

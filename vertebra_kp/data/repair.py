@@ -71,7 +71,7 @@ def load_repair_file(name_or_path: str) -> RepairFile:
     try:
         path = committed_or_own(COMMITTED, name_or_path)
     except FileNotFoundError as error:
-        raise RepairError(f"repair_file {error}; make one with scripts/audit_data.py") from error
+        raise RepairError(f"repair_file {error}; audit the labels to make one") from error
     try:
         return RepairFile.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:

@@ -154,7 +154,7 @@ def write_shards(
     if found := sorted(folder.glob("*.tar")):
         raise UserError(f"{folder} holds shards already ({found[0].name} ...); name another folder or remove them")
     if shards > len(records):
-        raise UserError(f"--shards {shards}: there are {len(records)} films; ask for fewer shards")
+        raise UserError(f"shards {shards}: there are {len(records)} films; ask for fewer shards")
     folder.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
 
@@ -236,7 +236,7 @@ def read_shards(
     folder = folder.expanduser()
     shards = sorted(folder.glob("*.tar"))
     if not shards:
-        raise SourceError(f"{folder} holds no .tar; make shards with scripts/prepare_data.py")
+        raise SourceError(f"{folder} holds no .tar; prepare shards first")
     found: dict[str, tuple[Record, Place]] = {}
     problems = []
     for shard in shards:

@@ -46,7 +46,7 @@ def load_split_file(name_or_path: str) -> SplitFile:
     try:
         path = committed_or_own(COMMITTED, name_or_path)
     except FileNotFoundError as error:
-        raise SplitError(f"split_file {error}; make one with scripts/split_data.py") from error
+        raise SplitError(f"split_file {error}; make one (make_splits)") from error
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return split_file_from(content)

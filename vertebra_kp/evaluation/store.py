@@ -126,12 +126,12 @@ def load_evaluation(folder: Path) -> Evaluation:
     """Raises UserError where there is none, or one of another version."""
     path = folder / FILE
     if not path.is_file():
-        raise UserError(f"{path} does not exist; measure first: scripts/evaluate.py ... --out {folder}")
+        raise UserError(f"{path} does not exist; evaluate a network into this folder first")
     try:
         with np.load(path) as content:
             arrays = dict(content)
         if int(arrays["version"]) != VERSION:
-            raise UserError(f"{path} is of another version of vertebra_kp; measure again with scripts/evaluate.py")
+            raise UserError(f"{path} is of another version of vertebra_kp; evaluate again")
         results = [_result(arrays, i) for i in range(len(arrays["id"]))]
         worst, median = ({int(i): _picture(arrays, int(i)) for i in arrays[name]} for name in ("worst", "median"))
         distrust = arrays["distrust"] if len(arrays["distrust"]) else None
@@ -139,7 +139,7 @@ def load_evaluation(folder: Path) -> Evaluation:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); measure again with scripts/evaluate.py") from None
+        raise UserError(f"{path} cannot be read ({error}); evaluate again") from None
 
 
 def _result(arrays: dict[str, np.ndarray], i: int) -> FilmResult:

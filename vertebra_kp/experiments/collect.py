@@ -217,8 +217,8 @@ def refuse_stale(study: Study, *, keep_rows: bool = False, may_keep: bool = True
         listed = "\n  ".join(told)
         raise StaleError(
             f"{study.folder} has results of other settings than are asked for now:\n  {listed}\n"
-            f"--rerun-stale moves them to {study.folder / STALE} and runs them anew"
-            + ("; --keep-stale counts the rows as they are" if rows and may_keep else "")
+            f"move stale results to {study.folder / STALE} and run anew"
+            + (", or keep stale rows as they are" if rows and may_keep else "")
         )
 
 

@@ -132,10 +132,10 @@ class Study:
     def run_folders(self) -> Path:
         return self.folder / "runs"
 
-    def run(self, variant: str, seed: int) -> Planned:
+    def run(self, variant: str, seed: int | str) -> Planned:
         """Raises UserError where the study has no such run."""
         for run in self.planned:
-            if run.key == (variant, seed):
+            if (run.variant, str(run.seed)) == (variant, str(seed)):
                 return run
         raise UserError(
             f"{self.folder}: no run of variant {variant} with seed {seed}; variants: {', '.join(self.names)}, "

@@ -108,7 +108,7 @@ class Predictor:
     def film_of(self, image: Image, name: str = "image") -> Film:
         """An unlabelled film in the pixels that the network asks for; raises as ``predict_many``."""
         if self.config.data.patch is not None:
-            raise UserError("the network looks at single vertebrae: use it to refine the corners of another one")
+            raise UserError("the network looks at single vertebrae: load it as ``refine`` of one of whole images")
         if isinstance(image, (str, Path)):
             name, image = str(image), read_film(Path(image))
         if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
@@ -163,8 +163,8 @@ def load(
 def _refiner(network: VertebraNetwork, config: Config, _step: int, *, of: Config, device: torch.device) -> Refiner:
     if config.data.patch is None or config.data.film_schema.view != of.data.film_schema.view:
         raise CheckpointError(
-            f"--refine: {config.name} does not look at single vertebrae of {of.data.film_schema.view} films; "
-            "train one with data.patch, as configs/aasce_vertebra.yaml does"
+            f"refine: {config.name} does not look at single vertebrae of {of.data.film_schema.view} films; "
+            "train one with data.patch, as the config aasce_vertebra does"
         )
     return Refiner(network.eval().to(device, memory_format=torch.channels_last), config)
 

@@ -15,7 +15,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 def choose_device(device: str | None) -> str:
     """``cpu`` or ``cuda`` as asked; None takes a GPU where there is one. Raises UserError where there is none."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; leave it out to use the CPU")
+        raise UserError("device cuda: torch sees no GPU here; leave it open to use the CPU")
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -191,8 +191,8 @@ def _fetched(name: str) -> dict[str, Tensor]:
     except Exception as error:
         raise WeightsError(
             f"network.backbone.weights: ImageNet weights cannot be fetched ({error}); give a local file of "
-            f"{name}'s state dict (--set network.backbone.weights=FILE), or train from random weights "
-            "(--set network.backbone.weights=none)"
+            f"{name}'s state dict (network.backbone.weights=FILE), or train from random weights "
+            "(network.backbone.weights=none)"
         ) from error
 
 

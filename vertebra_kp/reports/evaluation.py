@@ -243,7 +243,7 @@ def _robustness(folder: Path, metrics: dict[str, Any]) -> str:
             if row["network"] != metrics.get("mark"):
                 raise UserError(
                     f"{path} is of another network than the evaluation beside it; measure again with "
-                    "scripts/robustness.py, or remove it"
+                    "robustness, or remove it"
                 )
             kinds[row["kind"]].append((float(row["strength"]), float(row["median_px"])))
     if not kinds:

@@ -189,7 +189,7 @@ def _notes(reading: Reading) -> str:
         "calibrated on, which did not train the network. That is an average: findings that are rare among those "
         "films may be held less often."
     )
-    without = "Values have no intervals: they need a calibration (scripts/calibrate.py) on films enough."
+    without = "Values have no intervals: they need a calibration on images enough."
     how = told if any(reading.intervals) else without
     return (
         f'<h2>Notes</h2><p class="small">{how} Corners alone do not '

@@ -82,7 +82,7 @@ def lock_run_folder(path: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise RunFolderError(
-            f"another process trains in {path}; wait for its end, or stop it and give --resume"
+            f"another process trains in {path}; wait for its end, or stop it and resume the run"
         ) from None
 
 
@@ -95,20 +95,15 @@ def check_run_folder(path: Path, config: Config, *, resume: bool = False, overwr
     folder = RunFolder(path)
     if resume:
         if not folder.last.is_file():
-            remedy = (
-                "--overwrite starts the run anew" if folder.contents() else "leave out --resume to start the run"
-            )
-            raise RunFolderError(f"--resume: {folder.last} does not exist; {remedy}")
+            remedy = "overwrite the run to start anew" if folder.contents() else "start the run without resuming"
+            raise RunFolderError(f"nothing to resume: {folder.last} does not exist; {remedy}")
         if changed := differences(load_config(folder.config), config):
             listed = "\n  ".join(f"{key}: {old} in the run, {new} now" for key, (old, new) in changed.items())
             raise RunFolderError(
-                f"--resume: the config differs from the one that {path} was started with:\n  {listed}\n"
-                f"give the same config, or another --run-dir"
+                f"cannot resume: the config differs from the one that {path} was started with:\n  {listed}\n"
+                "give the same config, or choose another folder"
             )
     elif folder.contents() and not overwrite:
-        raise RunFolderError(
-            f"{path} already holds a run; --resume continues it, --overwrite replaces it, "
-            "--run-dir DIR takes another folder"
-        )
+        raise RunFolderError(f"{path} already holds a run; resume it, overwrite it, or choose another folder")
     elif path.exists() and not path.is_dir():
-        raise RunFolderError(f"{path} is a file; --run-dir DIR takes another place")
+        raise RunFolderError(f"{path} is a file; choose another folder")

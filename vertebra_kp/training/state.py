@@ -151,14 +151,14 @@ def restore(state: RunState, checkpoint: Checkpoint, group: Group) -> None:
     """
     if len(checkpoint.random) != group.world_size:
         raise UserError(
-            f"--resume: the run had {len(checkpoint.random)} processes, now there are {group.world_size}; "
+            f"cannot resume: the run had {len(checkpoint.random)} processes, now there are {group.world_size}; "
             "start as many, a resumed run sees the same batches"
         )
     films = checkpoint.progress["films"]
     if films != state.progress.films:
         raise UserError(
-            f"--resume: the run was started on other films ({films}, now {state.progress.films}): the data folder "
-            "or the split file has changed; restore them, or start a new run"
+            f"cannot resume: the run was started on other films ({films}, now {state.progress.films}): the data "
+            "folder or the split file has changed; restore them, or start a new run"
         )
     state.network.load_state_dict(checkpoint.network)
     if state.average is not None and checkpoint.average is not None:

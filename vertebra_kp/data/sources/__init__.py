@@ -41,7 +41,7 @@ SOURCES = ("aasce", *READERS)
 def schema_of(source: str, anatomy: str | None) -> Schema:
     """The keypoint schema that a command line names; AASCE has its own. Raises SourceError when none is named."""
     if anatomy is None and source != "aasce":
-        raise SourceError(f"--source {source} needs --anatomy, one of {', '.join(SCHEMAS)}")
+        raise SourceError(f"source {source} needs an anatomy, one of {', '.join(SCHEMAS)}")
     return SCHEMAS[anatomy or "ap_whole_spine"]
 
 
@@ -61,5 +61,5 @@ def read_records(
     if part is not None:
         raise SourceError(f"source {source} has no parts, got part {part!r}; choose films by a split file")
     if root is None:
-        raise SourceError(f"source {source} needs the folder of the data set: set data.root, or give --root")
+        raise SourceError(f"source {source} needs the folder of the data set: set data.root, or name the root")
     return READERS[source](Path(root), schema)

@@ -1,4 +1,4 @@
-"""Labels in the layout of ``predictions.json``, as ``convert.py --to json`` writes them.
+"""Labels in the layout of ``predictions.json``, as ``vertebra-kp convert`` writes them.
 
 ::
 
@@ -55,7 +55,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     content = read_annotations(root, path)
     entries = content.get("films") if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise SourceError(f"{path} must be an object with films, a list; write it by convert.py --to json")
+        raise SourceError(f"{path} must be an object with films, a list; convert the labels to json")
     records: dict[str, Record | None] = {}
     problems = []
     for index, entry in enumerate(entries):

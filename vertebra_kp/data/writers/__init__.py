@@ -15,3 +15,15 @@ WRITERS: dict[str, Callable[[Sequence[LabelledFilm], Path], None]] = {
     "labelme": labelme.write,
     "slicer": slicer.write,
 }
+WITHOUT_PATIENT = ("cvat", "labelme", "slicer")
+WITHOUT_SPACING = ("cvat", "labelme")
+
+
+def what_is_lost(films: Sequence[LabelledFilm], to: str) -> list[str]:
+    """What the films have and the format ``to`` has no place for."""
+    lost = []
+    if to in WITHOUT_PATIENT and any(film.group != film.file for film in films):
+        lost.append("of which patient an image is; make splits from the original, or give pairs of a patient")
+    if to in WITHOUT_SPACING and any(film.spacing_mm is not None for film in films):
+        lost.append("how large a pixel is")
+    return lost

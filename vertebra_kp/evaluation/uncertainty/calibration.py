@@ -155,7 +155,7 @@ def calibration_from_dict(content: dict[str, Any]) -> Calibration:
             {name: _stretches_from_dict(told) for name, told in content["measures"].items()},
         )
     except (KeyError, TypeError, ValueError) as error:
-        remedy = "make it anew with scripts/calibrate.py"
+        remedy = "calibrate the network anew"
         raise UserError(f"calibration: {error!r} is missing or wrong; {remedy}") from None
 
 

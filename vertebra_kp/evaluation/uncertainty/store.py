@@ -112,8 +112,8 @@ def load_calibrated(path: Path, schema: Schema, mark: str | None = None) -> Cali
         check_schema(calibration, schema)
         if mark is not None and content["about"].get("mark") != mark:
             raise UserError(
-                "it is of other weights, another decoding or another ensemble; make one of this network with "
-                "scripts/calibrate.py"
+                "it is of other weights, another decoding or another ensemble; calibrate this network as it is "
+                "used now"
             )
         return Calibrated(
             calibration,
@@ -124,5 +124,5 @@ def load_calibrated(path: Path, schema: Schema, mark: str | None = None) -> Cali
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        remedy = "make one with scripts/calibrate.py"
+        remedy = "calibrate the network"
         raise UserError(f"{path}: no calibration that can be read ({error!r}); {remedy}") from None
