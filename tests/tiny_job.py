@@ -4,6 +4,7 @@ The thin backbone has the stages, channels and strides of EfficientNetV2-S and f
 loop does with a network does not depend on its depth. Tests of the network itself take the whole one.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from vertebra_kp.training.schedule import make_plan
 from vertebra_kp.training.state import RunState, start_state
 
 ROOT = Path(__file__).resolve().parents[1]
+PATHS = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"  # PYTHONPATH of processes that tests start
 ONE_PROCESS = Group(0, 1, torch.device("cpu"))
 FROZEN = {"name": "frozen", "epochs": 1, "freeze_stages": 4, "lr": 1e-3, "final_lr": 1.0}
 UNFROZEN = {"name": "unfrozen", "epochs": 1, "lr": 1e-3, "layer_decay": 0.9, "warmup_steps": 1}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run, run_apart, tiny
+from one_prediction import a_prediction
 from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.datadict import DicomDictionary
@@ -39,7 +40,7 @@ from vertebra_kp.config.io import load_config
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import points_from_indices
-from vertebra_kp.data.dicom import DicomInfo, pixels, read_header
+from vertebra_kp.data.dicom import DicomInfo, pixels, read_dicom, read_header
 from vertebra_kp.data.dicom.elements import ElementError
 from vertebra_kp.data.dicom.pixels import _check_decoder
 from vertebra_kp.data.film_file import is_dicom
@@ -48,11 +49,10 @@ from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.writers import WRITERS
-from vertebra_kp.inference import gsps as dicom_results
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference import gsps
 from vertebra_kp.inference.checkpoint import Checkpoint, save_checkpoint
 from vertebra_kp.inference.gsps import IDENTITY, write_presentation_state
-from vertebra_kp.inference.predictions import FilmPrediction, film_as_dict
+from vertebra_kp.inference.predictions import image_entry
 from vertebra_kp.models.network import build_network
 
 REPOSITORY = Path(__file__).parents[2]
@@ -547,13 +547,12 @@ def test_folders_give_dicom_films_by_suffix_and_by_their_mark(tmp_path):
 
 def prediction(points, presence=1.0):
     levels = SCHEMA.num_levels
-    return Prediction(
-        points_xy_image=points,
-        covariances=np.full((levels, 4, 2, 2), 0.5),
-        scores=np.ones((levels, 4)),
-        presence=np.broadcast_to(presence, levels).astype(np.float32),
-        points_xy=points,
-    )
+    return a_prediction(points, size=(700, 300), presence=np.broadcast_to(presence, levels).astype(np.float32))
+
+
+def write_state(path, target, predicted, *, keep_identity=False):
+    keywords = (*gsps.KEYWORDS, *(gsps.IDENTITY if keep_identity else ()))
+    write_presentation_state(str(path), read_dicom(path, keywords).elements, target, predicted, SCHEMA)
 
 
 def bodies(width=300, height=700):
@@ -585,7 +584,7 @@ def test_a_presentation_state_opens_again_with_the_corners_in_place(tmp_path):
     points = bodies()
     # PS3.3 C.10.5: 0\0 is the top left corner of the first pixel, so the centre of pixel (41, 57) is 41.5\57.5
     points[0, 0] = points_from_indices([41, 57])
-    write_presentation_state(path, tmp_path / "state.dcm", prediction(points), SCHEMA)
+    write_state(path, tmp_path / "state.dcm", prediction(points))
     state = dcmread(tmp_path / "state.dcm")
     assert state.SOPClassUID.name == "Grayscale Softcopy Presentation State Storage"
     assert state.StudyInstanceUID == film.StudyInstanceUID
@@ -618,7 +617,7 @@ def test_vertebrae_that_are_absent_or_beyond_the_film_are_not_drawn(tmp_path):
     points[1, 1] = 301, 200  # the TR of L2, a pixel beyond the right edge
     points[2, :, 1] = -3  # all of L3 is above the film
     presence = np.array([0.9, 0.9, 0.9, 0.49, 0.9, 0.1])
-    write_presentation_state(path, tmp_path / "state.dcm", prediction(points, presence), SCHEMA)
+    write_state(path, tmp_path / "state.dcm", prediction(points, presence))
     lines, texts = drawn(dcmread(tmp_path / "state.dcm"))
     assert list(texts) == ["L1", "L2", "L5"]
     _, _, BL, BR = points[1]
@@ -629,7 +628,7 @@ def test_vertebrae_that_are_absent_or_beyond_the_film_are_not_drawn(tmp_path):
 
 def test_a_film_without_vertebrae_gets_a_state_without_annotations(tmp_path):
     path, _ = big_film(tmp_path / "film.dcm")
-    write_presentation_state(path, tmp_path / "state.dcm", prediction(bodies(), 0.0), SCHEMA)
+    write_state(path, tmp_path / "state.dcm", prediction(bodies(), 0.0))
     assert "GraphicAnnotationSequence" not in dcmread(tmp_path / "state.dcm")
 
 
@@ -647,7 +646,7 @@ def test_a_state_shows_the_film_as_it_was_read(tmp_path, syntax):
     )
     states = []
     for path in (rescaled, mapped):
-        write_presentation_state(path, tmp_path / "state.dcm", prediction(bodies()), SCHEMA)
+        write_state(path, tmp_path / "state.dcm", prediction(bodies()))
         states.append(dcmread(tmp_path / "state.dcm"))
     (voi,) = states[0].SoftcopyVOILUTSequence
     assert (voi.WindowCenter, voi.WindowWidth) == (1000, 2001)
@@ -672,11 +671,11 @@ def test_patient_and_study_are_empty_unless_asked_for(tmp_path):
     }  # fmt: skip
     path, _ = big_film(tmp_path / "film.dcm", SpecificCharacterSet="ISO_IR 100", **identity)
     target = tmp_path / "state.dcm"
-    write_presentation_state(path, target, prediction(bodies()), SCHEMA)
+    write_state(path, target, prediction(bodies()))
     empty = dcmread(target)
     assert all(not empty[keyword].value for keyword in IDENTITY), "there, and empty"
     assert not leaks(target.read_bytes(), [b"LEAK", b"18991231", b"235917", "Müller".encode("latin-1")])
-    write_presentation_state(path, target, prediction(bodies()), SCHEMA, keep_identity=True)
+    write_state(path, target, prediction(bodies()), keep_identity=True)
     kept = dcmread(target)
     assert {keyword: str(kept[keyword].value) for keyword in IDENTITY} == identity
 
@@ -685,36 +684,36 @@ def test_a_film_that_cannot_be_referred_to_is_told(tmp_path):
     path, film = big_film(tmp_path / "film.dcm")
     del film.StudyInstanceUID
     with pytest.raises(FilmError, match="StudyInstanceUID is missing"):
-        write_presentation_state(saved(path, film), tmp_path / "state.dcm", prediction(bodies()), SCHEMA)
+        write_state(saved(path, film), tmp_path / "state.dcm", prediction(bodies()))
     film.add(DataElement("StudyInstanceUID", "UI", "LEAK", validation_mode=pydicom_config.IGNORE))
     with pytest.raises(FilmError, match="StudyInstanceUID is not a UID"):
-        write_presentation_state(saved(path, film), tmp_path / "state.dcm", prediction(bodies()), SCHEMA)
+        write_state(saved(path, film), tmp_path / "state.dcm", prediction(bodies()))
     film.StudyInstanceUID, film.SOPClassUID = generate_uid(), "1.2.3.4"
     with pytest.raises(UserError, match=r"film\.dcm: no presentation state"):
-        write_presentation_state(saved(path, film), tmp_path / "state.dcm", prediction(bodies()), SCHEMA)
+        write_state(saved(path, film), tmp_path / "state.dcm", prediction(bodies()))
     film.SOPClassUID = ComputedRadiographyImageStorage
     with pytest.raises(UserError, match="cannot be written"):
-        write_presentation_state(saved(path, film), tmp_path / "no" / "state.dcm", prediction(bodies()), SCHEMA)
+        write_state(saved(path, film), path / "state.dcm", prediction(bodies()))
 
 
 def test_a_missing_package_is_told_with_the_command_that_installs_it(monkeypatch):
-    dicom_results.check_installed()
-    monkeypatch.setattr(dicom_results, "find_spec", lambda name: None)
+    gsps.check_installed()
+    monkeypatch.setattr(gsps, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'vertebra_kp\[dicom\]'"):
-        dicom_results.check_installed()
+        gsps.check_installed()
 
 
 def test_a_state_is_no_film(tmp_path):
     path, _ = big_film(tmp_path / "film.dcm")
-    write_presentation_state(path, tmp_path / "state.dcm", prediction(bodies()), SCHEMA)
+    write_state(path, tmp_path / "state.dcm", prediction(bodies()))
     assert "Rows is missing" in refused(tmp_path / "state.dcm")
 
 
 def test_predictions_have_the_header_s_keys_only_where_it_tells_them():
     keys = {"spacing_mm", "spacing_from", "view_position", "laterality"}
-    assert not keys & film_as_dict(FilmPrediction("a.png", (700, 300), prediction(bodies())), SCHEMA).keys()
+    assert not keys & image_entry(prediction(bodies()), SCHEMA).keys()
     info = DicomInfo(0.15, "PixelSpacing", "LL")
-    entry = film_as_dict(FilmPrediction("a.dcm", (700, 300), prediction(bodies()), info), SCHEMA)
+    entry = image_entry(prediction(bodies()), SCHEMA, info)
     assert keys & entry.keys() == keys - {"laterality"}
     assert (entry["spacing_mm"], entry["spacing_from"], entry["view_position"]) == (0.15, "PixelSpacing", "LL")
 
@@ -798,7 +797,8 @@ def test_nothing_of_the_patient_gets_into_anything_that_predict_writes(tmp_path,
 
     written = [path for path in out.rglob("*") if path.is_file()]
     assert sorted(str(path.relative_to(out)) for path in written) == [
-        "gsps/a.dcm.gsps.dcm", "overlays/a.dcm.jpg", "predictions.csv", "predictions.json",
+        ".predictions.jsonl.lock", "gsps/a.dcm.gsps.dcm", "overlays/a.dcm.jpg",
+        "predictions.csv", "predictions.json", "predictions.jsonl",
     ]  # fmt: skip
     for content in (done.stdout, done.stderr, *(path.read_bytes() for path in written)):
         assert not leaks(content)

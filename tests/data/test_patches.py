@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from one_prediction import a_prediction
 
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import ONE_VERTEBRA, SCHEMAS, State
@@ -12,7 +13,6 @@ from vertebra_kp.data.films import LooseFilms, PhantomFilms, shrunk
 from vertebra_kp.data.patches import PatchFilms, windows
 from vertebra_kp.data.transforms import place
 from vertebra_kp.inference import refine
-from vertebra_kp.inference.batch import Prediction
 
 SPINE = SCHEMAS["ap_whole_spine"]
 CONFIG = Config.model_validate(
@@ -107,7 +107,7 @@ def test_patches_are_the_labelled_vertebrae_and_lead_back_to_the_film(film):
         )
 
 
-def test_the_second_look_moves_corners_to_where_its_network_sees_them(film, monkeypatch):
+def test_the_refinement_of_a_batch_moves_corners_to_where_its_network_sees_them(film, monkeypatch):
     """A network that sees every true corner half a patch pixel too far to the right."""
     truth = film.labels().points_xy_image
 
@@ -118,17 +118,17 @@ def test_the_second_look_moves_corners_to_where_its_network_sees_them(film, monk
             level = SPINE.levels.index(labels.id.split(":")[1])
             seen = apply_affine(compose(matrix, translate(0.5, 0)), truth[level])
             points = apply_affine(np.linalg.inv(matrix), seen)[None]
-            found.append(
-                Prediction(points, np.full((1, 4, 2, 2), 7.0), np.full((1, 4), 0.5), np.ones(1), seen[None])
-            )
+            found.append(a_prediction(points, covariances=np.full((1, 4, 2, 2), 7.0), scores=np.full((1, 4), 0.5)))
         return found
 
     monkeypatch.setattr(refine, "predict_batch", predict_batch)
     rng = np.random.default_rng(0)
     first = truth + rng.normal(0, 3, truth.shape)
     first[5] = np.nan
-    prediction = Prediction(first, np.ones((17, 4, 2, 2)), np.ones((17, 4)), np.ones(17), first)
-    refined = refine.Refiner(None, CONFIG).refine(prediction, film, SPINE)
+    plain = a_prediction(first, covariances=np.ones((17, 4, 2, 2)))
+    empty = a_prediction(np.full_like(first, np.nan))
+    refined, unfound = refine.Refiner(None, CONFIG).refine([plain, empty], [film, film], SPINE)
+    assert np.isnan(unfound.points_xy_image).all()
     moved = np.linalg.norm(refined.points_xy_image - truth, axis=-1)
     width = np.linalg.norm(truth[:, 1] - truth[:, 0], axis=-1)
     others = np.arange(17) != 5

@@ -22,6 +22,7 @@ import pytest
 from film_files import INPUT_SIZE, SCHEMA, assert_same_film, labelled_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_job import PATHS
 
 from vertebra_kp.config.schema import AugmentConfig, Config
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, State
@@ -522,7 +523,7 @@ def test_two_processes_share_the_films_and_resume_exactly(tmp_path):
     write(records, folder, shards=3)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={PROCESSES}", __file__, str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": PATHS}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     drawn = json.loads((folder / "drawn.json").read_text())

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from one_prediction import a_prediction
 
 from vertebra_kp.core.anatomy import SCHEMAS, SLIP_CLASSES, UNKNOWN, VIEWS
 from vertebra_kp.data.exchange import films_of_predictions
 from vertebra_kp.evaluation.classification import TARGETS, class_headlines, classification_figures
-from vertebra_kp.inference.batch import Prediction
-from vertebra_kp.inference.predictions import FilmPrediction, write_predictions
+from vertebra_kp.inference.predictions import image_entry, write_predictions
 
 # Six labelled levels; the rows are probabilities of normal, left, right, antero, retro.
 TRUTH = np.array([0, 0, 0, 3, 3, 4])
@@ -117,10 +117,10 @@ def test_classes_are_named_in_predictions_that_are_read_back(tmp_path):
     schema = SCHEMAS["la_lumbar"]
     points = np.random.default_rng(1).uniform(1, 60, (6, 4, 2)).astype(np.float32)
     points[~schema.exists] = np.nan
-    plain = Prediction(points, np.zeros((6, 4, 2, 2)), np.ones((6, 4)), np.ones(6), points)
+    plain = a_prediction(points)
     classified = replace(plain, view_probabilities=np.array([0.03, 0.97]), slip_probabilities=PROBABILITIES)
-    films = [FilmPrediction(str(tmp_path / f"{i}.png"), (64, 64), p) for i, p in enumerate((classified, plain))]
-    write_predictions(films, schema, tmp_path)
+    images = [replace(p, file=str(tmp_path / f"{i}.png")) for i, p in enumerate((classified, plain))]
+    write_predictions([image_entry(image, schema) for image in images], tmp_path)
     told, without = json.loads((tmp_path / "predictions.json").read_text())["films"]
     assert told["classified_view"] == {"class": "LA", "probability": 0.97}
     slips = [(level["slip"]["class"], level["slip"]["probability"]) for level in list(told["levels"].values())[:5]]

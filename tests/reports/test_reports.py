@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from one_prediction import a_prediction
 
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.core.errors import UserError
@@ -48,7 +49,7 @@ def predicted(film, sd, rng) -> Prediction:
     points = film.points_xy_image + rng.normal(0, sd, film.points_xy_image.shape)
     levels = len(points)
     covariances = np.broadcast_to(SD_PX**2 * np.eye(2), (levels, 4, 2, 2))
-    return Prediction(points, covariances, np.full((levels, 4), 0.9), np.ones(levels), points)
+    return a_prediction(points, covariances=covariances)
 
 
 def result_of(film, prediction, i) -> FilmResult:

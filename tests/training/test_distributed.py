@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_job import FROZEN, ONE_PROCESS, ROOT, UNFROZEN, make_run, thin_efficientnet, tiny_config, train_all
+from tiny_job import FROZEN, ONE_PROCESS, PATHS, UNFROZEN, make_run, thin_efficientnet, tiny_config, train_all
 from torch import Tensor, nn
 
 from vertebra_kp.config.schema import Config
@@ -100,7 +100,7 @@ def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={PROCESSES}", __file__, str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": PATHS}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return out

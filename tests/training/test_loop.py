@@ -69,7 +69,8 @@ def errors_are(monkeypatch, errors: list[float]) -> None:
 
     monkeypatch.setattr(engine, "evaluate_films", lambda *_, **__: [])
     monkeypatch.setattr(engine, "write_film_rows", lambda *_: None)
-    monkeypatch.setattr(engine, "views_of", lambda *_, **__: [])
+    monkeypatch.setattr(engine, "first_views", lambda *_, **__: [])
+    monkeypatch.setattr(engine, "worst_views", lambda *_, **__: [])
     monkeypatch.setattr(engine, "summary_of", summary_of)
 
 

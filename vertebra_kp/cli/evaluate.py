@@ -13,12 +13,12 @@ from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.shape_check import shape_figures
 from vertebra_kp.evaluation.store import FILE as EVALUATION
 from vertebra_kp.evaluation.store import evaluation_of, save_evaluation
-from vertebra_kp.evaluation.summary import summary_of, views_of, write_film_rows
+from vertebra_kp.evaluation.summary import VIEWS, summary_of, worst_views, write_film_rows
 from vertebra_kp.evaluation.uncertainty.calibration import errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import coverage
 from vertebra_kp.evaluation.uncertainty.store import find_calibrated
 from vertebra_kp.inference.overlays import film_grid, film_panel
-from vertebra_kp.inference.predictions import FilmPrediction, write_predictions
+from vertebra_kp.inference.predictions import image_entry, write_predictions
 from vertebra_kp.models.device import hardware
 
 
@@ -27,11 +27,11 @@ def run(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     trained = load_network(arguments)
     predictor = as_asked(trained, arguments)
-    schema, config, network = predictor.schema, predictor.config, predictor.network
+    schema, config = predictor.schema, predictor.config
     about = about_network(arguments)
     calibrated = find_calibrated(arguments.calibration, network_file(arguments), schema, predictor.mark)
     arguments, films = choose_films(arguments, config, predictor.film_size)
-    evaluated = evaluate_films(network, config, films, predictor.refiner, progress=True)
+    evaluated = evaluate_films(predictor, films, shown=VIEWS, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     distrust = None
     if calibrated is not None:
@@ -55,16 +55,14 @@ def run(arguments: argparse.Namespace) -> None:
         "flip": config.inference.flip,
         "repair_file": arguments.repair_file,
         "config": trained.config.model_dump(mode="json"),
-        "hardware": hardware(next(network.parameters()).device),
+        "hardware": hardware(predictor.device),
         "version": code_version(),
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")
     save_evaluation(evaluation_of(schema, evaluated, films, distrust), out / EVALUATION)
-    predictions = [FilmPrediction(item.labels.file, item.result.size, item.prediction) for item in evaluated]
-    write_predictions(predictions, schema, out)
-    worst = views_of(network, config, films, evaluated, worst=True)
-    picture = film_grid([film_panel(view, schema) for view in worst], columns=2)
+    write_predictions([image_entry(item.prediction, schema) for item in evaluated], out)
+    picture = film_grid([film_panel(view, schema) for view in worst_views(evaluated)], columns=2)
     write_image(picture, out / "worst_films.png")
     print("\n".join(summary_lines(summary)))
     written = ("metrics.json", "films.csv", EVALUATION, "predictions.json", "predictions.csv", "worst_films.png")

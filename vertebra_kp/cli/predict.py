@@ -1,44 +1,177 @@
-"""The command predict: vertebra corners on films without labels; files, pictures and measurement reports."""
+"""The command predict: vertebra corners on images without labels; files, pictures and measurement reports."""
 
 import argparse
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.cli.network_choice import choose_network, network_file
-from vertebra_kp.core.anatomy import Schema, Side
+from vertebra_kp.core.anatomy import Side
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.exit_codes import DONE, DONE_IN_PART
-from vertebra_kp.core.files import write_image
+from vertebra_kp.core.exit_codes import DONE, DONE_IN_PART, INTERRUPTED
+from vertebra_kp.core.files import write_image, write_text
+from vertebra_kp.data.dicom import DicomFilm, DicomInfo, read_dicom
 from vertebra_kp.data.film_file import is_dicom
+from vertebra_kp.data.films import Film
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.evaluation.uncertainty.store import Calibrated, find_calibrated
+from vertebra_kp.inference import gsps
 from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.gsps import check_installed, write_presentation_state
+from vertebra_kp.inference.journal import Journal, open_journal
 from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, overlay_original
-from vertebra_kp.inference.predictions import FilmPrediction, write_predictions
+from vertebra_kp.inference.predictions import image_entry, write_predictions
 from vertebra_kp.inference.predictor import Predictor
+from vertebra_kp.inference.streams import in_streams
 from vertebra_kp.reports.film_page import film_page
-from vertebra_kp.reports.interpretation import read
+from vertebra_kp.reports.interpretation import Reading, read
 from vertebra_kp.reports.schema import FilmOf, film_of, write_readings
 
 
-def overlay_paths(films: list[Path], folder: Path) -> list[Path]:
-    """A name for each film's overlay; films of the same name in different folders get a number."""
+@dataclass(frozen=True)
+class Item:
+    """An image to predict, and the name that its files have in the results."""
+
+    path: Path
+    name: str
+
+
+@dataclass
+class Outcome:
+    """What came of an image: its line in the journal, None where it was skipped, and what to say about it."""
+
+    item: Item
+    line: dict[str, Any] | None = None
+    messages: list[str] = field(default_factory=list)
+    troubled: bool = False
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Whatever is wrong with one image, the others are predicted."""
+        try:
+            yield
+        except Exception as error:
+            named = isinstance(error, UserError)
+            told = str(error) if named else f"{self.item.path}: {type(error).__name__}: {error}"
+            self.messages.append(f"{'skipped' if self.line is None else 'predicted, but'}: {told}")
+            self.troubled = True
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How predicted images are measured; ``folder`` gets a page for each."""
+
+    folder: Path
+    calibrated: Calibrated | None
+    spacing_mm: float | None
+    anterior_side: Side | None
+    correct_shape: bool
+
+    def read(self, prediction: Prediction, predictor: Predictor, header: DicomInfo) -> Reading:
+        is_lateral = predictor.schema.view == "LA"
+        return read(
+            prediction,
+            predictor.schema,
+            prediction.size,
+            spacing_mm=header.spacing_mm if self.spacing_mm is None else self.spacing_mm,
+            anterior_side=(self.anterior_side or header.anterior_side) if is_lateral else None,
+            calibrated=self.calibrated,
+            correct_shape=self.correct_shape,
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with every image: which files are written beside the predictions."""
+
+    predictor: Predictor
+    overlays: Path
+    attention: Path | None
+    measuring: Measuring | None
+    states: Path | None
+    keywords: tuple[str, ...]
+    """Elements of a DICOM header that a presentation state needs."""
+
+    def work(self, items: Sequence[Item]) -> list[Outcome]:
+        """A batch, in one of several threads."""
+        outcomes = [Outcome(item) for item in items]
+        headers: list[DicomFilm | None] = [None] * len(items)
+        images: dict[int, np.ndarray] = {}
+        films: dict[int, Film] = {}
+        for i, (item, outcome) in enumerate(zip(items, outcomes, strict=True)):
+            with outcome.caught():
+                if is_dicom(item.path):
+                    headers[i] = read_dicom(item.path, self.keywords)
+                dicom = headers[i]
+                images[i] = to_uint8(read_film(item.path) if dicom is None else dicom.pixels)
+                films[i] = self.predictor.film_of(images[i], str(item.path))
+        try:
+            wanted = self.attention is not None
+            predictions = self.predictor.predict_films(list(films.values()), with_attention=wanted)
+        except Exception:
+            if len(items) > 1:  # one of them may be the cause: each alone
+                return [outcome for item in items for outcome in self.work([item])]
+            with outcomes[0].caught():
+                raise
+            return outcomes
+        for i, prediction in zip(films, predictions, strict=True):
+            with outcomes[i].caught():
+                self.finish(outcomes[i], prediction, headers[i], images[i])
+        return outcomes
+
+    def finish(self, outcome: Outcome, prediction: Prediction, dicom: DicomFilm | None, image: np.ndarray) -> None:
+        """Fill in the outcome and write the image's own files; one that cannot be written costs only itself."""
+        path, name, schema = outcome.item.path, outcome.item.name, self.predictor.schema
+        header = DicomInfo() if dicom is None else dicom.info
+        outcome.messages += [f"note: {path}: {note}" for note in header.notes]
+        if not np.isfinite(prediction.points_xy_image[schema.exists]).all():
+            raise UserError(f"{path}: the network gave no finite corners; look at the image and the network")
+        line: dict[str, Any] = {"image": image_entry(prediction, schema, header)}
+        if self.measuring is not None:
+            reading = self.measuring.read(prediction, self.predictor, header)
+            line["report"] = film_of(prediction.file, reading).model_dump(mode="json", exclude_none=True)
+        outcome.line = line
+        if self.measuring is not None:
+            with outcome.caught():
+                write_text(film_page(path.name, image, reading), self.measuring.folder / f"{name}.html")
+        with outcome.caught():
+            picture = overlay_original(
+                image,
+                prediction.points_xy_image,
+                prediction.presence,
+                schema,
+                covariances=prediction.covariances,
+            )
+            write_image(picture, self.overlays / f"{name}.jpg", jpeg_quality=95)
+        if self.attention is not None:
+            with outcome.caught():
+                write_attention(prediction, self.predictor, path.name, self.attention / name)
+        if self.states is not None and dicom is not None:
+            with outcome.caught():
+                target = self.states / f"{name}.gsps.dcm"
+                write_presentation_state(str(path), dicom.elements, target, prediction, schema)
+
+
+def named(films: Sequence[Path]) -> list[Item]:
+    """A name for each image's files; images of the same name in different folders get a number."""
     taken: set[str] = set()
-    paths = []
+    items = []
     for film in films:
         name, number = film.name, 1
         while name.lower() in taken:
             number += 1
             name = f"{film.name}-{number}"
         taken.add(name.lower())
-        paths.append(folder / f"{name}.jpg")
-    return paths
+        items.append(Item(film, name))
+    return items
 
 
 def write_attention(prediction: Prediction, predictor: Predictor, title: str, path: Path) -> None:
@@ -61,126 +194,82 @@ def write_attention(prediction: Prediction, predictor: Predictor, title: str, pa
     np.savez_compressed(f"{path}.npz", **layers)
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Measures predicted films, with what the command line says of all of them."""
-
-    folder: Path
-    calibrated: Calibrated | None
-    spacing_mm: float | None
-    anterior_side: Side | None
-    correct_shape: bool
-
-    def read(self, film: FilmPrediction, schema: Schema, image: np.ndarray, name: str) -> FilmOf:
-        """What goes into ``readings.json``; the film's page is written."""
-        spacing_mm, side = self.spacing_mm, self.anterior_side
-        if film.header is not None:
-            spacing_mm = film.header.spacing_mm if spacing_mm is None else spacing_mm
-            side = side or film.header.anterior_side
-        reading = read(
-            film.prediction,
-            schema,
-            film.size,
-            spacing_mm=spacing_mm,
-            anterior_side=side if schema.view == "LA" else None,
-            calibrated=self.calibrated,
-            correct_shape=self.correct_shape,
-        )
-        page = film_page(Path(film.file).name, image, reading)
-        (self.folder / f"{name}.html").write_text(page, encoding="utf-8")
-        return film_of(film.file, reading)
-
-
-def reader_of(arguments: argparse.Namespace, calibrated: Calibrated | None) -> Reader:
-    if calibrated is None:
-        print("note: no calibration, so no intervals; the command calibrate makes one")
-    folder = arguments.out / "reports"
-    folder.mkdir(exist_ok=True)
-    return Reader(folder, calibrated, arguments.spacing_mm, arguments.anterior_side, arguments.correct_shape)
-
-
-def predict_film(
-    predictor: Predictor,
-    path: Path,
-    overlay_path: Path,
-    attention_path: Path | None,
-) -> tuple[FilmPrediction, np.ndarray]:
-    """The prediction of one film, with its pictures written, and the film ``[H, W]`` as displayed.
-
-    Notes on a DICOM film's header go to stderr.
-    """
-    header = None
-    if is_dicom(path):
-        from vertebra_kp.data.dicom import read_header  # here and below: slow to import
-
-        header = read_header(path)
-    for note in header.notes if header else ():
-        tqdm.write(f"note: {path}: {note}", file=sys.stderr)
-    image = to_uint8(read_film(path))
-    prediction = predictor.predict(image, with_attention=attention_path is not None)
-    if not np.isfinite(prediction.points_xy_image[predictor.schema.exists]).all():
-        raise UserError(f"{path}: the network gave no finite corners; look at the film and the checkpoint")
-    picture = overlay_original(
-        image,
-        prediction.points_xy_image,
-        prediction.presence,
-        predictor.schema,
-        covariances=prediction.covariances,
-    )
-    write_image(picture, overlay_path, jpeg_quality=95)
-    if attention_path is not None:
-        write_attention(prediction, predictor, path.name, attention_path)
-        prediction = replace(prediction, image=None, attention=None)  # large; they are on disk now
-    return FilmPrediction(str(path), (image.shape[0], image.shape[1]), prediction, header), image
-
-
-def run(arguments: argparse.Namespace) -> int:
-    films = find_films(arguments.inputs)
-    overlays: Path = arguments.out / "overlays"
-    overlays.mkdir(parents=True, exist_ok=True)
-    states, maps = arguments.out / "gsps", arguments.out / "attention"
-    if arguments.dicom_out:
-        from vertebra_kp.inference.gsps import check_installed, write_presentation_state
-
-        check_installed()
-        states.mkdir(exist_ok=True)
-    predictor = choose_network(arguments)
-    if arguments.attention:
-        if not predictor.config.network.neck.depth:
-            raise UsageError("--attention: the network has a neck of depth 0, which attends to nothing")
-        maps.mkdir(exist_ok=True)
+def measuring_of(arguments: argparse.Namespace, predictor: Predictor) -> Measuring | None:
+    """None where no reports are asked for."""
     calibrated = None
     if arguments.report:
         about = arguments.calibration, network_file(arguments), predictor.schema, predictor.mark
         calibrated = find_calibrated(*about)
+        if calibrated is None:
+            print("note: no calibration, so no intervals; the command calibrate makes one")
     if arguments.correct_shape and calibrated is None:
         raise UsageError("--correct-shape needs a calibration: give --calibration, or make one with calibrate")
-    reader = reader_of(arguments, calibrated) if arguments.report else None
-    done: list[FilmPrediction] = []
-    readings: list[FilmOf] = []
-    troubled = 0
-    named = zip(films, overlay_paths(films, overlays), strict=True)
-    try:
-        for path, overlay_path in tqdm(named, "predicting", len(films), unit="image"):
-            try:
-                attention_path = maps / overlay_path.stem if arguments.attention else None
-                film, image = predict_film(predictor, path, overlay_path, attention_path)
-                done.append(film)
-                if reader is not None:
-                    readings.append(reader.read(film, predictor.schema, image, overlay_path.stem))
-                if arguments.dicom_out and film.header is not None:
-                    state = states / f"{overlay_path.stem}.gsps.dcm"
-                    write_presentation_state(
-                        path, state, film.prediction, predictor.schema, keep_identity=arguments.keep_identity
-                    )
-            except Exception as error:  # whatever is wrong with one film, the others are predicted
-                told = str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
-                whole = not done or done[-1].file != str(path)
-                tqdm.write(f"{'skipped' if whole else 'predicted, but'}: {told}", file=sys.stderr)
-                troubled += 1
-    finally:
-        write_predictions(done, predictor.schema, arguments.out)
-        if reader is not None:
-            write_readings(readings, arguments.out / "readings.json")
-    print(f"{len(done)} images predicted, {len(films) - len(done)} skipped; written to {arguments.out}")
+    if not arguments.report:
+        return None
+    folder = arguments.out / "reports"
+    return Measuring(folder, calibrated, arguments.spacing_mm, arguments.anterior_side, arguments.correct_shape)
+
+
+def settings_of(arguments: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
+    """What results depend on: only results of the same are put together in one folder."""
+    names = ("report", "calibration", "correct_shape", "spacing_mm", "anterior_side")
+    values = {name.replace("_", " "): getattr(arguments, name) for name in names}
+    return {"network": predictor.mark} | {
+        name: str(value) if isinstance(value, Path) else value for name, value in values.items()
+    }
+
+
+def run(arguments: argparse.Namespace) -> int:
+    items = named(find_films(arguments.inputs))
+    out: Path = arguments.out
+    if arguments.dicom_out:
+        check_installed()
+    predictor = choose_network(arguments)
+    if arguments.attention and not predictor.config.network.neck.depth:
+        raise UsageError("--attention: the network has a neck of depth 0, which attends to nothing")
+    job = Job(
+        predictor,
+        out / "overlays",
+        out / "attention" if arguments.attention else None,
+        measuring_of(arguments, predictor),
+        out / "gsps" if arguments.dicom_out else None,
+        (*gsps.KEYWORDS, *(gsps.IDENTITY if arguments.keep_identity else ())) if arguments.dicom_out else (),
+    )
+    asked = {"resume": arguments.resume, "overwrite": arguments.overwrite}
+    with open_journal(out, settings_of(arguments, predictor), **asked) as journal:
+        for folder in (job.overlays, job.attention, job.measuring and job.measuring.folder, job.states):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        try:
+            troubled = predict_missing(job, items, journal)
+        except KeyboardInterrupt:
+            print(f"{len(journal.done)} images are done; go on with --resume", file=sys.stderr)
+            return INTERRUPTED
+        write_results(journal, items, out)
+    done = sum(str(item.path) in journal.done for item in items)
+    print(f"{done} images predicted, {len(items) - done} skipped; written to {out}")
     return DONE_IN_PART if troubled else DONE
+
+
+def predict_missing(job: Job, items: Sequence[Item], journal: Journal) -> bool:
+    """Predict what the journal lacks; whether anything went wrong."""
+    todo = [item for item in items if str(item.path) not in journal.done]
+    troubled = False
+    results = in_streams(job.work, todo, batch_size=job.predictor.batch_size)
+    for outcome in tqdm(results, "predicting", len(todo), unit="image"):
+        if outcome.line is not None:
+            journal.add(str(outcome.item.path), outcome.line)
+        for message in outcome.messages:
+            tqdm.write(message, file=sys.stderr)
+        troubled |= outcome.troubled
+    return troubled
+
+
+def write_results(journal: Journal, items: Sequence[Item], out: Path) -> None:
+    """Everything that the journal holds, in the order that was asked for, as the files that other tools read."""
+    order = [*(str(item.path) for item in items), *journal.done]
+    lines = [journal.done[name] for name in dict.fromkeys(order) if name in journal.done]
+    write_predictions([line["image"] for line in lines], out)
+    reports = [FilmOf.model_validate(line["report"], strict=False) for line in lines if "report" in line]
+    if reports:
+        write_readings(reports, out / "readings.json")

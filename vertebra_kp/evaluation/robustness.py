@@ -44,9 +44,8 @@ def measure_robustness(
     kinds: Sequence[str] = tuple(DISTURBANCES),
 ) -> Iterator[Row]:
     """A row per kind and strength; phantom films are also shown from the wrong side."""
-    network, config, refiner = predictor.network, predictor.config, predictor.refiner
     mark = predictor.mark
-    clean = evaluate_films(network, config, films, refiner)
+    clean = evaluate_films(predictor, films)
     good = _distrust(clean, calibrated)
     for kind in kinds:
         disturbance = DISTURBANCES[kind]
@@ -54,12 +53,12 @@ def measure_robustness(
             if strength == 0:
                 evaluated = clean
             else:
-                evaluated = evaluate_films(network, config, DisturbedFilms(films, kind, strength), refiner)
+                evaluated = evaluate_films(predictor, DisturbedFilms(films, kind, strength))
             yield _row(mark, kind, strength, disturbance.unit, evaluated, good, calibrated)
     if isinstance(films, PhantomFilms) and films.schema.name in OTHER_VIEW and calibrated is not None:
         about = films.schema, films.preset, films.seed, len(films), films.size
         others = PhantomFilms(*about, fresh=False, other_view=1.0)
-        yield _row(mark, WRONG_VIEW, 1, "", evaluate_films(network, config, others, refiner), good, calibrated)
+        yield _row(mark, WRONG_VIEW, 1, "", evaluate_films(predictor, others), good, calibrated)
 
 
 def _row(

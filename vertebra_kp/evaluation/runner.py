@@ -1,7 +1,7 @@
 """A network measured on labelled films, in the original films' pixels; numbers are returned, callers write."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -10,12 +10,12 @@ from vertebra_kp.config.differences import differences
 from vertebra_kp.config.io import override_config
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.films import FilmLabels, Films, ShrunkFilms
-from vertebra_kp.data.loader import FilmDataset, make_loader, sequential
-from vertebra_kp.evaluation.metrics import FilmResult
-from vertebra_kp.inference.batch import Prediction, predict_batch
-from vertebra_kp.inference.refine import Refiner
-from vertebra_kp.models.network import VertebraNetwork
+from vertebra_kp.data.films import FilmLabels, Films
+from vertebra_kp.data.loader import sequential
+from vertebra_kp.evaluation.metrics import FilmResult, film_errors
+from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.predictor import Predictor
+from vertebra_kp.inference.streams import in_streams
 
 # What a trained network may be measured under: everything else has made it, or decides what it is given.
 MEASURABLE = ("codec.decode", "codec.dark_blur", "inference.")
@@ -46,38 +46,39 @@ def as_measured(trained: Config, overrides: Sequence[str]) -> Config:
 
 
 def evaluate_films(
-    network: VertebraNetwork,
-    config: Config,
-    films: Films,
-    refiner: Refiner | None = None,
-    *,
-    limit: int | None = None,
-    progress: bool = False,
+    predictor: Predictor, films: Films, *, limit: int | None = None, shown: int = 0, progress: bool = False
 ) -> list[Evaluated]:
     """Predict every film (the first ``limit`` of them) in float32; the network is left in eval mode.
 
-    With a ``refiner``, ``films`` are kept in the pixels that it asks for.
+    ``films`` are kept in the pixels that the predictor asks for. The first ``shown`` predictions and the ``shown``
+    with the largest error keep image and heatmaps, for pictures.
     """
-    network.eval()
-    first_look = films if refiner is None else ShrunkFilms(films, config.data.input_size)
-    dataset = FilmDataset(first_look, config.data.keypoint_schema, config.data.input_size)
+    predictor.network.eval()
+
+    def work(places: list[tuple[int, int]]) -> list[tuple[FilmLabels, Prediction]]:
+        batch = [films.at(*place) for place in places]
+        predictions = predictor.predict_films(batch, with_maps=shown > 0)
+        return list(zip([film.labels() for film in batch], predictions, strict=True))
+
     order = sequential(len(films))[:limit]
-    loader = make_loader(dataset, order, batch_size=config.train.batch_size, workers=config.data.workers)
-    evaluated = []
-    bar = tqdm(total=len(order), desc="evaluating", unit="film", leave=False, disable=not progress)
-    for batch in loader:
-        predictions = predict_batch(network, batch, config)
-        if refiner is not None:
-            schema, places = config.data.keypoint_schema, order[len(evaluated) :]
-            predictions = [
-                refiner.refine(prediction, films.at(*place), schema)
-                for prediction, place in zip(predictions, places, strict=False)
-            ]
-        for labels, prediction in zip(batch.labels, predictions, strict=True):
-            evaluated.append(Evaluated(labels, _result(labels, prediction), prediction))
-        bar.update(len(predictions))
-    bar.close()
+    results = in_streams(work, order, batch_size=predictor.batch_size)
+    evaluated: list[Evaluated] = []
+    worst: list[int] = []
+    for labels, prediction in tqdm(
+        results, "evaluating", len(order), unit="film", leave=False, disable=not progress
+    ):
+        evaluated.append(Evaluated(labels, _result(labels, prediction), prediction))
+        worst = sorted([*worst, len(evaluated) - 1], key=lambda i: -mean_error_px(evaluated[i]))
+        for i in worst[shown:]:
+            if i >= shown:
+                evaluated[i] = replace(evaluated[i], prediction=evaluated[i].prediction.without_maps())
+        del worst[shown:]
     return evaluated
+
+
+def mean_error_px(item: Evaluated) -> float:
+    """Mean radial error in px; -1 where nothing is labelled."""
+    return -1.0 if (error := film_errors(item.result)["mre_px"]) is None else error
 
 
 def _result(labels: FilmLabels, prediction: Prediction) -> FilmResult:

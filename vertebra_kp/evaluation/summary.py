@@ -1,21 +1,21 @@
 """Evaluations of a run: the figures that select its best checkpoint, what TensorBoard shows, the final report."""
 
 import csv
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.films import Films
-from vertebra_kp.data.loader import Batch, FilmDataset
 from vertebra_kp.evaluation.classification import REFERENCE, TARGETS, class_headlines, classification_figures
 from vertebra_kp.evaluation.metrics import film_errors, summarise
-from vertebra_kp.evaluation.runner import Evaluated, collapsed_share
-from vertebra_kp.inference.batch import predict_batch
+from vertebra_kp.evaluation.runner import Evaluated, collapsed_share, mean_error_px
 from vertebra_kp.inference.overlays import FilmView
-from vertebra_kp.models.network import VertebraNetwork
+from vertebra_kp.inference.predictor import Predictor
 
 VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of the worst
 
@@ -63,36 +63,30 @@ def write_film_rows(evaluated: list[Evaluated], path: Path) -> None:
         writer.writerows(rows)
 
 
-def views_of(
-    network: VertebraNetwork, config: Config, films: Films, evaluated: list[Evaluated], worst: bool
-) -> list[FilmView]:
-    """A few films with their maps: the first of the set, the very first with attention, or the worst without."""
-    errors = [film_errors(item.result)["mre_px"] for item in evaluated]
-    order = list(range(len(evaluated)))
-    if worst:
-        order.sort(key=lambda i: -1.0 if errors[i] is None else errors[i], reverse=True)
-    schema = config.data.keypoint_schema
-    dataset = FilmDataset(films, schema, config.data.input_size)
-    chosen = order[:VIEWS]
-    batch = dataset.batch([(0, index) for index in chosen])
-    predictions = predict_batch(network, batch, config, with_maps=True)
-    if not worst:
-        first = dataset.batch([(0, chosen[0])])
-        predictions[0] = predict_batch(network, first, config, with_maps=True, with_attention=True)[0]
-    return [
-        _view(batch, i, prediction, schema, errors[index])
-        for i, (index, prediction) in enumerate(zip(chosen, predictions, strict=True))
-    ]
+def first_views(evaluated: Sequence[Evaluated], predictor: Predictor, films: Films) -> list[FilmView]:
+    """The first films, of ``evaluate_films`` with ``shown``; the very first with the network's attention."""
+    views = [_view(item) for item in evaluated[:VIEWS]]
+    (first,) = predictor.predict_films([films.at(0, 0)], with_attention=True)
+    return [replace(views[0], attention=first.attention), *views[1:]]
 
 
-def _view(batch: Batch, i: int, prediction: Any, schema: Schema, error_px: float | None) -> FilmView:
+def worst_views(evaluated: Sequence[Evaluated]) -> list[FilmView]:
+    """The films with the largest error, the worst first."""
+    shown = [item for item in evaluated if item.prediction.image is not None]
+    worst = sorted(shown, key=mean_error_px, reverse=True)
+    return [_view(item) for item in worst[:VIEWS]]
+
+
+def _view(item: Evaluated) -> FilmView:
+    prediction = item.prediction
+    assert prediction.image is not None
     return FilmView(
-        title=batch.labels[i].id,
+        title=item.labels.id,
         film=prediction.image,
         heatmaps=prediction.heatmaps,
         points_xy=prediction.points_xy,
         presence=prediction.presence,
-        true_points_xy=schema.scatter(batch.points_xy[i].numpy()),
-        error_px=error_px,
-        attention=prediction.attention,
+        true_points_xy=apply_affine(prediction.matrix, item.result.true_points),
+        error_px=film_errors(item.result)["mre_px"],
+        attention=None,
     )

@@ -18,23 +18,36 @@ from vertebra_kp.models.network import VertebraNetwork
 
 @dataclass(frozen=True)
 class Prediction:
-    """One film. ``points_xy_image`` [levels, 4, 2] and ``covariances`` [levels, 4, 2, 2] in px of the original
-    film, ``scores`` [levels, 4] in 0..1 (nan where the schema has no corner), ``presence`` [levels] in 0..1.
-    ``view_probabilities`` [2] of ``VIEWS`` and ``slip_probabilities`` [levels, 5] of ``SLIP_CLASSES`` are None
-    where the network does not tell them. ``points_xy`` is in the network's frame. Only when asked for: ``image``
-    [H, W] uint8 as the network saw it, ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per layer.
+    """One image, ``file`` of ``size`` (height, width) px: what is predicted on it, in its own pixels.
+
+    ``points_xy_image`` [levels, 4, 2] and ``covariances`` [levels, 4, 2, 2] px², ``scores`` [levels, 4] in 0..1
+    (nan where the schema has no corner), ``presence`` [levels] in 0..1. ``matrix`` [3, 3] leads to the network's
+    frame. ``view_probabilities`` [2] of ``VIEWS`` and ``slip_probabilities`` [levels, 5] of ``SLIP_CLASSES`` are
+    None where the network does not classify. Only when asked for: ``image`` [H, W] uint8 as the network saw it,
+    ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per layer.
     """
 
+    file: str
+    size: tuple[int, int]
     points_xy_image: np.ndarray
     covariances: np.ndarray
     scores: np.ndarray
     presence: np.ndarray
-    points_xy: np.ndarray
+    matrix: np.ndarray
     view_probabilities: np.ndarray | None = None
     slip_probabilities: np.ndarray | None = None
     image: np.ndarray | None = None
     heatmaps: np.ndarray | None = None
     attention: dict[str, list[np.ndarray]] | None = None
+
+    @property
+    def points_xy(self) -> np.ndarray:
+        """Corners [levels, 4, 2] in the network's frame."""
+        return apply_affine(self.matrix, self.points_xy_image)
+
+    def without_maps(self) -> "Prediction":
+        """The same without what is large."""
+        return replace(self, image=None, heatmaps=None, attention=None)
 
 
 def codec_of(config: Config) -> HeatmapCodec:
@@ -81,20 +94,22 @@ def predict_batch(
     maps = _numpy(heatmaps) if with_maps else None
     attention = {name: [_numpy(w.float()) for w in layers] for name, layers in output.attention.items()}
     predictions = []
-    for i, matrix in enumerate(batch.matrix.numpy()):
+    for i, (matrix, labels) in enumerate(zip(batch.matrix.numpy(), batch.labels, strict=True)):
         back = invert(matrix)
         linear = back[:2, :2]
         predictions.append(
             Prediction(
+                labels.file,
+                labels.size,
                 schema.scatter(apply_affine(back, points[i])),
                 schema.scatter(linear @ covariances[i] @ linear.T),
                 schema.scatter(scores[i]),
                 presence[i],
-                schema.scatter(points[i]),
+                matrix,
                 view_probabilities=None if view is None else view[i],
                 slip_probabilities=None if slips is None else slips[i],
                 image=_picture(batch, i) if with_maps or with_attention else None,
-                heatmaps=None if maps is None else maps[i],
+                heatmaps=None if maps is None else maps[i].copy(),
                 attention={name: [w[i] for w in layers] for name, layers in attention.items()}
                 if with_attention
                 else None,

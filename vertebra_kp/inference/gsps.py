@@ -4,7 +4,6 @@ PS3.3 A.33.1. Corners and names stand in PIXEL units (PS3.3 C.10.5): the top lef
 0\\0, its bottom right corner 1\\1, the centre 0.5\\0.5. That is this project's frame: nothing is converted.
 """
 
-import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +15,11 @@ from pydicom.uid import generate_uid
 
 from vertebra_kp.core.anatomy import CORNERS, Schema
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import replacing
 from vertebra_kp.data.dicom.display import KEYWORDS as DISPLAY
 from vertebra_kp.data.dicom.display import first_window
-from vertebra_kp.data.dicom.elements import ElementError, code, dicom_elements, numbers, whole_number
+from vertebra_kp.data.dicom.elements import ElementError, code, numbers, whole_number
+from vertebra_kp.data.film_file import FilmError
 from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.overlays import OUTLINE, PRESENT_FROM
 
@@ -42,6 +43,7 @@ IDENTITY = (
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 _SIZE = ("Rows", "Columns", "SamplesPerPixel")
+KEYWORDS = (*_UIDS, *_SIZE, *DISPLAY)
 
 
 def check_installed() -> None:
@@ -51,36 +53,33 @@ def check_installed() -> None:
 
 
 def write_presentation_state(
-    film: Path, target: Path, prediction: Prediction, schema: Schema, *, keep_identity: bool = False
+    film: str, elements: Dataset, target: Path, prediction: Prediction, schema: Schema
 ) -> None:
     """Writes the vertebrae of a DICOM film as outlines with the names of their levels; the film stays as it is.
 
-    Vertebrae less present than 0.5 are left out, and so are sides that end beyond the film, for which PIXEL
-    units have no numbers. The state shows the film with the windows and the polarity that were read.
+    ``elements`` are those of ``KEYWORDS`` that the film has. Vertebrae less present than 0.5 are left out, and so
+    are sides that end beyond the film, for which PIXEL units have no numbers. The state shows the film with the
+    windows and the polarity that were read.
 
     It names study, series and film by their UIDs. Elements of patient and study (``IDENTITY``), which the
-    standard demands, are written empty unless ``keep_identity``: most PACS then want them filled in before they
-    file it. Raises FilmError for an unreadable film, UserError where it cannot be referred to or written.
+    standard demands, are empty unless ``elements`` has them: most PACS want them filled in before they file it.
+    Raises FilmError where the film cannot be referred to, UserError where the state cannot be written.
     """
-    keywords = (*_UIDS, *_SIZE, *DISPLAY, *(IDENTITY if keep_identity else ()))
-    partial = target.with_name(f"{target.name}.partial")
-    with dicom_elements(film, keywords) as elements:
-        try:
-            state = _presentation_state(elements, prediction, schema)
-            if keep_identity:
-                for keyword in ("SpecificCharacterSet", *IDENTITY):
-                    if keyword in elements:
-                        state[keyword] = elements[keyword]
-            state.save_as(partial, enforce_file_format=True)
-            os.replace(partial, target)
-        except ElementError:
-            raise
-        except OSError as error:
-            told = f"the presentation state cannot be written ({error.strerror}); check the folder and the space"
-            raise UserError(f"{target}: {told}") from None
-        except Exception as error:  # its text may quote an element
-            told = f"no presentation state can be made for it ({type(error).__name__}); predict it without one"
-            raise UserError(f"{film}: {told}") from None
+    try:
+        state = _presentation_state(elements, prediction, schema)
+        for keyword in ("SpecificCharacterSet", *IDENTITY):
+            if keyword in elements:
+                state[keyword] = elements[keyword]
+        with replacing(target) as file:
+            state.save_as(file, enforce_file_format=True)
+    except ElementError as error:
+        raise FilmError(f"{film}: {error}") from None
+    except OSError as error:
+        told = f"the presentation state cannot be written ({error.strerror}); check the folder and the space"
+        raise UserError(f"{target}: {told}") from None
+    except Exception as error:  # its text may quote an element
+        told = f"no presentation state can be made for it ({type(error).__name__}); predict it without one"
+        raise UserError(f"{film}: {told}") from None
 
 
 def _presentation_state(elements: Dataset, prediction: Prediction, schema: Schema) -> Dataset:

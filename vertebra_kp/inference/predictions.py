@@ -1,42 +1,59 @@
-"""Predictions as files: JSON and CSV, every level and corner of the schema by name, original film's pixels."""
+"""Predictions as files: JSON and CSV, every level and corner of the schema by name, original image's pixels."""
 
-import csv
-import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
-from vertebra_kp.core.anatomy import CORNERS, SLIP_CLASSES, VIEWS, Schema
-from vertebra_kp.core.files import write_json
+from vertebra_kp.core.anatomy import CORNERS, SLIP_CLASSES, VIEWS, Schema, View
+from vertebra_kp.core.files import write_csv, write_json
 from vertebra_kp.inference.batch import Prediction
 
 if TYPE_CHECKING:
     from vertebra_kp.data.dicom import DicomInfo
 
+JSON_FILE, CSV_FILE = "predictions.json", "predictions.csv"
 CSV_COLUMNS = ("file", "level", "presence", "corner", "x", "y", "score", "var_x", "cov_xy", "var_y")
-DICOM_KEYS = ("spacing_mm", "spacing_from", "view_position", "laterality")
 
 
-@dataclass(frozen=True)
-class FilmPrediction:
-    """A prediction with the name and the size (height, width) of its film, and what a DICOM film's header says."""
+class LevelEntry(TypedDict):
+    """One vertebra: by corner (TL, TR, BL, BR) x and y in px, score in 0..1, covariance in px²."""
+
+    presence: float
+    corners: dict[str, list[float]]
+    scores: dict[str, float]
+    covariances: dict[str, list[list[float]]]
+    slip: NotRequired[dict[str, str | float]]
+
+
+class ImageEntry(TypedDict):
+    """One image of ``predictions.json``; ``size`` is height and width, coordinates are continuous.
+
+    What only a DICOM header or a classifying network says is there where it was said. ``view`` is that of the
+    keypoint schema.
+    """
 
     file: str
-    size: tuple[int, int]
-    prediction: Prediction
-    header: "DicomInfo | None" = None
+    size: list[int]
+    view: View
+    classified_view: NotRequired[dict[str, str | float]]
+    spacing_mm: NotRequired[float]
+    spacing_from: NotRequired[str]
+    view_position: NotRequired[str]
+    laterality: NotRequired[str]
+    levels: dict[str, LevelEntry]
 
 
-def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:
-    """One entry of ``predictions.json``: continuous coordinates, covariances in px².
+class Predictions(TypedDict):
+    """``predictions.json``"""
 
-    ``DICOM_KEYS`` are there where the film's header tells them, ``classified_view`` and the ``slip`` of each level
-    where the network does. ``view`` is that of the keypoint schema.
-    """
-    prediction = film.prediction
-    levels: dict[str, dict[str, Any]] = {}
+    films: list[ImageEntry]
+
+
+def image_entry(prediction: Prediction, schema: Schema, header: "DicomInfo | None" = None) -> ImageEntry:
+    """A prediction with what its DICOM header says."""
+    levels: dict[str, LevelEntry] = {}
     for i, level in enumerate(schema.levels):
         corners = [j for j in range(len(CORNERS)) if schema.exists[i, j]]
         levels[level] = {
@@ -48,33 +65,39 @@ def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:
         # The lowest vertebra of a schema stands on none that the film is asked about.
         if prediction.slip_probabilities is not None and schema.exists[i, 2:].any():
             levels[level]["slip"] = _most_probable(prediction.slip_probabilities[i], SLIP_CLASSES)
-    told = {}
+    entry: ImageEntry = {
+        "file": prediction.file,
+        "size": list(prediction.size),
+        "view": schema.view,
+        "levels": levels,
+    }
     if prediction.view_probabilities is not None:
-        told["classified_view"] = _most_probable(prediction.view_probabilities, VIEWS)
-    known = {key: value for key in DICOM_KEYS if (value := getattr(film.header, key, None)) is not None}
-    return {"file": film.file, "size": list(film.size), "view": schema.view, **told, **known, "levels": levels}
+        entry["classified_view"] = _most_probable(prediction.view_probabilities, VIEWS)
+    if header is not None:
+        for key in ("spacing_mm", "spacing_from", "view_position", "laterality"):
+            if (value := getattr(header, key)) is not None:
+                entry[key] = value
+    return entry
 
 
-def _most_probable(probabilities: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+def _most_probable(probabilities: np.ndarray, names: tuple[str, ...]) -> dict[str, str | float]:
     best = int(probabilities.argmax())
     return {"class": names[best], "probability": round(float(probabilities[best]), 4)}
 
 
-def _rounded(array: Any, digits: int) -> list[Any]:
+def _rounded(array: np.ndarray, digits: int) -> list[Any]:
     return array.astype(float).round(digits).tolist()
 
 
-def write_predictions(films: list[FilmPrediction], schema: Schema, folder: Path) -> None:
+def write_predictions(images: Sequence[ImageEntry], folder: Path) -> None:
     """``predictions.json`` and ``predictions.csv`` in ``folder``, each written whole or not at all."""
-    write_json({"films": [film_as_dict(film, schema) for film in films]}, folder / "predictions.json")
-    partial = folder / "predictions.csv.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(CSV_COLUMNS)
-        for film in films:
-            for level, content in film_as_dict(film, schema)["levels"].items():
-                for corner, (x, y) in content["corners"].items():
-                    (xx, xy), (_, yy) = content["covariances"][corner]
-                    score = content["scores"][corner]
-                    writer.writerow((film.file, level, content["presence"], corner, x, y, score, xx, xy, yy))
-    os.replace(partial, folder / "predictions.csv")
+    write_json({"films": images}, folder / JSON_FILE)
+    write_csv(CSV_COLUMNS, (row for image in images for row in _rows(image)), folder / CSV_FILE)
+
+
+def _rows(image: ImageEntry) -> Iterator[dict[str, object]]:
+    for name, level in image["levels"].items():
+        for corner, (x, y) in level["corners"].items():
+            (xx, xy), (_, yy) = level["covariances"][corner]
+            values = (image["file"], name, level["presence"], corner, x, y, level["scores"][corner], xx, xy, yy)
+            yield dict(zip(CSV_COLUMNS, values, strict=True))

@@ -1,7 +1,7 @@
 """A trained network as one object: ``load(checkpoint).predict(film)``."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,16 @@ from vertebra_kp.data.record import label_arrays, unknown_slips
 from vertebra_kp.inference.batch import Prediction, predict_batch
 from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
 from vertebra_kp.inference.refine import Refiner
+from vertebra_kp.inference.streams import in_streams
 from vertebra_kp.inference.weights import find_network, is_weights, load_weights
 from vertebra_kp.models.device import choose_device
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.initialise import WithoutFirstWeights
 from vertebra_kp.models.network import VertebraNetwork, build_network
+
+Image = np.ndarray | str | Path
+
+CPU_BATCH_SIZE = 1  # several streams run; larger batches are no faster there
 
 
 class Predictor:
@@ -55,44 +60,76 @@ class Predictor:
         return self.config.data.input_size if self.refiner is None else self.refiner.film_size
 
     @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time: as many as in training on a GPU, few on a CPU, where several streams run."""
+        return CPU_BATCH_SIZE if self.device.type == "cpu" else self.config.train.batch_size
+
+    @property
     def schema(self) -> Schema:
         return self.config.data.keypoint_schema
 
-    def predict(self, film: np.ndarray | str | Path, *, with_attention: bool = False) -> Prediction:
-        """Corners of one film: a path, or an array ``[H, W]`` of uint8 or uint16 as displayed.
+    def predict(self, image: Image, *, with_attention: bool = False) -> Prediction:
+        """Corners of one image; see ``predict_many``."""
+        (prediction,) = self.predict_films([self.film_of(image)], with_attention=with_attention)
+        return prediction
 
-        Raises FilmError for a file that is no readable film, ValueError for an array of another kind, UserError
+    def predict_many(
+        self, images: Iterable[Image], *, batch_size: int | None = None, with_attention: bool = False
+    ) -> Iterator[Prediction]:
+        """Corners of each image, in order: paths, or arrays ``[H, W]`` of uint8 or uint16 as displayed.
+
+        Raises FilmError for a file that is no readable image, ValueError for an array of another kind, UserError
         where the network is one of single vertebrae.
         """
+
+        def work(batch: list[Image]) -> list[Prediction]:
+            return self.predict_films([self.film_of(image) for image in batch], with_attention=with_attention)
+
+        return in_streams(work, images, batch_size=batch_size or self.batch_size)
+
+    def predict_films(
+        self, films: Sequence[Film], *, with_maps: bool = False, with_attention: bool = False
+    ) -> list[Prediction]:
+        """Corners of a batch of films, which are kept in the pixels of ``film_size``; all stages run here."""
+        if not films:
+            return []
+        size = self.config.data.input_size
+        small = films if self.refiner is None else [shrunk(film, size) for film in films]
+        batch = FilmDataset(LooseFilms(small), self.schema, size).batch([(0, i) for i in range(len(small))])
+        predictions = predict_batch(
+            self.network, batch, self.config, with_maps=with_maps, with_attention=with_attention
+        )
+        return predictions if self.refiner is None else self.refiner.refine(predictions, films, self.schema)
+
+    def film_of(self, image: Image, name: str = "image") -> Film:
+        """An unlabelled film in the pixels that the network asks for; raises as ``predict_many``."""
         if self.config.data.patch is not None:
-            raise UserError("the network looks at single vertebrae; load it as ``refine`` of one of whole images")
-        if isinstance(film, (str, Path)):
-            film = read_film(Path(film))
-        if film.ndim != 2 or film.dtype not in (np.uint8, np.uint16):
+            raise UserError("the network looks at single vertebrae: load it as ``refine`` of one of whole images")
+        if isinstance(image, (str, Path)):
+            name, image = str(image), read_film(Path(image))
+        if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
             raise ValueError(
-                f"film must be [H, W] of uint8 or uint16, got {film.shape} of {film.dtype}; "
+                f"film must be [H, W] of uint8 or uint16, got {image.shape} of {image.dtype}; "
                 "take one channel, and scale floats to 0..255 first"
             )
-        size = (film.shape[0], film.shape[1])
-        image, to_image = shrink(to_uint8(film), self.film_size)
+        pixels, to_image = shrink(to_uint8(image), self.film_size)
         points, states = label_arrays(self.schema)
-        unlabelled = Film(
-            id="film",
-            file="film",
-            group="film",
-            image=image,
+        return Film(
+            id=name,
+            file=name,
+            group=name,
+            image=pixels,
             points_xy=points,
             states=states,
             slips=unknown_slips(self.schema),
             view=UNKNOWN,
             to_image=to_image,
-            size=size,
+            size=(image.shape[0], image.shape[1]),
         )
-        first_look = unlabelled if self.refiner is None else shrunk(unlabelled, self.config.data.input_size)
-        dataset = FilmDataset(LooseFilms([first_look]), self.schema, self.config.data.input_size)
-        batch = dataset.batch([(0, 0)])
-        (prediction,) = predict_batch(self.network, batch, self.config, with_attention=with_attention)
-        return prediction if self.refiner is None else self.refiner.refine(prediction, unlabelled, self.schema)
 
 
 def load(

@@ -1,5 +1,6 @@
-"""A second look: every vertebra that the first network has found, seen again from close by."""
+"""Crop refinement: a second network places the corners of every vertebra that the first one has found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +12,11 @@ from vertebra_kp.data.films import Film, LooseFilms
 from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.data.patches import patch_of, windows
 from vertebra_kp.inference.batch import Prediction, predict_batch
+from vertebra_kp.inference.streams import in_batches
 from vertebra_kp.models.network import VertebraNetwork
 
-PASSES = 2  # the second looks through windows that the first has set right
+PASSES = 2  # the second crops where the first has found the vertebra
+PATCHES_AT_ONCE = 34
 
 
 @dataclass(frozen=True)
@@ -28,33 +31,40 @@ class Refiner:
         """Height and width whose pixels it asks for."""
         return self.config.data.film_size
 
-    def refine(self, prediction: Prediction, film: Film, schema: Schema) -> Prediction:
+    def refine(self, predictions: Sequence[Prediction], films: Sequence[Film], schema: Schema) -> list[Prediction]:
         """Its corners, covariances and scores in place of the first network's; presence stays.
 
-        ``film`` is kept in the pixels of ``film_size``. Vertebrae without four corners stay as they are.
+        ``films`` are kept in the pixels of ``film_size``. Vertebrae without four corners stay as they are.
         """
         data = self.config.data
         assert data.patch is not None
+        refined = list(predictions)
         for _ in range(PASSES):
-            through = windows(apply_affine(film.to_image, prediction.points_xy_image), data.patch.widths)
-            levels = np.flatnonzero(np.isfinite(through).all(axis=(1, 2)))
-            if not len(levels):
-                return prediction
-            patches = LooseFilms([patch_of(film, schema, int(level), through[level]) for level in levels])
-            batch = FilmDataset(patches, data.keypoint_schema, data.input_size).batch(
-                [(0, i) for i in range(len(levels))]
-            )
-            seen = predict_batch(self.network, batch, self.config)
-            prediction = replace(
-                prediction,
-                points_xy_image=_with(prediction.points_xy_image, levels, [one.points_xy_image for one in seen]),
-                covariances=_with(prediction.covariances, levels, [one.covariances for one in seen]),
-                scores=_with(prediction.scores, levels, [one.scores for one in seen]),
-            )
-        return prediction
+            owners, patches = [], []
+            for i, film in enumerate(films):
+                through = windows(apply_affine(film.to_image, refined[i].points_xy_image), data.patch.widths)
+                for level in map(int, np.flatnonzero(np.isfinite(through).all(axis=(1, 2)))):
+                    owners.append((i, level))
+                    patches.append(patch_of(film, schema, level, through[level]))
+            found = [one for batch in in_batches(patches, PATCHES_AT_ONCE) for one in self._corners(batch)]
+            for i in range(len(films)):
+                of_film = {level: one for (owner, level), one in zip(owners, found, strict=True) if owner == i}
+                refined[i] = _with(refined[i], of_film)
+        return refined
+
+    def _corners(self, patches: Sequence[Film]) -> list[Prediction]:
+        data = self.config.data
+        dataset = FilmDataset(LooseFilms(patches), data.keypoint_schema, data.input_size)
+        return predict_batch(self.network, dataset.batch([(0, i) for i in range(len(patches))]), self.config)
 
 
-def _with(values: np.ndarray, levels: np.ndarray, new: list[np.ndarray]) -> np.ndarray:
-    values = values.copy()
-    values[levels] = np.concatenate(new)
-    return values
+def _with(prediction: Prediction, by_level: dict[int, Prediction]) -> Prediction:
+    """The prediction with the corners of these levels in place of its own."""
+
+    def put(name: str) -> np.ndarray:
+        values = getattr(prediction, name).copy()
+        for level, one in by_level.items():
+            values[level] = getattr(one, name)[0]
+        return values
+
+    return replace(prediction, **{name: put(name) for name in ("points_xy_image", "covariances", "scores")})

@@ -23,9 +23,17 @@ from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, make_loader
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.runner import evaluate_films
-from vertebra_kp.evaluation.summary import row_of, summary_of, views_of, write_film_rows
+from vertebra_kp.evaluation.summary import (
+    VIEWS,
+    first_views,
+    row_of,
+    summary_of,
+    worst_views,
+    write_film_rows,
+)
 from vertebra_kp.inference.batch import codec_of
 from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.models.device import hardware, peak_memory_mb
 from vertebra_kp.models.losses import KeypointLoss, Targets
 from vertebra_kp.models.network import VertebraNetwork
@@ -306,8 +314,8 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
     config, progress = run.config, state.progress
     error = None
     if run.group.is_main:
-        network = state.evaluated_network
-        evaluated = evaluate_films(network, config, run.validation, limit=config.train.evaluate_films)
+        predictor = Predictor(state.evaluated_network, config, state.step)
+        evaluated = evaluate_films(predictor, run.validation, limit=config.train.evaluate_films, shown=VIEWS)
         summary = summary_of(evaluated, config.data.keypoint_schema)
         error = summary["mre_px"]
         if error is None:
@@ -323,8 +331,8 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
             state.step,
             row,
             summary,
-            views_of(network, config, run.validation, evaluated, worst=False),
-            views_of(network, config, run.validation, evaluated, worst=True),
+            first_views(evaluated, predictor, run.validation),
+            worst_views(evaluated),
             config.data.keypoint_schema,
         )
         log.info("epoch %d: mean radial error %.2f px on %d films", epoch, error, len(evaluated))
@@ -341,7 +349,7 @@ def final_report(run: Run, state: RunState, version: str) -> dict[str, Any]:
     config, schema = run.config, run.config.data.keypoint_schema
     best: Checkpoint = load_checkpoint(run.folder.best)
     state.network.load_state_dict(best.weights)
-    evaluated = evaluate_films(state.network, config, run.validation)
+    evaluated = evaluate_films(Predictor(state.network, config, best.step), run.validation)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     report = {
         "name": config.name,

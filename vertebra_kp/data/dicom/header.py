@@ -19,7 +19,7 @@ DIRECTIONS = set("APRLHF")  # PS3.3 C.7.6.1.1.1
 ANTERIOR: dict[str, Side] = {"A": "right", "P": "left"}  # rows run to the image's right
 TOLERANCE = 1e-3  # between spacings that are equal but for rounding
 
-_KEYWORDS = (
+KEYWORDS = (
     *SPACINGS,
     "PixelSpacingCalibrationType",
     "ViewPosition",
@@ -51,15 +51,20 @@ class DicomInfo:
 
 def read_header(path: Path) -> DicomInfo:
     """What a DICOM file says of its film. Raises FilmError for a file that is damaged, or none of DICOM."""
-    with dicom_elements(path, _KEYWORDS) as elements:
-        notes: list[str] = []
-        spacing_mm, spacing_from = _spacing(elements, notes)
-        if code(elements, "BurnedInAnnotation") == "YES":
-            notes.append("BurnedInAnnotation is YES: pictures show the text that stands in the pixels")
-        main = _main_direction(elements)
-        view = _view_position(elements, main)
-        side = ANTERIOR.get(main)
-        return DicomInfo(spacing_mm, spacing_from, view, _laterality(elements), side, tuple(notes))
+    with dicom_elements(path, KEYWORDS) as elements:
+        return info_of(elements)
+
+
+def info_of(elements: Dataset) -> DicomInfo:
+    """The same of ``KEYWORDS`` that have been read."""
+    notes: list[str] = []
+    spacing_mm, spacing_from = _spacing(elements, notes)
+    if code(elements, "BurnedInAnnotation") == "YES":
+        notes.append("BurnedInAnnotation is YES: pictures show the text that stands in the pixels")
+    main = _main_direction(elements)
+    view = _view_position(elements, main)
+    side = ANTERIOR.get(main)
+    return DicomInfo(spacing_mm, spacing_from, view, _laterality(elements), side, tuple(notes))
 
 
 def _spacing(elements: Dataset, notes: list[str]) -> tuple[float, SpacingSource] | tuple[None, None]:

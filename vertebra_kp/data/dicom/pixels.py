@@ -1,5 +1,7 @@
 """The film in a DICOM file. What its header tells is checked before a pixel is decoded."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import RLELossless
 
-from vertebra_kp.data.dicom import display
+from vertebra_kp.data.dicom import display, header
 from vertebra_kp.data.dicom.elements import ElementError, code, dicom_elements, whole_number
 from vertebra_kp.data.dicom.frames import frame_shape
+from vertebra_kp.data.dicom.header import DicomInfo
 from vertebra_kp.data.film_file import MAX_PIXELS
 
 # The bytes of a compressed frame against those of its pixels; RLE may grow by up to 1/128, and others little more.
@@ -22,6 +25,15 @@ _SIZE = ("Rows", "Columns")
 _KEYWORDS = (*_SIZE, "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", "HighBit", *display.KEYWORDS)
 
 
+@dataclass(frozen=True)
+class DicomFilm:
+    """``pixels`` [H, W] as displayed, what the header says, and the elements that were asked for besides."""
+
+    pixels: np.ndarray
+    info: DicomInfo
+    elements: Dataset
+
+
 def read_pixels(path: Path) -> np.ndarray:
     """A film ``[H, W]``, uint8 (up to 8 bits stored) or uint16, as displayed: windowed, MONOCHROME1 inverted.
 
@@ -29,11 +41,24 @@ def read_pixels(path: Path) -> np.ndarray:
     decoder that is not installed.
     """
     with dicom_elements(path, _KEYWORDS) as elements:
-        _check_image(elements)
-        table = display.display_table(elements)
-        _check_decoder(elements)
-        _read_pixel_data(path, elements)
-        return table[_decoded(elements)]
+        return _displayed(path, elements)
+
+
+def read_dicom(path: Path, keywords: Iterable[str] = ()) -> DicomFilm:
+    """The film and its header, read once; raises FilmError as ``read_pixels`` does."""
+    with dicom_elements(path, {*_KEYWORDS, *header.KEYWORDS, *keywords}) as elements:
+        info = header.info_of(elements)
+        return DicomFilm(_displayed(path, elements), info, elements)
+
+
+def _displayed(path: Path, elements: Dataset) -> np.ndarray:
+    _check_image(elements)
+    table = display.display_table(elements)
+    _check_decoder(elements)
+    _read_pixel_data(path, elements)
+    film = table[_decoded(elements)]
+    del elements.PixelData
+    return film
 
 
 def read_size(path: Path) -> tuple[int, int]:
