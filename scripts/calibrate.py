@@ -26,7 +26,7 @@ from vertebra_kp.evaluation.uncertainty.store import (
     FILE,
     Calibrated,
     calibration_of,
-    patient_mark,
+    patient_fingerprint,
     save_calibrated,
     signs_of_prediction,
 )
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         "version": code_version(),
         "cross_coverage": cross_coverage(errors, schema, promised=arguments.coverage),
     }
-    patients = frozenset(patient_mark(film.group) for film in errors)
+    patients = frozenset(patient_fingerprint(film.group) for film in errors)
     save_calibrated(Calibrated(calibration, shapes, trust, patients), out, about)
     print("\n".join(coverage_lines(about["cross_coverage"], each=True)))
     print(f"written to {out}")

@@ -26,7 +26,7 @@ def run() -> None:
             f"   {d.verdict}"
         )
     if len(found) > 1:
-        print(f"{len(found)} comparisons: of differences that are none, one in twenty is told apart by chance.")
+        print(f"{len(found)} comparisons: where nothing differs, one in twenty is significant by chance.")
     print(sentence(found[0], str(arguments.first), str(arguments.second)))
 
 

@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace) -> None:
     calibrated = find_calibrated(arguments.calibration, arguments.checkpoint, schema, measured_as.mark)
     evaluated = evaluate_films(network, config, films, predictor.refiner, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
-    distrust = None
+    scores = None
     if calibrated is not None:
         errors = [errors_of(item.result, schema) for item in evaluated]
         others = calibrated.of_others(errors)
@@ -69,7 +69,7 @@ def measure(arguments: argparse.Namespace) -> None:
         if others:
             summary["coverage"] = coverage(others, schema, calibrated.calibration)
         summary["shape"] = shape_figures(evaluated, calibrated)
-        distrust = [calibrated.distrust(item.prediction) for item in evaluated]
+        scores = [calibrated.ood_score(item.prediction) for item in evaluated]
     about = {
         **about_network(arguments),
         "mark": measured_as.mark,
@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> None:
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")
-    save_evaluation(evaluation_of(schema, evaluated, films, distrust), out / EVALUATION)
+    save_evaluation(evaluation_of(schema, evaluated, films, scores), out / EVALUATION)
     predictions = [FilmPrediction(item.labels.file, item.result.size, item.prediction) for item in evaluated]
     write_predictions(predictions, schema, out)
     worst = views_of(network, config, films, evaluated, worst=True)

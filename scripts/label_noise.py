@@ -12,6 +12,7 @@ from vertebra_kp.cli.command_line import exit_code
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import labelled_records
 from vertebra_kp.data.sources import SOURCES, schema_of
+from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.evaluation.metrics import film_errors, summarise
 
 
@@ -57,19 +58,11 @@ def run() -> None:
         f"\n{len(same)} pairs are the same film (correlation of {SAME_FILM:g} or more). "
         "One labelling against the other:"
     )
-    for name in (
-        "mre_px",
-        "median_px",
-        "median_percent_diagonal",
-        "level_shift_rate",
-        "cobb_mae_deg",
-        "smape_published",
-    ):
-        if told.get(name) is not None:
-            value, interval = np.round(told[name], 3), told[f"{name}_ci95"]
-            print(
-                f"  {name:<24}{value}" + ("" if interval is None else f"   95 % {np.round(interval, 3).tolist()}")
-            )
+    for name in (metric.name for metric in metrics_for("label_noise")):
+        value, interval = told.get(name), told.get(f"{name}_ci95")
+        if value is not None:
+            told_interval = "" if interval is None else f"   95 % {np.round(interval, 3).tolist()}"
+            print(f"  {name:<24}{np.round(value, 3)}{told_interval}")
     print("a labelling against a truth that both miss alike differs by a factor of the square root of 2 less")
 
 

@@ -1,7 +1,7 @@
 """Measure a network on films that are made worse step by step: noise, blur, rotation, cut films and so on.
 
 Writes robustness.csv; beside an evaluation's metrics.json it becomes a part of the report. With a calibration it
-also says how often a disturbed film is trusted less than a clean one (area under the ROC of the distrust).
+also says how often a disturbed film has a higher out-of-distribution score than a clean one (area under the ROC).
 """
 
 import argparse

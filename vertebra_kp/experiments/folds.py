@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from vertebra_kp.config.io import load_config
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.metrics import summarise
+from vertebra_kp.evaluation.schema import Metrics
 from vertebra_kp.evaluation.store import Evaluation, load_evaluation, pooled
 from vertebra_kp.evaluation.uncertainty.calibration import COVERAGE, errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import cross_coverage
@@ -49,10 +50,10 @@ def plan_folds(config: Path, overrides: Sequence[str], folder: Path, seeds: Sequ
     return Study(folder, file, planned)
 
 
-def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, dict[str, Any]]:
+def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, Metrics]:
     """All folds' films as one evaluation, and its figures as ``metrics.json`` has them.
 
-    ``studies`` are that of whole films and, where films were looked at twice, that of vertebrae. ``evaluations``
+    ``studies`` are that of whole films and, where there is a crop refinement, that of vertebrae. ``evaluations``
     is the folder in every run folder that holds the fold's own. With several seeds every film is there once per
     seed; intervals come from resampled patients. Coverage is cross-conformal over the folds.
     """
@@ -73,4 +74,4 @@ def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, 
         "coverage": cross_coverage(errors, schema, promised=COVERAGE, part_of=fold_of),
         "coverage_by": COVERAGE_BY,
     }
-    return every, about | summarise(every.results, schema) | found
+    return every, cast(Metrics, about | {**summarise(every.results, schema)} | found)
