@@ -22,12 +22,12 @@ def summary_lines(summary: Metrics) -> list[str]:
     return lines + _class_lines(summary)
 
 
-def _shape_lines(told: ShapeFigures) -> list[str]:
+def _shape_lines(shape: ShapeFigures) -> list[str]:
     lines = []
-    for name, (without, corrected) in (("mre_px", told["mre_px"]), ("median_px", told["median_px"])):
+    for name, (without, corrected) in (("mre_px", shape["mre_px"]), ("median_px", shape["median_px"])):
         lines.append(f"  {'shape ' + name:<24}{_short(without)} as predicted, {_short(corrected)} corrected")
-    medians = f"median error {_short(told['flagged_median_px'])} px, others {_short(told['other_median_px'])} px"
-    return [*lines, f"  {'shape flags':<24}{told['flagged']} corners, {medians}"]
+    medians = f"median error {_short(shape['flagged_median_px'])} px, others {_short(shape['other_median_px'])} px"
+    return [*lines, f"  {'shape flags':<24}{shape['flagged']} corners, {medians}"]
 
 
 def _class_lines(summary: ClassSummary) -> list[str]:

@@ -201,7 +201,7 @@ class GroupedSample:
         return float(values.mean()), self._ratio_interval(sums, counts[counts > 0])
 
     def _ratio_interval(self, sums: np.ndarray, counts: np.ndarray) -> Ends:
-        """BCa interval of sum(sums) / sum(counts) when the groups behind them are drawn anew."""
+        """BCa interval of sum(sums) / sum(counts) when the groups behind them are resampled."""
         if not self.resamples or len(sums) < 2:
             return None
         from scipy import stats  # here: it takes half a second
@@ -235,7 +235,7 @@ class GroupedSample:
         return float(np.median(values)), interval
 
     def _resampled_medians(self, ascending: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
-        """Medians ``[resamples]``: a drawn group counts its values as often as it was drawn."""
+        """Medians ``[resamples]``: a group counts its values as often as it was sampled."""
         rng = np.random.default_rng(self.seed)
         medians = []
         for start in range(0, self.resamples, RESAMPLES_AT_ONCE):
@@ -320,5 +320,5 @@ def _check(results: list[FilmResult], schema: Schema) -> None:
         if not np.isfinite(result.presence).all():
             raise UserError(
                 f"film {result.id}: presence has values that are not finite; "
-                "look for a non-finite output of the network"
+                "check the network's output for nan and inf"
             )

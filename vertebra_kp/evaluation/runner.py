@@ -15,7 +15,6 @@ from vertebra_kp.data.loader import FilmDataset, make_loader, sequential
 from vertebra_kp.evaluation.metrics import FilmResult
 from vertebra_kp.inference.batch import Prediction, predict_batch
 from vertebra_kp.inference.refine import Refiner
-from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.network import VertebraNetwork
 
 # What a trained network may be measured under: everything else has made it, or decides what it is given.
@@ -47,7 +46,7 @@ def as_measured(trained: Config, overrides: Sequence[str]) -> Config:
 
 
 def evaluate_films(
-    network: VertebraNetwork | Ensemble,
+    network: VertebraNetwork,
     config: Config,
     films: Films,
     refiner: Refiner | None = None,
@@ -64,7 +63,7 @@ def evaluate_films(
     dataset = FilmDataset(first_look, config.data.keypoint_schema, config.data.input_size)
     order = sequential(len(films))[:limit]
     loader = make_loader(dataset, order, batch_size=config.train.batch_size, workers=config.data.workers)
-    evaluated: list[Evaluated] = []
+    evaluated = []
     bar = tqdm(total=len(order), desc="evaluating", unit="film", leave=False, disable=not progress)
     for batch in loader:
         predictions = predict_batch(network, batch, config)
@@ -96,7 +95,7 @@ def _result(labels: FilmLabels, prediction: Prediction) -> FilmResult:
     )
 
 
-def collapsed_share(evaluated: Sequence[Evaluated]) -> float:
+def collapsed_share(evaluated: list[Evaluated]) -> float:
     """Share of the heatmaps of labelled corners that have no peak; 0 without any."""
     scores = np.concatenate([item.prediction.scores[item.result.labelled] for item in evaluated])
     return float((scores < COLLAPSED_BELOW).mean()) if scores.size else 0.0

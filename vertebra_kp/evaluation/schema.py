@@ -104,11 +104,6 @@ class Summary(TypedDict):
     per_corner: dict[str, PartFigures]
 
 
-class OneClass(TypedDict):
-    f1: Figure
-    roc_auc: Figure
-
-
 class TopFew(TypedDict, total=False):
     top5: Figure
     top2: Figure
@@ -122,6 +117,7 @@ class ClassFigures(TopFew):
       five it is 1 by definition. Of three to five ``top2`` stands in its place, of two neither.
     - ``macro_f1``, ``roc_auc``: mean over the classes that are measurable: those that occur, for the ROC curve not
       alone. A lateral image shows no left slip: a class without images would make every mean unmeasurable.
+    - ``per_class``: ``f1`` and ``roc_auc`` of each.
     - ``confusion``: how often a true class (outer key) was called which (inner key).
     """
 
@@ -130,7 +126,7 @@ class ClassFigures(TopFew):
     macro_f1: Figure
     roc_auc: Figure
     counts: dict[str, int]
-    per_class: dict[str, OneClass]
+    per_class: dict[str, dict[str, Figure]]
     confusion: dict[str, dict[str, int]]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +22,14 @@ from vertebra_kp.evaluation.metric_table import figures_for
 from vertebra_kp.evaluation.metrics import film_errors, summarise
 from vertebra_kp.evaluation.runner import Evaluated, collapsed_share
 from vertebra_kp.evaluation.schema import ClassSummary, FilmFigures, Metrics
-from vertebra_kp.inference.batch import Prediction, predict_batch
+from vertebra_kp.inference.batch import predict_batch
 from vertebra_kp.inference.overlays import FilmView
 from vertebra_kp.models.network import VertebraNetwork
 
 VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of the worst
 
 
-def summary_of(evaluated: Sequence[Evaluated], schema: Schema, *, bootstrap: int = 0) -> Metrics:
+def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0) -> Metrics:
     summary = summarise([item.result for item in evaluated], schema, bootstrap=bootstrap)
     return {**summary, "collapsed_share": collapsed_share(evaluated), **class_summary(evaluated)}
 
@@ -63,7 +64,7 @@ def views_of(
     errors = [film_errors(item.result)["mre_px"] for item in evaluated]
     order = list(range(len(evaluated)))
     if worst:
-        order.sort(key=lambda i: -1.0 if (error := errors[i]) is None else error, reverse=True)
+        order.sort(key=lambda i: -1.0 if errors[i] is None else errors[i], reverse=True)
     schema = config.data.keypoint_schema
     dataset = FilmDataset(films, schema, config.data.input_size)
     chosen = order[:VIEWS]
@@ -78,8 +79,7 @@ def views_of(
     ]
 
 
-def _view(batch: Batch, i: int, prediction: Prediction, schema: Schema, error_px: float | None) -> FilmView:
-    assert prediction.image is not None  # asked for with the maps
+def _view(batch: Batch, i: int, prediction: Any, schema: Schema, error_px: float | None) -> FilmView:
     return FilmView(
         title=batch.labels[i].id,
         film=prediction.image,

@@ -1,6 +1,5 @@
 """Finished runs into a study's ledger: from their folders, or from a study beside it that has run the same."""
 
-import csv
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from vertebra_kp.config.schema import Config, NetworkConfig
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.metric_table import figures_for
-from vertebra_kp.experiments.ledger import Entry, Key, Ledger, Row
+from vertebra_kp.experiments.ledger import Entry, Key, Ledger, Row, read_csv
 from vertebra_kp.experiments.study import Planned, Settings, Study
 from vertebra_kp.models.describe import count_macs, count_parameters
 from vertebra_kp.models.network import build_network
@@ -126,11 +125,7 @@ def _rounded(value: float | None) -> float | str:
 
 def _film_errors(path: Path) -> dict[str, float | None]:
     """Mean radial error by film; nothing where an earlier version has trained, which kept none."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {row["id"]: round(float(row["mre_px"]), 3) if row["mre_px"] else None for row in rows}
+    return {row["id"]: round(float(row["mre_px"]), 3) if row["mre_px"] else None for row in read_csv(path)}
 
 
 # --- from a study beside it -----------------------------------------------------------------------------

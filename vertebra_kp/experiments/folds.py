@@ -1,4 +1,4 @@
-"""Cross-validation: a run per fold, and every film judged by the network that has not seen it."""
+"""Cross-validation: a run per fold, and every film measured by the network that did not train on it."""
 
 import json
 from collections.abc import Sequence

@@ -58,11 +58,11 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """In the order of the file."""
-        films = {_key(row): _errors(row) for row in _read_csv(self.films)}
+        films = {_key(row): _errors(row) for row in read_csv(self.films)}
         settings = self._settings()
         return [
             Entry({**row}, films.get(_key(row), {}), settings.get(row.get("config", "")))
-            for row in _read_csv(self.results)
+            for row in read_csv(self.results)
         ]
 
     def _settings(self) -> dict[str, Settings | None]:
@@ -113,7 +113,8 @@ def _errors(row: Mapping[str, str]) -> dict[str, float | None]:
     return {name: float(text) if text else None for name, text in row.items() if name not in KEY}
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows by column; none where there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:

@@ -12,7 +12,6 @@ from vertebra_kp.core.geometry import apply_affine, invert
 from vertebra_kp.data.loader import Batch
 from vertebra_kp.inference.level_decoding import chained
 from vertebra_kp.models.codec import HeatmapCodec
-from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.losses import to_heatmaps
 from vertebra_kp.models.network import VertebraNetwork
 
@@ -45,7 +44,7 @@ def codec_of(config: Config) -> HeatmapCodec:
 
 @torch.inference_mode()
 def predict_batch(
-    network: VertebraNetwork | Ensemble,
+    network: VertebraNetwork,
     batch: Batch,
     config: Config,
     *,

@@ -1,4 +1,4 @@
-"""A statistical shape model of the spine: what corners of a real spine look like together.
+"""A statistical shape model of the spine: how the corners of a real spine lie together.
 
 A spine is moved and scaled, not turned, onto the mean shape; there its corners follow one normal distribution.
 That says how plausible a spine is, which corner does not fit to the others, and where the corners would lie if the

@@ -35,18 +35,18 @@ class TrustModel:
 
 def fit_trust(films: Sequence[Mapping[str, float]]) -> TrustModel:
     """From the signs of films that are measured well."""
-    signs = {name: tuple(sorted(round(_odd(film[name]), 4) for film in films)) for name in SIGNS}
+    signs = {name: tuple(sorted(round(_finite(film[name]), 4) for film in films)) for name in SIGNS}
     without_statistics = TrustModel(signs, ())
     return TrustModel(signs, tuple(sorted(round(without_statistics.score(film), 4) for film in films)))
 
 
-def _odd(value: float) -> float:
-    """A sign that cannot be had is the oddest of all."""
+def _finite(value: float) -> float:
+    """A sign that cannot be computed counts as the largest of all."""
     return value if np.isfinite(value) else 1e6
 
 
 def _share_above(ascending: tuple[float, ...], value: float) -> float:
-    at_least = len(ascending) - np.searchsorted(ascending, round(_odd(value), 4))
+    at_least = len(ascending) - np.searchsorted(ascending, round(_finite(value), 4))
     return float((1 + at_least) / (1 + len(ascending)))
 
 
