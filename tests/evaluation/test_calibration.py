@@ -1,10 +1,11 @@
-"""Regions and intervals made on some drawn spines and judged on others, whose errors are known."""
+"""Regions and intervals made on some phantoms and judged on others, whose errors are known."""
 
 import dataclasses
 import json
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from vertebra_kp.core.anatomy import SCHEMAS, State
 from vertebra_kp.core.errors import UserError
@@ -12,8 +13,8 @@ from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.evaluation.metrics import FilmResult
 from vertebra_kp.evaluation.uncertainty.calibration import (
     Calibration,
+    MeasureError,
     calibrate,
-    calibration_from_dict,
     check_schema,
     errors_of,
 )
@@ -30,7 +31,7 @@ def drawn():
 
 
 def results(drawn, number: int, *, seed=0, told=1.0, bias=0.0) -> list[FilmResult]:
-    """Predictions with errors of known covariance, which the network tells ``told`` times too large."""
+    """Predictions with errors of known covariance, which the network takes to be ``told`` times as large."""
     rng = np.random.default_rng(seed)
     found = []
     for i in range(number):
@@ -53,6 +54,11 @@ def results(drawn, number: int, *, seed=0, told=1.0, bias=0.0) -> list[FilmResul
             )
         )
     return found
+
+
+def from_file(calibration: Calibration) -> Calibration:
+    text = json.dumps(calibration.as_dict(), allow_nan=False)
+    return TypeAdapter(Calibration).validate_json(text)
 
 
 def errors(*args, **kwargs):
@@ -104,7 +110,7 @@ def test_intervals_follow_what_the_film_is_sure_of(drawn):
     assert sure.coverage == 0.9
 
 
-def test_large_readings_have_a_stretch_of_their_own(drawn):
+def test_large_values_have_a_conformal_scale_of_their_own(drawn):
     """Every twentieth patient's slip is large and read at half of its size, the others' are read within 1 %."""
     (film,) = errors(drawn, 1)
     slip = next(m for m in film.measures if m[0].name == "slip_percent")[0]
@@ -115,7 +121,7 @@ def test_large_readings_have_a_stretch_of_their_own(drawn):
         for i in range(number):
             read, true = (rng.uniform(5, 7),) * 2 if i % 20 == 0 else (0.0, rng.uniform(-1, 1))
             read_slip = dataclasses.replace(slip, value=float(read))
-            pair = (read_slip, 2 * true if read else true, 1.0)
+            pair = MeasureError(read_slip, 2 * true if read else true, 1.0)
             found.append(dataclasses.replace(film, group=f"patient{i}", measures=[pair]))
         return found
 
@@ -124,9 +130,9 @@ def test_large_readings_have_a_stretch_of_their_own(drawn):
     assert ordinary.high - ordinary.low < 2.1
     # Errors of large readings lie evenly between 5 and 7: nine tenths of them around 6.
     assert (large.low, large.high) == (pytest.approx(11.1, abs=0.1), pytest.approx(12.9, abs=0.1))
-    again = calibration_from_dict(json.loads(json.dumps(calibration.as_dict())))
+    again = from_file(calibration)
     assert again == calibration
-    # Too few large ones: all share one stretch.
+    # Too few large ones: all share one scale.
     assert calibrate(films(1800), LUMBAR).measures["slip_percent"].large is None
 
 
@@ -143,7 +149,9 @@ def test_errors_to_one_side_make_intervals_to_one_side(drawn):
     slip = next(entry for entry in film.measures if entry[0].name == "slip_percent")
     rng = np.random.default_rng(0)
     always_low = [
-        dataclasses.replace(film, group=f"p{i}", measures=[(slip[0], slip[0].value + rng.uniform(2, 6), 1.0)])
+        dataclasses.replace(
+            film, group=f"p{i}", measures=[slip._replace(true=slip.value + rng.uniform(2, 6), standard_error=1.0)]
+        )
         for i in range(200)
     ]
     interval = calibrate(always_low, LUMBAR).interval(slip[0], 1.0)
@@ -157,7 +165,7 @@ def test_few_patients_promise_nothing(drawn):
     assert calibration.measures == {}
     slip = measure(Spine(LUMBAR, drawn[0].points_xy_image, SIZE, 1.0, "left"))[0]
     assert calibration.interval(slip, 1.0) is None
-    assert calibration_from_dict(json.loads(json.dumps(calibration.as_dict()))) == calibration
+    assert from_file(calibration) == calibration
 
 
 def test_what_is_not_labelled_or_not_seen_counts_nowhere(drawn):
@@ -176,14 +184,14 @@ def test_what_is_not_labelled_or_not_seen_counts_nowhere(drawn):
 
 def test_a_calibration_survives_its_file(drawn):
     calibration = calibrate(errors(drawn, 120), LUMBAR)
-    assert calibration_from_dict(json.loads(json.dumps(calibration.as_dict()))) == calibration
+    assert from_file(calibration) == calibration
 
 
 def test_a_broken_or_foreign_calibration_is_refused(drawn):
     content = calibrate(errors(drawn, 20), LUMBAR).as_dict()
     del content["corner_factor"]
-    with pytest.raises(UserError, match="corner_factor"):
-        calibration_from_dict(content)
+    with pytest.raises(ValidationError, match="corner_factor"):
+        TypeAdapter(Calibration).validate_python(content)
     other = Calibration("ap_lumbar", 0.9, 1, 1, 1.0, {}, {})
     with pytest.raises(UserError, match="of ap_lumbar, the network predicts la_lumbar"):
         check_schema(other, LUMBAR)

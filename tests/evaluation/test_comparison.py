@@ -54,7 +54,7 @@ def test_equal_differences_have_an_interval_without_width():
     assert interval.verdict == "worse"
 
 
-@pytest.mark.parametrize(("shift", "verdict"), [(-9, "better"), (9, "worse"), (0, "not told apart")])
+@pytest.mark.parametrize(("shift", "verdict"), [(-9, "better"), (9, "worse"), (0, "no significant difference")])
 def test_the_verdict_follows_from_where_zero_lies(shift, verdict):
     assert interval_of(crossed([-1, 0, 1], [-1, 0, 1], 0) + shift, 0.95).verdict == verdict
 

@@ -1,9 +1,11 @@
 """The shape model: real spines are plausible, broken ones are not, and believed corners stay where they are."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.core.errors import UserError
@@ -11,7 +13,7 @@ from vertebra_kp.core.geometry import apply_affine, compose, scale, translate
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.evaluation.agreement import auc
 from vertebra_kp.evaluation.uncertainty.shape import fit_shapes, shape_model_from_dict
-from vertebra_kp.evaluation.uncertainty.trust import fit_trust, signs_of, trust_from_dict
+from vertebra_kp.evaluation.uncertainty.trust import TrustModel, fit_trust, signs_of
 
 LUMBAR = SCHEMAS["la_lumbar"]
 CORNER_SD = 2.0
@@ -104,16 +106,16 @@ def film(spread, implausibility):
     return {"spread": spread, "implausibility": implausibility}
 
 
-def test_distrust_combines_how_many_good_films_look_as_odd_in_each_sign():
+def test_the_out_of_distribution_score_combines_the_p_values_of_both_signs():
     good = [film(k / 100, float(k)) for k in range(1, 100)]
     trust = fit_trust(good)
     # Ten of the 99 have a spread of 0.90 or more, itself the eleventh of a hundred; so with the other sign.
-    assert trust.distrust(film(0.90, 90.0)) == pytest.approx(-4 * np.log(0.11))
-    assert trust.distrust(film(0.0, 0.0)) == pytest.approx(0)
-    assert trust.share_as_odd(trust.distrust(film(0.0, 0.0))) == 1
-    assert trust.share_as_odd(trust.distrust(film(2.0, 200.0))) == pytest.approx(1 / 100)
-    assert trust.distrust(film(np.nan, 200.0)) == trust.distrust(film(2.0, 200.0))
-    assert trust_from_dict(json.loads(json.dumps(trust.as_dict()))) == trust
+    assert trust.score(film(0.90, 90.0)) == pytest.approx(-4 * np.log(0.11))
+    assert trust.score(film(0.0, 0.0)) == pytest.approx(0)
+    assert trust.p_value(trust.score(film(0.0, 0.0))) == 1
+    assert trust.p_value(trust.score(film(2.0, 200.0))) == pytest.approx(1 / 100)
+    assert trust.score(film(np.nan, 200.0)) == trust.score(film(2.0, 200.0))
+    assert TypeAdapter(TrustModel).validate_json(json.dumps(asdict(trust))) == trust
 
 
 def test_good_films_are_trusted_and_odd_ones_are_not(model, spines):
@@ -123,7 +125,7 @@ def test_good_films_are_trusted_and_odd_ones_are_not(model, spines):
 
     rng = np.random.default_rng(0)
     trust = fit_trust([signs(spine, 0.9 + rng.uniform(-0.02, 0.02)) for spine in spines[100:]])
-    usual = trust.distrust(signs(spines[90]))
+    usual = trust.score(signs(spines[90]))
     spine = spines[130]
     for odd in (signs(spine * (1, -1)), signs(spine, 0.6), signs(spine, presence=0)):
-        assert trust.distrust(odd) > usual + 4
+        assert trust.score(odd) > usual + 4

@@ -27,7 +27,7 @@ def test_weights_come_with_checksum_calibration_and_card(name):
     for heading in ("Data", "Terms of use", "Figures", "Known failures"):
         assert f"## {heading}" in card
     predictor = load(name, "cpu")
-    assert find_calibrated(None, find_network(name), predictor.schema, predictor.mark) is not None
+    assert find_calibrated(None, find_network(name), predictor.schema, predictor.fingerprint) is not None
 
 
 def test_the_whole_spine_is_predicted_on_a_drawn_film():

@@ -14,7 +14,7 @@ from vertebra_kp.evaluation.uncertainty.shape import fit_shapes
 from vertebra_kp.evaluation.uncertainty.store import (
     Calibrated,
     calibration_of,
-    patient_mark,
+    patient_fingerprint,
     save_calibrated,
     signs_of_prediction,
 )
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     trust = fit_trust([signs_of_prediction(item.prediction, shapes) for item in evaluated])
     coverage = cross_coverage(errors, schema, promised=arguments.coverage)
     about |= {
-        "mark": predictor.mark,
+        "mark": predictor.fingerprint,
         "step": predictor.step,
         "films_identity": films.identity,
         "source": arguments.source,
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         "version": code_version(),
         "cross_coverage": coverage,
     }
-    patients = frozenset(patient_mark(film.group) for film in errors)
+    patients = frozenset(patient_fingerprint(film.group) for film in errors)
     save_calibrated(Calibrated(calibration, shapes, trust, patients), path, about)
     print("\n".join(coverage_lines(coverage, each=True)))
     print(f"written to {path}")

@@ -29,11 +29,11 @@ def run(arguments: argparse.Namespace) -> None:
     predictor = as_asked(trained, arguments)
     schema, config = predictor.schema, predictor.config
     about = about_network(arguments)
-    calibrated = find_calibrated(arguments.calibration, network_file(arguments), schema, predictor.mark)
+    calibrated = find_calibrated(arguments.calibration, network_file(arguments), schema, predictor.fingerprint)
     arguments, films = choose_films(arguments, config, predictor.film_size)
     evaluated = evaluate_films(predictor, films, shown=VIEWS, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
-    distrust = None
+    scores = None
     if calibrated is not None:
         errors = [errors_of(item.result, schema) for item in evaluated]
         others = calibrated.of_others(errors)
@@ -42,9 +42,9 @@ def run(arguments: argparse.Namespace) -> None:
         if others:
             summary["coverage"] = coverage(others, schema, calibrated.calibration)
         summary["shape"] = shape_figures(evaluated, calibrated)
-        distrust = [calibrated.distrust(item.prediction) for item in evaluated]
+        scores = [calibrated.ood_score(item.prediction) for item in evaluated]
     about |= {
-        "mark": predictor.mark,
+        "mark": predictor.fingerprint,
         "step": predictor.step,
         "films_identity": films.identity,
         "source": arguments.source,
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")
-    save_evaluation(evaluation_of(schema, evaluated, films, distrust), out / EVALUATION)
+    save_evaluation(evaluation_of(schema, evaluated, films, scores), out / EVALUATION)
     write_predictions([image_entry(item.prediction, schema) for item in evaluated], out)
     picture = film_grid([film_panel(view, schema) for view in worst_views(evaluated)], columns=2)
     write_image(picture, out / "worst_films.png")

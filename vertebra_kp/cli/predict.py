@@ -198,7 +198,7 @@ def measuring_of(arguments: argparse.Namespace, predictor: Predictor) -> Measuri
     """None where no reports are asked for."""
     calibrated = None
     if arguments.report:
-        about = arguments.calibration, network_file(arguments), predictor.schema, predictor.mark
+        about = arguments.calibration, network_file(arguments), predictor.schema, predictor.fingerprint
         calibrated = find_calibrated(*about)
         if calibrated is None:
             print("note: no calibration, so no intervals; the command calibrate makes one")
@@ -214,7 +214,7 @@ def settings_of(arguments: argparse.Namespace, predictor: Predictor) -> dict[str
     """What results depend on: only results of the same are put together in one folder."""
     names = ("report", "calibration", "correct_shape", "spacing_mm", "anterior_side")
     values = {name.replace("_", " "): getattr(arguments, name) for name in names}
-    return {"network": predictor.mark} | {
+    return {"network": predictor.fingerprint} | {
         name: str(value) if isinstance(value, Path) else value for name, value in values.items()
     }
 

@@ -11,7 +11,7 @@ from vertebra_kp.evaluation.uncertainty.store import find_calibrated
 def run(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     predictor = choose_network(arguments)
-    given = arguments.calibration, network_file(arguments), predictor.schema, predictor.mark
+    given = arguments.calibration, network_file(arguments), predictor.schema, predictor.fingerprint
     calibrated = find_calibrated(*given)
     _, films = choose_films(arguments, predictor.config, predictor.film_size)
     print(f"{'kind':<14}{'strength':>9}{'median px':>11}{'mean px':>10}{'shifted':>9}{'AUC':>7}")

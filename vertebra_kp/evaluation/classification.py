@@ -1,34 +1,24 @@
-"""Figures of the classes that a network tells beside the corners: top-1, macro F1, ROC AUC, confusion.
+"""Figures of the classes that a network predicts beside the corners: top-1, macro F1, ROC AUC, confusion.
 
 F1 and the area under the ROC curve, one class against the rest, are those of scikit-learn.
 """
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from vertebra_kp.core.anatomy import SLIP_CLASSES, UNKNOWN, VIEWS
+from vertebra_kp.evaluation.schema import ClassFigures, ClassSummary, Figure, TopFew
 
-TARGETS: dict[str, tuple[str, ...]] = {"view": VIEWS, "slip": SLIP_CLASSES}
-HEADLINES = ("top1", "macro_f1", "roc_auc")
-# Stated for a classifier of radiographs with other classes and other films: a mark beside the figures, no rival.
+Target = Literal["view", "slip"]
+TARGETS: dict[Target, tuple[str, ...]] = {"view": VIEWS, "slip": SLIP_CLASSES}
+# Stated for a classifier of radiographs with other classes and other films: for orientation, not for comparison.
 REFERENCE = {"top1": 0.953, "top5": 0.991, "macro_f1": 0.943, "roc_auc": 0.982}
 REFERENCE_FROM = "(stated for a classifier of radiographs with other classes and other films)"
 
 
-def classification_figures(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-    """Figures over all labels of all films that are known, as a JSON-ready dict; None where nothing is measurable.
-
-    ``truth`` ``[...]`` are classes or ``UNKNOWN``, ``probabilities`` ``[..., classes]``.
-
-    - ``labelled``: how many are known; ``counts``: of each class.
-    - ``top1``: share whose most probable class is the true one. ``top5`` is told of more than five classes: of
-      five it is 1 by definition. Of three to five ``top2`` stands in its place, of two neither.
-    - ``macro_f1``, ``roc_auc``: mean over the classes that are measurable: those that occur, for the ROC curve not
-      alone. A lateral film shows no left slip: a class without films would make every mean unmeasurable.
-    - ``per_class``: ``f1`` and ``roc_auc`` of each.
-    - ``confusion``: how often a true class (outer key) was called which (inner key).
-    """
+def classification_figures(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> ClassFigures:
+    """``truth`` ``[...]`` are classes or ``UNKNOWN``, ``probabilities`` ``[..., classes]``."""
     from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score  # here: it takes a second
 
     known = truth != UNKNOWN
@@ -44,10 +34,15 @@ def classification_figures(truth: np.ndarray, probabilities: np.ndarray, names: 
         confusion = confusion_matrix(truth, order[:, 0], labels=classes)
     f1_of = [float(f1[k]) if occurs[k] else None for k in classes]
     auc_of = [float(roc_auc_score(truth == k, probabilities[:, k])) if against_rest[k] else None for k in classes]
-    figures: dict[str, Any] = {"labelled": len(truth), "top1": _mean(order[:, 0] == truth)}
-    for k in [k for k in (5, 2) if k < len(names)][:1]:
-        figures[f"top{k}"] = _mean((order[:, :k] == truth[:, None]).any(axis=1))
-    return figures | {
+
+    def top(k: int) -> Figure:
+        return _mean((order[:, :k] == truth[:, None]).any(axis=1))
+
+    few: TopFew = {"top5": top(5)} if len(names) > 5 else {"top2": top(2)} if len(names) > 2 else {}
+    return {
+        "labelled": len(truth),
+        "top1": top(1),
+        **few,
         "macro_f1": _mean([value for value in f1_of if value is not None]),
         "roc_auc": _mean([value for value in auc_of if value is not None]),
         "counts": {name: int(count) for name, count in zip(names, counts, strict=True)},
@@ -58,11 +53,15 @@ def classification_figures(truth: np.ndarray, probabilities: np.ndarray, names: 
     }
 
 
-def class_headlines(summary: dict[str, Any]) -> dict[str, float | None]:
+def class_headlines(summary: ClassSummary) -> dict[str, Figure]:
     """``view_top1`` and so on of a summary that has figures by target."""
-    targets = [target for target in TARGETS if target in summary]
-    return {f"{target}_{name}": summary[target][name] for target in targets for name in HEADLINES}
+    headlines: dict[str, Figure] = {}
+    for target in TARGETS:
+        if figures := summary.get(target):
+            headlines |= {f"{target}_top1": figures["top1"], f"{target}_macro_f1": figures["macro_f1"]}
+            headlines[f"{target}_roc_auc"] = figures["roc_auc"]
+    return headlines
 
 
-def _mean(values: np.ndarray | list[float]) -> float | None:
+def _mean(values: np.ndarray | list[float]) -> Figure:
     return float(np.mean(values)) if len(values) else None

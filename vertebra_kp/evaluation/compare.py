@@ -1,18 +1,20 @@
 """Two evaluations of the same films against each other: paired by film, resampled by patient, and a verdict."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.evaluation.metrics import CONFIDENCE, GroupedSample, film_errors
+from vertebra_kp.evaluation.metrics import CONFIDENCE, FilmResult, GroupedSample, film_errors
 from vertebra_kp.evaluation.store import Evaluation
 from vertebra_kp.evaluation.uncertainty.calibration import FilmErrors, errors_of
 
 RESAMPLES = 2000
-FEWEST_PATIENTS = 10  # of fewer, resampled patients tell equal networks apart far too often
+FEWEST_PATIENTS = 10  # of fewer, resampled patients find differences between equal networks far too often
 SIGNIFICANT = 0.05
+NO_DIFFERENCE = "no significant difference"
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Told apart only where the interval and the test agree."""
+        """A difference counts only where the interval and the test agree on it."""
         if self.p >= SIGNIFICANT or self.low <= 0 <= self.high:
-            return "not told apart"
+            return NO_DIFFERENCE
         return "worse" if self.low > 0 else "better"
 
 
@@ -51,7 +53,8 @@ def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
         )
     pairs = _paired(first, second)
     groups = [a.group for a, _ in pairs]
-    found = [_difference("mean radial error", "px", groups, *zip(*map(_radial, pairs), strict=True))]
+    radial = [_radial(a) for a, _ in pairs], [_radial(b) for _, b in pairs]
+    found = [_difference("mean radial error", "px", groups, *radial)]
     errors = [(errors_of(a, first.schema), errors_of(b, first.schema)) for a, b in pairs]
     for name, unit in {m.name: m.unit for a, _ in errors for m, _, _ in a.measures}.items():
         both = [(_absolute(a, name), _absolute(b, name), a.group) for a, b in errors]
@@ -62,7 +65,7 @@ def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
     return [difference for difference in found if difference is not None]
 
 
-def _paired(first: Evaluation, second: Evaluation) -> list:
+def _paired(first: Evaluation, second: Evaluation) -> list[tuple[FilmResult, FilmResult]]:
     others = {result.id: result for result in second.results}
     pairs = [(result, others[result.id]) for result in first.results if result.id in others]
     patients = len({result.group for result, _ in pairs})
@@ -77,37 +80,40 @@ def _paired(first: Evaluation, second: Evaluation) -> list:
     return pairs
 
 
-def _radial(pair: tuple) -> tuple[float, float]:
-    one, other = (film_errors(result)["mre_px"] for result in pair)
-    return (np.nan if one is None else one), (np.nan if other is None else other)
+def _radial(result: FilmResult) -> float:
+    error = film_errors(result)["mre_px"]
+    return np.nan if error is None else error
 
 
 def _absolute(film: FilmErrors, name: str) -> float:
     """Mean absolute error of a measure over its places on one film, nan without any."""
-    errors = [abs(predicted.value - true) for predicted, true, _ in film.measures if predicted.name == name]
+    errors = [abs(pair.error) for pair in film.measures if pair.measurement.name == name]
     return float(np.mean(errors)) if errors else float("nan")
 
 
-def _difference(what: str, unit: str, groups: list[str], first: tuple, second: tuple) -> Difference | None:
+def _difference(
+    what: str, unit: str, groups: Sequence[str], first: Sequence[float], second: Sequence[float]
+) -> Difference | None:
     one, other = np.array(first), np.array(second)
     known = np.isfinite(one) & np.isfinite(other)
     one, other = one[known], other[known]
     if not len(one):
         return None
     change = other - one
-    sample = GroupedSample([group for group, k in zip(groups, known, strict=True) if k], RESAMPLES, seed=0)
-    mean, interval = sample.mean(change, range(len(change)))
+    patients = [group for group, k in zip(groups, known, strict=True) if k]
+    mean = float(change.mean())
+    _, interval = GroupedSample(patients, RESAMPLES, seed=0).mean(change, range(len(change)))
     low, high = interval or (-np.inf, np.inf)
-    _, patient = np.unique([group for group, k in zip(groups, known, strict=True) if k], return_inverse=True)
+    _, patient = np.unique(patients, return_inverse=True)
     of_patient = np.bincount(patient, change) / np.bincount(patient)
     p = float(stats.wilcoxon(of_patient).pvalue) if of_patient.any() else 1.0
-    return Difference(what, unit, len(change), float(one.mean()), float(other.mean()), float(mean), low, high, p)
+    return Difference(what, unit, len(change), float(one.mean()), float(other.mean()), mean, low, high, p)
 
 
 def sentence(difference: Difference, first: str, second: str) -> str:
     """What the mean radial error says, in words."""
     share = f"{100 * CONFIDENCE:.0f} % interval {difference.low:+.2f} to {difference.high:+.2f}"
     about = f"({difference.mean:+.2f} {difference.unit}, {share}, p {difference.p:.2g}, {difference.films} films)"
-    if difference.verdict == "not told apart":
-        return f"{second} and {first} are not told apart by their mean radial error {about}."
+    if difference.verdict == NO_DIFFERENCE:
+        return f"{second} and {first} show {NO_DIFFERENCE} of the mean radial error {about}."
     return f"{second} is {difference.verdict} than {first}: its mean radial error differs by {about[1:-1]}."

@@ -4,12 +4,16 @@ Everything is measured in the frame of the original film, on LABELLED corners on
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vertebra_kp.core.anatomy import CORNERS, Schema, Side, State, presence_target
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.evaluation.schema import Ends, Figure, FilmFigures, PartFigures, Rates, Summary
 from vertebra_kp.measures import AASCE_VERTEBRAE, cobb_aasce
 
 CONFIDENCE = 0.95
@@ -50,13 +54,8 @@ class FilmResult:
         return np.where(self.labelled, np.linalg.norm(self.points - self.true_points, axis=-1), np.nan)
 
 
-def film_errors(result: FilmResult) -> dict:
-    """One film's figures, for a row of a table or the search for the worst film; None where not measurable.
-
-    ``corners`` (how many are labelled), ``mre_px``, ``max_px``, ``mre_percent_diagonal``, ``mre_mm``,
-    ``shift_levels`` (signed, towards the feet, in vertebra steps), ``shifted``, and ``cobb_true_deg`` and
-    ``cobb_predicted_deg`` (lists of three; only a fully labelled whole spine has them).
-    """
+def film_errors(result: FilmResult) -> FilmFigures:
+    """One film's figures, for a row of a table or the search for the worst film."""
     errors = result.errors_px[result.labelled]
     mre_px = float(errors.mean()) if errors.size else None
     shift = level_shift(result)
@@ -109,29 +108,13 @@ def summarise(
     presence_threshold: float = 0.5,
     bootstrap: int = 1000,
     seed: int = 0,
-) -> dict:
-    """All figures of an evaluation as a JSON-ready dict: floats, and None where nothing is measurable.
+) -> Summary:
+    """All figures of an evaluation, ready for JSON: see ``Summary`` for what each one is.
 
-    - ``mre_px``, ``median_px``: mean and median radial error over all labelled corners of all films (a film
-      with more corners weighs more); ``_percent_diagonal``: each error over its own film's diagonal;
-      ``_mm``: over the films whose spacing is known.
-    - ``sdr_mm``, ``sdr_px``: percent of corners within each threshold; the keys are the thresholds ("2.5").
-    - ``level_shift_rate``: share of films shifted by more than half a vertebra step (see ``level_shift``);
-      ``shifted_films``: their ids.
-    - ``presence_precision``, ``presence_recall`` of vertebrae at ``presence_threshold``; vertebrae of which
-      nothing is labelled do not count.
-    - ``cobb_mae_deg``: three mean absolute errors, AASCE protocol, over the ``cobb_films`` fully labelled
-      films of a T1..L5 schema; true angles are recomputed from the true corners.
-    - ``smape_published``: Yi et al. (ISBI 2020), mean over films of ``100 sum|t - p| / sum(t + p)``, each
-      sum over the three angles. ``smape_per_angle``: mean over the angles of each angle's own SMAPE, which
-      is the mean over films of ``100 |t - p| / (t + p)``. Neither has the factor 2 of the textbook form;
-      0 / 0 counts as 0.
-    - ``per_level``, ``per_corner`` (``L1.TL``): ``mre_px``, ``median_px``, ``sdr_mm`` and ``sdr_px`` of each.
-    - ``NAME_ci95``: 95 % interval [low, high] of each number of NAME from ``bootstrap`` resamples of groups
-      (patients); None with fewer than two groups or ``bootstrap`` 0. BCa for means and rates; percentile
-      for medians, as the jackknife inside BCa is not consistent for them (Efron and Tibshirani 1993,
-      section 11.6). A rate of exactly 0 or 1 gets an interval without width: resampling cannot show what
-      the sample has not seen.
+    Intervals come from ``bootstrap`` resamples of groups (patients); None with fewer than two groups or
+    ``bootstrap`` 0. BCa for means and rates; percentile for medians, as the jackknife inside BCa is not consistent
+    for them (Efron and Tibshirani 1993, section 11.6). A rate of exactly 0 or 1 gets an interval without width:
+    resampling cannot show what the sample does not have.
 
     Raises ValueError when ``results`` is empty or an array's shape is not the schema's, UserError when a labelled
     corner, its prediction or a presence is not finite.
@@ -156,7 +139,7 @@ def summarise(
 
     shifted = {i: row["shifted"] for i, row in enumerate(films) if row["shifted"] is not None}
 
-    estimates = {
+    estimates: dict[str, tuple[object, object]] = {
         "mre_px": sample.mean(px, film),
         "median_px": sample.median(px, film),
         "mre_percent_diagonal": sample.mean(percent, film),
@@ -170,33 +153,32 @@ def summarise(
         "presence_recall": sample.mean(true_positive[present_film], present_film[0]),
         **_cobb_estimates(sample, films),
     }
-    summary: dict = {"films": len(results), "corners": len(px), "presence_threshold": presence_threshold}
+    summary: dict[str, object] = {
+        "films": len(results),
+        "corners": len(px),
+        "presence_threshold": presence_threshold,
+    }
     for name, (value, interval) in estimates.items():
         summary[name] = value
         summary[f"{name}_ci95"] = interval
     summary["shifted_films"] = [films[i]["id"] for i, is_shifted in shifted.items() if is_shifted]
     summary["cobb_films"] = sum(row["cobb_true_deg"] is not None for row in films)
-    parts = {
-        "per_level": {name: level == i for i, name in enumerate(schema.levels)},
-        "per_corner": {
-            name: (level == i) & (corner == j)
-            for name, (i, j) in zip(schema.channel_names, schema.channels, strict=True)
-        },
-    }
-    for name, chosen in parts.items():
-        summary[name] = {
-            part: {
-                "mre_px": float(px[mask].mean()) if mask.any() else None,
-                "median_px": float(np.median(px[mask])) if mask.any() else None,
-                "sdr_mm": _rates((px * spacing)[mask & measured], thresholds_mm),
-                "sdr_px": _rates(px[mask], thresholds_px),
-            }
-            for part, mask in chosen.items()
+
+    def part(chosen: np.ndarray) -> PartFigures:
+        return {
+            "mre_px": float(px[chosen].mean()) if chosen.any() else None,
+            "median_px": float(np.median(px[chosen])) if chosen.any() else None,
+            "sdr_mm": _rates((px * spacing)[chosen & measured], thresholds_mm),
+            "sdr_px": _rates(px[chosen], thresholds_px),
         }
-    return summary
+
+    summary["per_level"] = {name: part(level == i) for i, name in enumerate(schema.levels)}
+    channels = zip(schema.channel_names, schema.channels, strict=True)
+    summary["per_corner"] = {name: part((level == i) & (corner == j)) for name, (i, j) in channels}
+    return cast(Summary, summary)  # most keys are made from names: a test checks that they are those of Summary
 
 
-def _rates(errors: np.ndarray, thresholds: tuple[float, ...]) -> dict[str, float] | None:
+def _rates(errors: np.ndarray, thresholds: tuple[float, ...]) -> Rates:
     """Percent of errors within each threshold; None without errors."""
     return {f"{t:g}": float(100 * (errors <= t).mean()) for t in thresholds} if errors.size else None
 
@@ -208,7 +190,7 @@ class GroupedSample:
         _, self.group_of_film = np.unique(groups, return_inverse=True)
         self.resamples, self.seed = resamples, seed
 
-    def mean(self, values, films) -> tuple[float | None, list[float] | None]:
+    def mean(self, values: ArrayLike, films: ArrayLike) -> tuple[Figure, Ends]:
         """Mean of ``values`` ``[N]``, the i-th of which comes from film ``films[i]``, and its interval."""
         values, films = np.asarray(values, dtype=np.float64), np.asarray(films, dtype=np.intp)
         if not values.size:
@@ -218,8 +200,8 @@ class GroupedSample:
         sums = np.bincount(groups, values)[counts > 0]
         return float(values.mean()), self._ratio_interval(sums, counts[counts > 0])
 
-    def _ratio_interval(self, sums: np.ndarray, counts: np.ndarray) -> list[float] | None:
-        """BCa interval of sum(sums) / sum(counts) when the groups behind them are drawn anew."""
+    def _ratio_interval(self, sums: np.ndarray, counts: np.ndarray) -> Ends:
+        """BCa interval of sum(sums) / sum(counts) when the groups behind them are resampled."""
         if not self.resamples or len(sums) < 2:
             return None
         from scipy import stats  # here: it takes half a second
@@ -241,7 +223,7 @@ class GroupedSample:
             return _percentile_interval(result.bootstrap_distribution)
         return interval.tolist()
 
-    def median(self, values: np.ndarray, films: np.ndarray) -> tuple[float | None, list[float] | None]:
+    def median(self, values: np.ndarray, films: np.ndarray) -> tuple[Figure, Ends]:
         """As ``mean``; the interval is a percentile one."""
         if not values.size:
             return None, None
@@ -253,7 +235,7 @@ class GroupedSample:
         return float(np.median(values)), interval
 
     def _resampled_medians(self, ascending: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
-        """Medians ``[resamples]``: a drawn group counts its values as often as it was drawn."""
+        """Medians ``[resamples]``: a group counts its values as often as it was sampled."""
         rng = np.random.default_rng(self.seed)
         medians = []
         for start in range(0, self.resamples, RESAMPLES_AT_ONCE):
@@ -268,12 +250,17 @@ def _percentile_interval(distribution: np.ndarray) -> list[float]:
     return np.quantile(distribution, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
 
 
-def _sdr(sample: GroupedSample, errors: np.ndarray, films: np.ndarray, thresholds: tuple[float, ...]):
+def _sdr(
+    sample: GroupedSample, errors: np.ndarray, films: np.ndarray, thresholds: tuple[float, ...]
+) -> tuple[Rates, dict[str, Ends] | None]:
     """Successful detection rates in percent, and their intervals, by threshold; None without errors."""
     if not errors.size:
         return None, None
     rates = {f"{t:g}": sample.mean(100.0 * (errors <= t), films) for t in thresholds}
-    return {t: rate for t, (rate, _) in rates.items()}, {t: interval for t, (_, interval) in rates.items()}
+    return (
+        {t: rate for t, (rate, _) in rates.items() if rate is not None},
+        {t: interval for t, (_, interval) in rates.items()},
+    )
 
 
 def _cobb_true_and_predicted(result: FilmResult) -> tuple[np.ndarray, np.ndarray] | None:
@@ -284,7 +271,7 @@ def _cobb_true_and_predicted(result: FilmResult) -> tuple[np.ndarray, np.ndarray
     return cobb_aasce(result.true_points, height), cobb_aasce(result.points, height)
 
 
-def _cobb_estimates(sample: GroupedSample, films: list[dict]) -> dict:
+def _cobb_estimates(sample: GroupedSample, films: Sequence[FilmFigures]) -> dict[str, tuple[object, object]]:
     """MAE of each angle and both forms of SMAPE over the films that have angles, each with its interval."""
     owners = [i for i, row in enumerate(films) if row["cobb_true_deg"] is not None]
     if not owners:
@@ -333,5 +320,5 @@ def _check(results: list[FilmResult], schema: Schema) -> None:
         if not np.isfinite(result.presence).all():
             raise UserError(
                 f"film {result.id}: presence has values that are not finite; "
-                "look for a non-finite output of the network"
+                "check the network's output for nan and inf"
             )

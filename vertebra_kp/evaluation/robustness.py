@@ -1,6 +1,5 @@
-"""Errors and distrust on films that are made worse step by step."""
+"""Errors and out-of-distribution scores on films that are made worse step by step."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vertebra_kp.core.anatomy import OTHER_VIEW
+from vertebra_kp.core.files import write_csv
 from vertebra_kp.data.disturb import DISTURBANCES, DisturbedFilms
 from vertebra_kp.data.films import Films, PhantomFilms
 from vertebra_kp.evaluation.agreement import auc
@@ -22,9 +22,9 @@ WRONG_VIEW = "wrong_view"
 
 @dataclass(frozen=True)
 class Row:
-    """``network`` is the mark of what was measured. ``median_px`` and ``level_shift_rate`` are nan where no corner
-    has a place; ``distrust_auc`` is how often a disturbed film is trusted less than a clean one, nan without a
-    calibration."""
+    """``network`` is the fingerprint of what was measured. ``median_px``, ``mre_px`` and ``level_shift_rate`` are
+    nan where no corner has a place. ``distrust_auc`` is how often a disturbed film has a higher
+    out-of-distribution score than a clean one, nan without a calibration."""
 
     network: str
     kind: str
@@ -44,56 +44,42 @@ def measure_robustness(
     kinds: Sequence[str] = tuple(DISTURBANCES),
 ) -> Iterator[Row]:
     """A row per kind and strength; phantom films are also shown from the wrong side."""
-    mark = predictor.mark
     clean = evaluate_films(predictor, films)
-    good = _distrust(clean, calibrated)
+    good = _scores(clean, calibrated)
+
+    def row(kind: str, strength: float, unit: str, evaluated: list[Evaluated]) -> Row:
+        errors = np.concatenate(
+            [np.empty(0), *(item.result.errors_px[item.result.labelled] for item in evaluated)]
+        )
+        shifted = [shift for item in evaluated if (shift := film_errors(item.result)["shifted"]) is not None]
+        scores = _scores(evaluated, calibrated)
+        return Row(
+            network=predictor.fingerprint,
+            kind=kind,
+            strength=strength,
+            unit=unit,
+            films=len(evaluated),
+            median_px=float(np.median(errors)) if errors.size else float("nan"),
+            mre_px=float(errors.mean()) if errors.size else float("nan"),
+            level_shift_rate=float(np.mean(shifted)) if shifted else float("nan"),
+            distrust_auc=float("nan") if scores is None or good is None else auc(scores, good),
+        )
+
     for kind in kinds:
         disturbance = DISTURBANCES[kind]
         for strength in disturbance.strengths:
-            if strength == 0:
-                evaluated = clean
-            else:
-                evaluated = evaluate_films(predictor, DisturbedFilms(films, kind, strength))
-            yield _row(mark, kind, strength, disturbance.unit, evaluated, good, calibrated)
+            disturbed = (
+                clean if strength == 0 else evaluate_films(predictor, DisturbedFilms(films, kind, strength))
+            )
+            yield row(kind, strength, disturbance.unit, disturbed)
     if isinstance(films, PhantomFilms) and films.schema.name in OTHER_VIEW and calibrated is not None:
         about = films.schema, films.preset, films.seed, len(films), films.size
-        others = PhantomFilms(*about, fresh=False, other_view=1.0)
-        yield _row(mark, WRONG_VIEW, 1, "", evaluate_films(predictor, others), good, calibrated)
+        yield row(WRONG_VIEW, 1, "", evaluate_films(predictor, PhantomFilms(*about, fresh=False, other_view=1.0)))
 
 
-def _row(
-    mark: str,
-    kind: str,
-    strength: float,
-    unit: str,
-    evaluated: list[Evaluated],
-    good: np.ndarray | None,
-    calibrated: Calibrated | None,
-) -> Row:
-    rows = [film_errors(item.result) for item in evaluated]
-    corners = [item.result.errors_px[item.result.labelled] for item in evaluated]
-    errors = np.concatenate(corners) if corners else np.array([])
-    shifted = [row["shifted"] for row in rows if row["shifted"] is not None]
-    distrust = _distrust(evaluated, calibrated)
-    return Row(
-        mark,
-        kind,
-        strength,
-        unit,
-        len(evaluated),
-        float(np.median(errors)) if errors.size else float("nan"),
-        float(errors.mean()) if errors.size else float("nan"),
-        float(np.mean(shifted)) if shifted else float("nan"),
-        float("nan") if distrust is None or good is None else auc(distrust, good),
-    )
-
-
-def _distrust(evaluated: list[Evaluated], calibrated: Calibrated | None) -> np.ndarray | None:
-    return None if calibrated is None else np.array([calibrated.distrust(item.prediction) for item in evaluated])
+def _scores(evaluated: Sequence[Evaluated], calibrated: Calibrated | None) -> np.ndarray | None:
+    return None if calibrated is None else np.array([calibrated.ood_score(item.prediction) for item in evaluated])
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_csv([field.name for field in fields(Row)], [asdict(row) for row in rows], path)

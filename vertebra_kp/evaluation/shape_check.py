@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from vertebra_kp.evaluation.runner import Evaluated
+from vertebra_kp.evaluation.schema import ShapeFigures
 from vertebra_kp.evaluation.uncertainty.shape import SURPRISING_FROM
 from vertebra_kp.evaluation.uncertainty.store import Calibrated
 
@@ -21,12 +21,8 @@ def correct_shape(evaluated: Sequence[Evaluated], calibrated: Calibrated) -> lis
     return corrected
 
 
-def shape_figures(evaluated: Sequence[Evaluated], calibrated: Calibrated) -> dict[str, Any]:
-    """Errors without and with the correction, and of flagged corners and all others; ready for JSON, px.
-
-    ``mre_px`` and ``median_px`` are pairs [without, with]; ``flagged`` counts corners that surprise by
-    ``SURPRISING_FROM`` SD or more, ``flagged_median_px`` and ``other_median_px`` are their errors.
-    """
+def shape_figures(evaluated: Sequence[Evaluated], calibrated: Calibrated) -> ShapeFigures:
+    """Errors without and with the correction, and of all corners flagged by ``SURPRISING_FROM`` SD or more."""
     before = np.concatenate([_errors(item) for item in evaluated])
     after = np.concatenate([_errors(item) for item in correct_shape(evaluated, calibrated)])
     surprises = [calibrated.corrected(item.prediction)[1] for item in evaluated]

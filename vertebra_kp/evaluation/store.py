@@ -1,9 +1,9 @@
 """``evaluation.npz``: what an evaluation found, film by film, for reports and comparisons without the network."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import cv2
@@ -11,7 +11,7 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.files import JPEG_QUALITY
+from vertebra_kp.core.files import JPEG_QUALITY, replacing
 from vertebra_kp.data.films import Films
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
 from vertebra_kp.evaluation.runner import Evaluated
@@ -34,18 +34,18 @@ class Picture:
 class Evaluation:
     """``results`` in the order of evaluation; ``worst`` and ``median`` are places in it, with their pictures.
 
-    ``distrust`` of every film is None where there was no calibration.
+    ``ood_scores`` ``[films]``, out-of-distribution scores, are None where there was no calibration.
     """
 
     schema: Schema
     results: list[FilmResult]
     worst: dict[int, Picture]
     median: dict[int, Picture]
-    distrust: np.ndarray | None
+    ood_scores: np.ndarray | None
 
 
 def evaluation_of(
-    schema: Schema, evaluated: Sequence[Evaluated], films: Films, distrust: Sequence[float] | None = None
+    schema: Schema, evaluated: Sequence[Evaluated], films: Films, ood_scores: Sequence[float] | None = None
 ) -> Evaluation:
     """What was found on ``films``, in whose order ``evaluated`` is; the shown films' pictures come from there."""
     results = [item.result for item in evaluated]
@@ -55,12 +55,12 @@ def evaluation_of(
         return {i: Picture(film.image, film.to_image) for i, film in shown.items()}
 
     worst, median = _shown(results, range(len(results)), range(len(results)))
-    told = None if distrust is None else np.asarray(distrust)
-    return Evaluation(schema, results, pictures(worst), pictures(median), told)
+    scores = None if ood_scores is None else np.asarray(ood_scores)
+    return Evaluation(schema, results, pictures(worst), pictures(median), scores)
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Several evaluations as one, such as those of the folds of a cross-validation; distrust is left out.
+    """Several evaluations as one, such as those of the folds of a cross-validation; scores are left out.
 
     Shown are the worst films of all, and of those that were shown as median the ones nearest to the new median.
     """
@@ -93,27 +93,25 @@ def _shown(
 
 def save_evaluation(evaluation: Evaluation, path: Path) -> None:
     results = evaluation.results
-    content = {name: np.stack([getattr(result, name) for result in results]) for name in ARRAYS}
+    content: dict[str, Any] = {name: np.stack([getattr(result, name) for result in results]) for name in ARRAYS}
     spacing = [np.nan if result.spacing_mm is None else result.spacing_mm for result in results]
     for i, picture in {**evaluation.worst, **evaluation.median}.items():
         encoded = cv2.imencode(".jpg", picture.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
         content |= {f"picture_{i}": encoded, f"to_image_{i}": picture.to_image}
-    partial = path.with_name("partial-" + path.name)
-    np.savez_compressed(
-        partial,
-        version=VERSION,
-        schema=evaluation.schema.name,
-        id=[result.id for result in results],
-        group=[result.group for result in results],
-        size=[result.size for result in results],
-        spacing_mm=spacing,
-        anterior_side=[result.anterior_side or "" for result in results],
-        worst=list(evaluation.worst),
-        median=list(evaluation.median),
-        distrust=[] if evaluation.distrust is None else evaluation.distrust,
-        **content,
-    )
-    os.replace(partial, path)
+    content |= {
+        "version": VERSION,
+        "schema": evaluation.schema.name,
+        "id": [result.id for result in results],
+        "group": [result.group for result in results],
+        "size": [result.size for result in results],
+        "spacing_mm": spacing,
+        "anterior_side": [result.anterior_side or "" for result in results],
+        "worst": list(evaluation.worst),
+        "median": list(evaluation.median),
+        "distrust": [] if evaluation.ood_scores is None else evaluation.ood_scores,
+    }
+    with replacing(path) as file:
+        np.savez_compressed(file, **content)
 
 
 def find_evaluation(folder: Path) -> Path:
@@ -126,7 +124,7 @@ def load_evaluation(folder: Path) -> Evaluation:
     """Raises UserError where there is none, or one of another version."""
     path = folder / FILE
     if not path.is_file():
-        raise UserError(f"{path} does not exist; evaluate a network into this folder first")
+        raise UserError(f"{path} does not exist; evaluate a network into {folder} first")
     try:
         with np.load(path) as content:
             arrays = dict(content)
@@ -134,8 +132,8 @@ def load_evaluation(folder: Path) -> Evaluation:
             raise UserError(f"{path} is of another version of vertebra_kp; evaluate again")
         results = [_result(arrays, i) for i in range(len(arrays["id"]))]
         worst, median = ({int(i): _picture(arrays, int(i)) for i in arrays[name]} for name in ("worst", "median"))
-        distrust = arrays["distrust"] if len(arrays["distrust"]) else None
-        return Evaluation(SCHEMAS[str(arrays["schema"])], results, worst, median, distrust)
+        scores = arrays["distrust"] if len(arrays["distrust"]) else None
+        return Evaluation(SCHEMAS[str(arrays["schema"])], results, worst, median, scores)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
@@ -157,4 +155,6 @@ def _result(arrays: dict[str, np.ndarray], i: int) -> FilmResult:
 
 def _picture(arrays: dict[str, np.ndarray], i: int) -> Picture:
     image = cv2.imdecode(arrays[f"picture_{i}"], cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise ValueError(f"picture_{i} is no image")
     return Picture(image, arrays[f"to_image_{i}"])

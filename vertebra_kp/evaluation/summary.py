@@ -1,37 +1,43 @@
 """Evaluations of a run: the figures that select its best checkpoint, what TensorBoard shows, the final report."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.files import write_csv
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.films import Films
-from vertebra_kp.evaluation.classification import REFERENCE, TARGETS, class_headlines, classification_figures
+from vertebra_kp.evaluation.classification import (
+    REFERENCE,
+    TARGETS,
+    Target,
+    class_headlines,
+    classification_figures,
+)
+from vertebra_kp.evaluation.metric_table import figures_for
 from vertebra_kp.evaluation.metrics import film_errors, summarise
 from vertebra_kp.evaluation.runner import Evaluated, collapsed_share, mean_error_px
+from vertebra_kp.evaluation.schema import ClassSummary, FilmFigures, Metrics
 from vertebra_kp.inference.overlays import FilmView
 from vertebra_kp.inference.predictor import Predictor
 
 VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of the worst
 
 
-def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0) -> dict[str, Any]:
+def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0) -> Metrics:
     summary = summarise([item.result for item in evaluated], schema, bootstrap=bootstrap)
     return {**summary, "collapsed_share": collapsed_share(evaluated), **class_summary(evaluated)}
 
 
-def class_summary(evaluated: list[Evaluated]) -> dict[str, Any]:
-    """Figures of the classes that the network tells, by target; empty where it tells none."""
-    pairs: dict[str, list[tuple]] = {
+def class_summary(evaluated: Sequence[Evaluated]) -> ClassSummary:
+    pairs: dict[Target, list[tuple]] = {
         "view": [(item.labels.view, item.prediction.view_probabilities) for item in evaluated],
         "slip": [(item.labels.slips, item.prediction.slip_probabilities) for item in evaluated],
     }
-    summary: dict[str, Any] = {}
+    summary: ClassSummary = {}
     for target, names in TARGETS.items():
         truth, probabilities = zip(*pairs[target], strict=True)
         if probabilities[0] is not None:
@@ -39,28 +45,14 @@ def class_summary(evaluated: list[Evaluated]) -> dict[str, Any]:
     return {**summary, "classification_reference": REFERENCE} if summary else {}
 
 
-def row_of(summary: dict[str, Any]) -> dict[str, Any]:
+def row_of(summary: Metrics) -> dict[str, float | None]:
     """The headline figures of an evaluation, one per column of ``metrics.csv``."""
-    names = (
-        "mre_px",
-        "median_px",
-        "mre_percent_diagonal",
-        "level_shift_rate",
-        "presence_precision",
-        "presence_recall",
-        "collapsed_share",
-        "smape_published",
-    )
-    return {name: summary.get(name) for name in names} | class_headlines(summary)
+    return figures_for("run_csv", summary) | class_headlines(summary)
 
 
-def write_film_rows(evaluated: list[Evaluated], path: Path) -> None:
+def write_film_rows(evaluated: Sequence[Evaluated], path: Path) -> None:
     """One row of errors per film, as CSV."""
-    rows = [film_errors(item.result) for item in evaluated]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(list(FilmFigures.__annotations__), [film_errors(item.result) for item in evaluated], path)
 
 
 def first_views(evaluated: Sequence[Evaluated], predictor: Predictor, films: Films) -> list[FilmView]:

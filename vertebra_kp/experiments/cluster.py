@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import FAILED, INTERRUPTED
@@ -32,7 +33,8 @@ def run_on_ray(
     ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, which ends this process at once
     try:
-        task = ray.remote(max_retries=0, **_share(ray, jobs))(_task)
+        cpus, gpus = _share(ray, jobs)
+        task = ray.remote(max_retries=0, num_cpus=cpus, num_gpus=gpus)(_task)
         open_tasks = {task.remote(run, launch.PROGRAM, Path.cwd()): run for run in runs}
         cancelled = False
         while open_tasks:
@@ -58,10 +60,9 @@ def _task(run: Planned, program: Sequence[str], working_directory: Path) -> int:
     return run_to_end(run, Stop(), program)
 
 
-def _share(ray: object, jobs: int) -> dict[str, float]:
-    """What a task takes of the cluster."""
-    resources = ray.cluster_resources()
-    if resources.get("GPU"):
-        return {"num_gpus": 1}
+def _share(ray: ModuleType, jobs: int) -> tuple[int, int]:
+    """How many CPUs and GPUs of the cluster a task takes."""
+    if ray.cluster_resources().get("GPU"):
+        return 1, 1
     smallest = min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
-    return {"num_cpus": max(1, int(smallest) // jobs)}
+    return max(1, int(smallest) // jobs), 0

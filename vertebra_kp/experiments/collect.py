@@ -1,6 +1,5 @@
 """Finished runs into a study's ledger: from their folders, or from a study beside it that has run the same."""
 
-import csv
 import json
 import os
 import shutil
@@ -15,7 +14,8 @@ from vertebra_kp.config.io import ConfigError, load_config
 from vertebra_kp.config.schema import Config, NetworkConfig
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.experiments.ledger import FIGURES, Entry, Key, Ledger, Row
+from vertebra_kp.evaluation.metric_table import figures_for
+from vertebra_kp.experiments.ledger import Entry, Key, Ledger, Row, read_csv
 from vertebra_kp.experiments.study import Planned, Settings, Study
 from vertebra_kp.models.describe import count_macs, count_parameters
 from vertebra_kp.models.network import build_network
@@ -84,7 +84,7 @@ def _row(run: Planned) -> Row:
     row: Row = {
         "variant": run.variant,
         "seed": run.seed,
-        **{name: _rounded(figures.get(name)) for name in FIGURES},
+        **{name: _rounded(figure) for name, figure in figures_for("study", figures).items()},
         "parameters": parameters,
         "gmacs": _rounded(macs * (1 + config.inference.flip) / 1e9),  # a flip takes a second forward pass
         "hardware": _hardware(report.get("hardware")),
@@ -125,11 +125,7 @@ def _rounded(value: float | None) -> float | str:
 
 def _film_errors(path: Path) -> dict[str, float | None]:
     """Mean radial error by film; nothing where an earlier version has trained, which kept none."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {row["id"]: round(float(row["mre_px"]), 3) if row["mre_px"] else None for row in rows}
+    return {row["id"]: round(float(row["mre_px"]), 3) if row["mre_px"] else None for row in read_csv(path)}
 
 
 # --- from a study beside it -----------------------------------------------------------------------------
@@ -139,7 +135,7 @@ def adopt(study: Study) -> list[tuple[Planned, Path]]:
     """Take over the missing runs that a study beside this one has finished; returns them with its folder.
 
     The settings must be the same, the seed among them. The version of the code need not be, as between the runs of
-    one study: it stands in the row, and the table tells where there is more than one.
+    one study: it stands in the row, and the table says where there is more than one.
     """
     open_runs = missing(study)
     adopted = []
@@ -180,7 +176,7 @@ class StaleError(UserError):
 def stale_rows(study: Study) -> dict[Key, str]:
     """Rows whose settings are not those of ``study.yaml`` and the defaults of today, and what differs.
 
-    Rows without a hash, from an earlier version, cannot be told and count as right.
+    Rows without a hash, from an earlier version, cannot be compared and count as right.
     """
     planned = {run.key: run for run in study.planned}
     stale = {}
@@ -193,8 +189,10 @@ def stale_rows(study: Study) -> dict[Key, str]:
                 stale[entry.key] = "its settings are not known any more"
         elif entry.settings.hash != run.settings.hash:
             changes = entry.settings.differences(run.settings).items()
-            told = [f"{key} {old} in the row, {new} now" for key, (old, new) in changes]
-            stale[entry.key] = ", ".join(told) or "the checkpoint that it measured was trained with other settings"
+            changed = [f"{key} {old} in the row, {new} now" for key, (old, new) in changes]
+            stale[entry.key] = (
+                ", ".join(changed) or "the checkpoint that it measured was trained with other settings"
+            )
     return stale
 
 
@@ -211,10 +209,10 @@ def refuse_stale(study: Study, *, keep_rows: bool = False, may_keep: bool = True
     ``may_keep`` says whether the command has that way out.
     """
     rows = {} if keep_rows else stale_rows(study)
-    told = [f"{variant}, seed {seed}: {what}" for (variant, seed), what in rows.items()]
-    told += [f"{run}: {run.run_dir} holds a run of other settings" for run in stale_folders(study)]
-    if told:
-        listed = "\n  ".join(told)
+    stale = [f"{variant}, seed {seed}: {what}" for (variant, seed), what in rows.items()]
+    stale += [f"{run}: {run.run_dir} holds a run of other settings" for run in stale_folders(study)]
+    if stale:
+        listed = "\n  ".join(stale)
         raise StaleError(
             f"{study.folder} has results of other settings than are asked for now:\n  {listed}\n"
             f"move stale results to {study.folder / STALE} and run anew"

@@ -16,6 +16,10 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from vertebra_kp.evaluation.compare import NO_DIFFERENCE
+
+Over = Literal["films and seeds", "films", "seeds"]
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -24,27 +28,27 @@ class Interval:
     mean: float
     low: float
     high: float
-    over: Literal["films and seeds", "films", "seeds"]
+    over: Over
 
     @property
     def verdict(self) -> str:
         """Of an error, where less is better."""
         if self.high < 0:
             return "better"
-        return "worse" if self.low > 0 else "not told apart"
+        return "worse" if self.low > 0 else NO_DIFFERENCE
 
 
 def interval_of(differences: np.ndarray, level: float) -> Interval | None:
     """Mean of ``differences [seeds, films]`` with its interval at ``level`` (such as 0.95), Student's t.
 
-    With one seed it tells what other films would change, and nothing about other seeds; with one film the reverse.
+    With one seed it says what other films would change, and nothing about other seeds; with one film the reverse.
     None for a single difference.
     """
     S, F = differences.shape
     if S * F < 2:
         return None
     mean, half = float(differences.mean()), half_width(differences, level)
-    over = "films" if S == 1 else "seeds" if F == 1 else "films and seeds"
+    over: Over = "films" if S == 1 else "seeds" if F == 1 else "films and seeds"
     return Interval(mean, mean - half, mean + half, over)
 
 

@@ -1,17 +1,18 @@
-"""Cross-validation: a run per fold, and every film judged by the network that has not seen it."""
+"""Cross-validation: a run per fold, and every film measured by the network that did not train on it."""
 
 import json
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from vertebra_kp.config.io import load_config
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import DONE, FAILED, INTERRUPTED
 from vertebra_kp.core.files import write_json
 from vertebra_kp.evaluation.metrics import summarise
+from vertebra_kp.evaluation.schema import Metrics
 from vertebra_kp.evaluation.store import FILE, Evaluation, load_evaluation, pooled, save_evaluation
 from vertebra_kp.evaluation.uncertainty.calibration import COVERAGE, errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import cross_coverage
@@ -68,7 +69,7 @@ def train_folds(study: Study, jobs: int, stop: Stop) -> int:
     return INTERRUPTED if stop.requested else FAILED if failed else DONE
 
 
-def measure_folds(studies: Sequence[Study], stop: Stop, suffix: str = "") -> tuple[int, dict[str, Any] | None]:
+def measure_folds(studies: Sequence[Study], stop: Stop, suffix: str = "") -> tuple[int, Metrics | None]:
     """Measure every fold's films, and all together in ``runs/all``; returns the exit code and the figures.
 
     ``studies`` are as for ``pool_folds``. With the ``suffix`` "_stored" films are measured against AASCE's labels
@@ -98,10 +99,10 @@ def measure_folds(studies: Sequence[Study], stop: Stop, suffix: str = "") -> tup
     return DONE, metrics
 
 
-def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, dict[str, Any]]:
+def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, Metrics]:
     """All folds' films as one evaluation, and its figures as ``metrics.json`` has them.
 
-    ``studies`` are that of whole films and, where films were looked at twice, that of vertebrae. ``evaluations``
+    ``studies`` are that of whole films and, where there is a crop refinement, that of vertebrae. ``evaluations``
     is the folder in every run folder that holds the fold's own. With several seeds every film is there once per
     seed; intervals come from resampled patients. Coverage is cross-conformal over the folds.
     """
@@ -122,4 +123,4 @@ def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, 
         "coverage": cross_coverage(errors, schema, promised=COVERAGE, part_of=fold_of),
         "coverage_by": COVERAGE_BY,
     }
-    return every, about | summarise(every.results, schema) | found
+    return every, cast(Metrics, about | {**summarise(every.results, schema)} | found)

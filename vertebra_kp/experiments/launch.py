@@ -89,20 +89,20 @@ def _command(run: Planned) -> list[str]:
 
 
 def run_child(command: list[str], path: Path, stop: Stop) -> int:
-    """Run a command that writes to the end of ``path``, told to end when a stop comes; returns its exit code."""
+    """Run a command that writes to the end of ``path``, ended when a stop comes; returns its exit code."""
     environment = {"TQDM_MININTERVAL": str(BAR_S), **os.environ}
     with path.open("a", encoding="utf-8") as output:
         print("$", *command, file=output, flush=True)
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        told = False
+        terminated = False
         while True:
             try:
                 code = process.wait(timeout=POLL_S)
-                return INTERRUPTED if told and code else code
+                return INTERRUPTED if terminated and code else code
             except subprocess.TimeoutExpired:
-                if stop.requested and not told:
+                if stop.requested and not terminated:
                     process.terminate()  # it writes a checkpoint
-                    told = True
+                    terminated = True
             except KeyboardInterrupt:  # on a cluster, where a stop comes so
                 stop.requested = True
 
@@ -119,7 +119,7 @@ def record_ended(study: Study, ended: Iterable[tuple[Planned, int]], stop: Stop)
         else:
             row = record(study, run)
             time = f", {float(row['seconds']) / 60:.1f} minutes" if run.trains else ""
-            print(f"{run}: {row['mre_px']:.3f} px{time} ({len(missing(study))} to go)", flush=True)
+            print(f"{run}: {float(row['mre_px']):.3f} px{time} ({len(missing(study))} to go)", flush=True)
     return failed
 
 

@@ -5,23 +5,21 @@ moment leaves the old files or the new ones.
 """
 
 import csv
-import io
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
+from vertebra_kp.core.files import write_csv, write_text
+from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.experiments.study import Settings
 
 KEY = ("variant", "seed")
-FIGURES = ("mre_px", "median_px", "level_shift_rate", "presence_precision", "presence_recall")
 COLUMNS = (
     *KEY,
-    *FIGURES,
+    *(metric.name for metric in metrics_for("study")),
     *("steps", "seconds", "images_per_second", "peak_memory_mb", "parameters", "gmacs"),
     *("hardware", "config", "version"),
 )
@@ -29,7 +27,7 @@ TIMING = ("seconds", "images_per_second", "peak_memory_mb")
 """Columns that depend on what else the machine did, and on interruptions; all others do not."""
 
 Key = tuple[str, int]  # variant and seed
-Row = dict[str, Any]
+Row = dict[str, str | float]  # by column; read from a file, every value is text
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        return self.row["variant"], int(self.row["seed"])
+        return _key(self.row)
 
 
 class Ledger:
@@ -60,11 +58,11 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """In the order of the file."""
-        films = {_key(row): _errors(row) for row in _read_csv(self.films)}
+        films = {_key(row): _errors(row) for row in read_csv(self.films)}
         settings = self._settings()
         return [
-            Entry(row, films.get(_key(row), {}), settings.get(row.get("config", "")))
-            for row in _read_csv(self.results)
+            Entry({**row}, films.get(_key(row), {}), settings.get(row.get("config", "")))
+            for row in read_csv(self.results)
         ]
 
     def _settings(self) -> dict[str, Settings | None]:
@@ -85,56 +83,39 @@ class Ledger:
             self._write([entry for entry in entries if entry.key not in keys])
         return [entry for entry in entries if entry.key in keys]
 
-    def _locked(self) -> FileLock:
+    def _locked(self) -> BaseFileLock:
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / "ledger.lock")
 
     def _write(self, entries: list[Entry]) -> None:
         known = {entry.row["config"]: entry.settings for entry in entries if entry.settings is not None}
         lines = [f"{json.dumps(hash_)}: {json.dumps(known[hash_].to_json())}" for hash_ in sorted(known)]
-        _replace(self.configs, "{\n" + ",\n".join(lines) + "\n}\n")
+        write_text("{\n" + ",\n".join(lines) + "\n}\n", self.configs)
         with_films = [entry for entry in entries if entry.films]
         ids = dict.fromkeys(film for entry in with_films for film in entry.films)
         rows = [dict(zip(KEY, entry.key, strict=True)) | entry.films for entry in with_films]
-        _write_csv(self.films, [*KEY, *ids], rows)
-        _write_csv(self.results, COLUMNS, [entry.row for entry in entries])  # last: a row here is a run done
+        write_csv([*KEY, *ids], rows, self.films)
+        write_csv(COLUMNS, [entry.row for entry in entries], self.results)  # last: a row here is a run done
 
 
-def _settings_or_none(document: dict[str, Any]) -> Settings | None:
+def _settings_or_none(document: dict[str, object]) -> Settings | None:
     try:
         return Settings.from_json(document)
     except ValueError:
         return None  # of another version of vertebra_kp
 
 
-def _key(row: Row) -> Key:
-    return row["variant"], int(row["seed"])
+def _key(row: Mapping[str, str | float]) -> Key:
+    return str(row["variant"]), int(row["seed"])
 
 
-def _errors(row: Row) -> dict[str, float | None]:
+def _errors(row: Mapping[str, str]) -> dict[str, float | None]:
     return {name: float(text) if text else None for name, text in row.items() if name not in KEY}
 
 
-def _read_csv(path: Path) -> list[Row]:
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows by column; none where there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _write_csv(path: Path, columns: Iterable[str], rows: list[Row]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    _replace(path, text.getvalue())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Readers see the old file or the new one, also after a power cut."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

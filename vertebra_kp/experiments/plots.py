@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vertebra_kp.evaluation.compare import NO_DIFFERENCE
 from vertebra_kp.experiments.study import Study
 from vertebra_kp.experiments.table import LEVEL, Variant, variants_of
 
 DIFFERENCES, ERRORS = "differences.png", "errors.png"
-COLOURS = {"better": "#1b7837", "worse": "#b2182b", "not told apart": "#4d4d4d"}
+COLOURS = {"better": "#1b7837", "worse": "#b2182b", NO_DIFFERENCE: "#4d4d4d"}
 BASELINE = "#2166ac"
 ROW_INCHES = 0.42
 

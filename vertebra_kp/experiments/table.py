@@ -66,7 +66,10 @@ def _differences(pairs: list[tuple[Entry, Entry]]) -> np.ndarray:
     films = [name for name in both[0].films if all(entry.films.get(name) is not None for entry in both)]
     if not films:
         return np.array([[float(one.row["mre_px"]) - float(base.row["mre_px"])] for base, one in pairs])
-    return np.array([[one.films[name] - base.films[name] for name in films] for base, one in pairs])
+    errors = np.array(
+        [[entry.films[name] for name in films] for entry in both], dtype=float
+    )  # base, one, base, ...
+    return errors[1::2] - errors[::2]
 
 
 def table(study: Study) -> str:
@@ -128,8 +131,8 @@ def _notes(study: Study, variants: list[Variant]) -> list[str]:
         "every film counting the same; variant minus " + _how(study, variants)
     ]
     if budget := study.file.budget:
-        told = f"{OVER_BUDGET} a run trained longer than the budget"
-        notes.append(f"Budget: {budget.minutes:g} minutes of training a run on {budget.hardware} ({told}).")
+        marked = f"{OVER_BUDGET} a run trained longer than the budget"
+        notes.append(f"Budget: {budget.minutes:g} minutes of training a run on {budget.hardware} ({marked}).")
     if study.file.measured:
         names = ", ".join(f"`{name}`" for name in study.file.measured)
         notes.append(f"Measured on the baseline's checkpoints, nothing was trained: {names}.")
@@ -139,7 +142,7 @@ def _notes(study: Study, variants: list[Variant]) -> list[str]:
         runs = "; ".join(f"{name}, seed {seed} ({what})" for (name, seed), what in stale.items())
         notes.append(f"Of other settings than `study.yaml` and the defaults now say: {runs}.")
     for column, what in (("version", "versions of the code"), ("hardware", "machines")):
-        if len(values := sorted({entry.row[column] for entry in shown if entry.row.get(column)})) > 1:
+        if len(values := sorted({str(entry.row[column]) for entry in shown if entry.row.get(column)})) > 1:
             notes.append(f"Runs of {len(values)} {what}: {', '.join(values)}.")
     return notes
 
@@ -158,5 +161,5 @@ def _how(study: Study, variants: list[Variant]) -> str:
         "films": "paired by film, intervals over films only: one seed says nothing about other seeds",
         "seeds": "paired by seed, intervals over seeds only, as there are no errors by film",
     }
-    told = " / ".join(samples[way] for way in sorted(ways)) or "nothing to compare yet"
-    return f"`{study.file.baseline}`, {told}; {level}. Less is better."
+    how = " / ".join(samples[way] for way in sorted(ways)) or "nothing to compare yet"
+    return f"`{study.file.baseline}`, {how}; {level}. Less is better."

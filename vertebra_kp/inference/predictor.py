@@ -40,8 +40,8 @@ class Predictor:
         self.network, self.config, self.step, self.refiner = network.eval(), config, step, refiner
 
     @property
-    def mark(self) -> str:
-        """The same text, the same predictions: weights, decoding and flip. A calibration holds for one mark."""
+    def fingerprint(self) -> str:
+        """The same text, the same predictions: weights, decoding and flip. A calibration holds for one of them."""
         digest = hashlib.sha256()
         looks = [(self.network, self.config)]
         if self.refiner is not None:
@@ -50,7 +50,9 @@ class Predictor:
             for tensor in network.state_dict().values():
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
             digest.update(f"{config.codec}{config.inference.flip}".encode())
-            if config.inference.chain:  # without it the mark is that of calibrations made before it could be on
+            if (
+                config.inference.chain
+            ):  # without it the fingerprint is that of calibrations made before it could be on
                 digest.update(b"chain")
         return digest.hexdigest()[:16]
 

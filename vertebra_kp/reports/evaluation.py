@@ -15,9 +15,10 @@ from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.evaluation.agreement import agreement, auc
+from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
 from vertebra_kp.evaluation.store import Evaluation, Picture, load_evaluation
-from vertebra_kp.evaluation.uncertainty.calibration import FilmErrors, errors_of, seen_points
+from vertebra_kp.evaluation.uncertainty.calibration import FilmErrors, errors_of, reported_points
 from vertebra_kp.evaluation.uncertainty.coverage import cross_coverage
 from vertebra_kp.reports.film_page import DIGITS, NAMES, UNITS
 from vertebra_kp.reports.html import jpeg_uri, page, plot, table
@@ -47,19 +48,6 @@ ALONE = {
     "anterior_height": "anterior height of the body",
     "posterior_height": "posterior height of the body",
     "wedge_ratio": "anterior / posterior height",
-}
-HEADLINES = {
-    "mre_px": "Mean radial error, px",
-    "median_px": "Median radial error, px",
-    "mre_percent_diagonal": "Mean radial error, % of the diagonal",
-    "median_percent_diagonal": "Median radial error, % of the diagonal",
-    "mre_mm": "Mean radial error, mm",
-    "median_mm": "Median radial error, mm",
-    "level_shift_rate": "Share of films off by a level",
-    "presence_precision": "Precision of presence",
-    "presence_recall": "Recall of presence",
-    "smape_published": "SMAPE as published, %",
-    "smape_per_angle": "SMAPE per angle, %",
 }
 
 
@@ -101,9 +89,10 @@ def _about(metrics: dict[str, Any], evaluation: Evaluation) -> str:
 
 def _summary(metrics: dict[str, Any]) -> str:
     rows = []
-    for name, title in HEADLINES.items():
-        if metrics.get(name) is not None:
-            rows.append((title, f"{metrics[name]:.3g}", _ends(metrics.get(f"{name}_ci95"))))
+    for metric in metrics_for("report"):
+        if metrics.get(metric.name) is not None:
+            ends = _ends(metrics.get(f"{metric.name}_ci95"))
+            rows.append((metric.title, f"{metrics[metric.name]:.3g}", ends))
     angles = metrics.get("cobb_mae_deg") or []
     intervals = metrics.get("cobb_mae_deg_ci95") or [None] * len(angles)
     for k, (angle, interval) in enumerate(zip(angles, intervals, strict=True), 1):
@@ -216,11 +205,11 @@ def _coverage_row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
 
 def _trust(evaluation: Evaluation) -> str:
     """How well the distrust tells the films of the largest errors."""
-    if evaluation.distrust is None:
+    if evaluation.ood_scores is None:
         return ""
     errors = np.array([film_errors(result)["mre_px"] for result in evaluation.results], dtype=float)
     known = np.isfinite(errors)
-    errors, distrust = errors[known], evaluation.distrust[known]
+    errors, distrust = errors[known], evaluation.ood_scores[known]
     limit = np.quantile(errors, 1 - WORST_SHARE)
     bad, good = distrust[errors > limit], distrust[errors <= limit]
     if not len(bad) or not len(good):
@@ -270,7 +259,7 @@ def _told(result: FilmResult) -> str:
 
 def _overlay(result: FilmResult, picture: Picture) -> str:
     height, width = picture.image.shape
-    present = seen_points(result.points, result.presence)
+    present = reported_points(result.points, result.presence)
     outlines = []
     for points, colour in ((result.true_points, TRUE), (present, PREDICTED)):
         for corners in apply_affine(picture.to_image, points):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vertebra_kp.core.anatomy import CORNERS, Schema, Side
-from vertebra_kp.evaluation.uncertainty.calibration import Interval, seen_points, widened
+from vertebra_kp.evaluation.uncertainty.calibration import Interval, reported_points, widened
 from vertebra_kp.evaluation.uncertainty.propagate import standard_error
 from vertebra_kp.evaluation.uncertainty.shape import SURPRISING_FROM
 from vertebra_kp.evaluation.uncertainty.store import Calibrated
@@ -55,14 +55,14 @@ def read(
     predicted = prediction.points_xy_image
     if calibrated is not None and correct_shape:
         predicted, _ = calibrated.corrected(prediction)
-    points = seen_points(predicted, prediction.presence)
+    points = reported_points(predicted, prediction.presence)
     spine = Spine(schema, points, size, spacing_mm, anterior_side)
     measurements = measure(spine)
     remarks = _side_remarks(spine)
     if calibrated is None:
         return Reading(spine, prediction.presence, measurements, [None] * len(measurements), remarks=remarks)
     remarks += _shape_remarks(prediction, schema, calibrated)
-    share_as_odd = calibrated.trust.share_as_odd(calibrated.distrust(prediction))
+    share_as_odd = calibrated.trust.p_value(calibrated.ood_score(prediction))
     if correct_shape:
         intervals: list[Interval | None] = [None] * len(measurements)
         return Reading(spine, prediction.presence, measurements, intervals, None, share_as_odd, True, remarks)
@@ -94,7 +94,7 @@ def _shape_remarks(prediction: Prediction, schema: Schema, calibrated: Calibrate
     with np.errstate(invalid="ignore"):
         odd = [f"{schema.levels[i]}.{CORNERS[j]}" for i, j in np.argwhere(surprise >= SURPRISING_FROM)]
     remarks = [f"Not where the other corners expect them: {', '.join(odd)}."] if odd else []
-    points = seen_points(prediction.points_xy_image, prediction.presence)
+    points = reported_points(prediction.points_xy_image, prediction.presence)
     for where, evidence in zip(("higher", "lower"), calibrated.shapes.shift_evidence(points), strict=True):
         if evidence > SHIFT_FROM:
             remarks.append(f"The shape of the spine would suit better one level {where}: check the levels.")

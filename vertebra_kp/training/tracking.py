@@ -10,24 +10,11 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.evaluation.classification import class_headlines
+from vertebra_kp.evaluation.metric_table import figures_for
+from vertebra_kp.evaluation.schema import Metrics
 from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, film_panel, plot_error_per_level
 
 GRID_COLUMNS = 4
-VALIDATION_SCALARS = (
-    "mre_px",
-    "median_px",
-    "mre_percent_diagonal",
-    "median_percent_diagonal",
-    "mre_mm",
-    "median_mm",
-    "level_shift_rate",
-    "presence_precision",
-    "presence_recall",
-    "smape_published",
-    "smape_per_angle",
-    "collapsed_share",
-)
-VALIDATION_RATES = ("sdr_px", "sdr_mm")  # percent of corners, by threshold
 CHARTS = {  # several curves in one chart, in TensorBoard's Custom Scalars
     "training": {
         "losses": ["Multiline", [r"train/(total|heatmap|coordinate|presence|view|slip)"]],
@@ -92,14 +79,14 @@ class Tracker:
         self,
         step: int,
         row: dict[str, float | str | None],
-        summary: dict,
+        summary: Metrics,
         views: list[FilmView],
         worst: list[FilmView],
         schema: Schema,
     ) -> None:
         """Figures and pictures of one evaluation.
 
-        ``row`` goes to ``metrics.csv`` behind its step; ``summary`` is that of ``metrics.summarise``;
+        ``row`` goes to ``metrics.csv`` behind its step; ``summary`` is that of ``summary_of``;
         ``views`` are the same few films each time, ``worst`` those with the largest error.
         """
         self._table.append({"step": step, **row})
@@ -133,14 +120,10 @@ class Tracker:
         self._writer.flush()
 
 
-def _validation_scalars(summary: dict) -> dict[str, float]:
+def _validation_scalars(summary: Metrics) -> dict[str, float]:
     """Tags and values of the figures that could be measured."""
-    figures = {f"val/{name}": summary.get(name) for name in VALIDATION_SCALARS}
-    for name in VALIDATION_RATES:
-        for threshold, rate in (summary.get(name) or {}).items():
-            figures[f"val/{name}_{threshold}"] = rate
-    figures |= {f"val/{name}": value for name, value in class_headlines(summary).items()}
-    return {tag: value for tag, value in figures.items() if value is not None}
+    figures = figures_for("tracker", summary) | class_headlines(summary)
+    return {f"val/{name}": value for name, value in figures.items() if value is not None}
 
 
 class _MetricsTable:

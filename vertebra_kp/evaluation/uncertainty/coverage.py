@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import numpy as np
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.evaluation.metrics import GroupedSample
+from vertebra_kp.evaluation.schema import Coverage, Held
 from vertebra_kp.evaluation.uncertainty.calibration import Calibration, FilmErrors, calibrate
 
 RESAMPLES = 1000
@@ -15,18 +15,14 @@ PARTS = 5
 TOO_FEW = "too few patients to promise it"
 
 
-def coverage(films: Sequence[FilmErrors], schema: Schema, calibration: Calibration) -> dict[str, Any]:
-    """Shares of true corners in their regions and of true measures in their intervals, ready for JSON.
-
-    ``corners``, ``levels`` by name, ``measures`` by name and ``all_measures``: each with ``coverage``, its 95 %
-    ``interval`` from resampling patients, ``count`` and, for measures, the ``median_width`` of the intervals.
-    """
+def coverage(films: Sequence[FilmErrors], schema: Schema, calibration: Calibration) -> Coverage:
+    """Shares of true corners in their regions and of true measures in their intervals, ready for JSON."""
     return _summary([_hits(film, schema, calibration) for film in films], films, calibration.coverage)
 
 
 def cross_coverage(
     films: Sequence[FilmErrors], schema: Schema, *, promised: float, part_of: Sequence[Hashable] | None = None
-) -> dict[str, Any]:
+) -> Coverage:
     """As ``coverage``, each part of the films judged by a calibration on all the others.
 
     ``part_of`` says which part each film belongs to, such as the fold whose network has predicted it; a patient is
@@ -61,15 +57,15 @@ def _hits(film: FilmErrors, schema: Schema, calibration: Calibration) -> list[_H
             found += [("level", level, bool(d <= factor), np.nan) for d in own]
         if np.isfinite(calibration.corner_factor):
             found += [("corner", "corners", bool(d <= calibration.corner_factor), np.nan) for d in own]
-    for predicted, true, se in film.measures:
-        interval = calibration.interval(predicted, se)
+    for pair in film.measures:
+        interval = calibration.interval(pair.measurement, pair.standard_error)
         if interval is not None:
-            held = interval.low <= true <= interval.high
-            found.append(("measure", predicted.name, held, interval.high - interval.low))
+            held = interval.low <= pair.true <= interval.high
+            found.append(("measure", pair.measurement.name, held, interval.high - interval.low))
     return found
 
 
-def _summary(hits: list[list[_Hit]], films: Sequence[FilmErrors], promised: float) -> dict[str, Any]:
+def _summary(hits: list[list[_Hit]], films: Sequence[FilmErrors], promised: float) -> Coverage:
     sample = GroupedSample([film.group for film in films], RESAMPLES, seed=0)
     parts: dict[tuple[str, str], list[tuple[bool, int, float]]] = defaultdict(list)
     for film, found in enumerate(hits):
@@ -78,11 +74,11 @@ def _summary(hits: list[list[_Hit]], films: Sequence[FilmErrors], promised: floa
             if kind == "measure":
                 parts["measure", "all"].append((held, film, np.nan))
 
-    def figures(part: list[tuple[bool, int, float]]) -> dict[str, Any]:
+    def figures(part: list[tuple[bool, int, float]]) -> Held:
         share, interval = sample.mean([held for held, _, _ in part], [film for _, film, _ in part])
         widths = [width for _, _, width in part if np.isfinite(width)]
-        told = {"median_width": float(np.median(widths))} if widths else {}
-        return {"coverage": share, "interval": interval, "count": len(part), **told}
+        held: Held = {"coverage": share, "interval": interval, "count": len(part)}
+        return {**held, "median_width": float(np.median(widths))} if widths else held
 
     named = {kind: {n: figures(p) for (k, n), p in parts.items() if k == kind} for kind in ("level", "measure")}
     return {
@@ -95,10 +91,10 @@ def _summary(hits: list[list[_Hit]], films: Sequence[FilmErrors], promised: floa
     }
 
 
-def coverage_lines(told: dict[str, Any], *, each: bool) -> list[str]:
+def coverage_lines(found: Coverage, *, each: bool) -> list[str]:
     """What ``coverage`` found, a line for corners and for all measures, and with ``each`` for every measure."""
-    parts = [("corners held", told["corners"]), ("measures held", told["all_measures"])]
-    parts += [(f"  {name}", figures) for name, figures in told["measures"].items()] if each else []
+    parts = [("corners held", found["corners"]), ("measures held", found["all_measures"])]
+    parts += [(f"  {name}", figures) for name, figures in found["measures"].items()] if each else []
     lines = []
     for name, figures in parts:
         if not figures or figures["coverage"] is None:
@@ -107,7 +103,7 @@ def coverage_lines(told: dict[str, Any], *, each: bool) -> list[str]:
         ends = [f"{100 * end:.1f}" for end in figures["interval"] or ()]
         interval = f" (95 %: {' to '.join(ends)})" if ends else ""
         width = f", median width {figures['median_width']:.3g}" if "median_width" in figures else ""
-        promised = f", {100 * told['promised']:g} % promised" if not name.startswith(" ") else ""
+        promised = f", {100 * found['promised']:g} % promised" if not name.startswith(" ") else ""
         lines.append(
             f"  {name:<26}{100 * figures['coverage']:.1f} %{interval} of {figures['count']}{width}{promised}"
         )

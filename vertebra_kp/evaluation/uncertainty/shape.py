@@ -1,4 +1,4 @@
-"""A statistical shape model of the spine: what corners of a real spine look like together.
+"""A statistical shape model of the spine: how the corners of a real spine lie together.
 
 A spine is moved and scaled, not turned, onto the mean shape; there its corners follow one normal distribution.
 That says how plausible a spine is, which corner does not fit to the others, and where the corners would lie if the
@@ -8,9 +8,9 @@ Image Understanding 61, 1995 (shape models); Tipping and Bishop, J R Stat Soc B 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
@@ -20,6 +20,15 @@ FEWEST_SPINES = 20
 ALIGNMENTS = 5  # rounds of aligning all spines to their mean: the mean stands still long before
 SURPRISING_FROM = 5.0  # SD from where the other corners expect one; a normal distribution has 4 in a million
 PLACE = 3  # degrees of freedom of a place on the film: two shifts and a scale
+
+
+class ShapeContent(TypedDict):
+    """A ``ShapeModel`` in a file; ``schema`` is its name."""
+
+    schema: str
+    spines: int
+    mean: list[list[float]]
+    covariance: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,11 @@ class ShapeModel:
 
         About 1 for a spine, nan with fewer than four corners.
         """
-        seen, placed, _ = self._placed(self.schema.gather(points_xy))
-        if seen.sum() < 4:
+        visible, placed, _ = self._placed(self.schema.gather(points_xy))
+        if visible.sum() < 4:
             return float("nan")
-        rows = np.repeat(seen, 2)
-        offset = (placed - self.mean)[seen].ravel()
+        rows = np.repeat(visible, 2)
+        offset = (placed - self.mean)[visible].ravel()
         squared = offset @ np.linalg.solve(self.covariance[np.ix_(rows, rows)], offset)
         return float(squared / (rows.sum() - PLACE))
 
@@ -51,26 +60,26 @@ class ShapeModel:
         """The most probable corners ``[levels, 4, 2]``, and how far ``[levels, 4]`` each lies off the others.
 
         ``covariances`` ``[levels, 4, 2, 2]`` px² say how much each corner is believed. The second is the
-        Mahalanobis distance of a corner from where all the others expect it, its own doubt included: a corner of
-        the right vertebra has about 1.4. Points that are nan stay nan.
+        Mahalanobis distance of a corner from where all the others expect it, its own uncertainty included: a
+        corner of the right vertebra has about 1.4. Points that are nan stay nan.
         """
         channels, beliefs = self.schema.gather(points_xy), self.schema.gather(covariances)
-        seen, placed, scale = self._placed(channels)
+        visible, placed, scale = self._placed(channels)
         moved, surprise = np.full_like(placed, np.nan), np.full(len(placed), np.nan)
-        if seen.sum() >= 4:
-            rows = np.repeat(seen, 2)
+        if visible.sum() >= 4:
+            rows = np.repeat(visible, 2)
             shapes = self.covariance[np.ix_(rows, rows)]
-            doubt = np.zeros_like(shapes)
-            for k, belief in enumerate(beliefs[seen] * scale**2):
-                doubt[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = belief
-            offset = (placed - self.mean)[seen].ravel()
-            precision = np.linalg.inv(shapes + doubt)
+            uncertainty = np.zeros_like(shapes)
+            for k, belief in enumerate(beliefs[visible] * scale**2):
+                uncertainty[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = belief
+            offset = (placed - self.mean)[visible].ravel()
+            precision = np.linalg.inv(shapes + uncertainty)
             weighted = precision @ offset
-            moved[seen] = self.mean[seen] + (shapes @ weighted).reshape(-1, 2)
-            for k, channel in enumerate(np.flatnonzero(seen)):
+            moved[visible] = self.mean[visible] + (shapes @ weighted).reshape(-1, 2)
+            for k, channel in enumerate(np.flatnonzero(visible)):
                 own = slice(2 * k, 2 * k + 2)
                 surprise[channel] = np.sqrt(weighted[own] @ np.linalg.solve(precision[own, own], weighted[own]))
-        shift = (channels - placed / scale)[seen].mean(axis=0) if seen.any() else 0.0
+        shift = (channels - placed / scale)[visible].mean(axis=0) if visible.any() else 0.0
         back = moved / scale + shift
         return self.schema.scatter(back), self.schema.scatter(surprise)
 
@@ -78,7 +87,7 @@ class ShapeModel:
         """How much more plausible the vertebrae would be one level higher and one level lower, as logarithms.
 
         Positive speaks for a shift. Both sides judge the same vertebrae, those that have a place either way. nan
-        with too few. Bodies change little from level to level: this is weak evidence, to look again and no more.
+        with too few. Bodies change little from level to level: this is weak evidence, a reason to check.
         """
         rows = np.arange(len(points_xy))
 
@@ -92,19 +101,19 @@ class ShapeModel:
         return float(higher), float(lower)
 
     def _placed(self, channels: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """Which corners ``[K]`` are seen, all of them moved and scaled to the mean, and the scale."""
-        seen = np.isfinite(channels).all(axis=1)
-        if not seen.any():
-            return seen, channels.astype(np.float64), 1.0
-        mean, own = self.mean[seen].mean(axis=0), channels[seen].astype(np.float64).mean(axis=0)
-        target, offset = self.mean[seen] - mean, channels[seen] - own
+        """Which corners ``[K]`` are visible, all of them moved and scaled to the mean, and the scale."""
+        visible = np.isfinite(channels).all(axis=1)
+        if not visible.any():
+            return visible, channels.astype(np.float64), 1.0
+        mean, own = self.mean[visible].mean(axis=0), channels[visible].astype(np.float64).mean(axis=0)
+        target, offset = self.mean[visible] - mean, channels[visible] - own
         size = (offset**2).sum()
         scale = float((target * offset).sum() / size) if size else 1.0
         # A spine that stands on its head would be scaled by a negative number, onto its feet.
         scale = abs(scale) or 1.0
-        return seen, (channels - own) * scale + mean, scale
+        return visible, (channels - own) * scale + mean, scale
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ShapeContent:
         return {
             "schema": self.schema.name,
             "spines": self.spines,
@@ -141,13 +150,13 @@ def fit_shapes(spines: Sequence[np.ndarray], schema: Schema) -> ShapeModel:
     return ShapeModel(schema, mean, covariance + noise * np.eye(spread.shape[1]), len(shapes))
 
 
-def shape_model_from_dict(content: dict[str, Any], schema: Schema) -> ShapeModel:
+def shape_model_from_dict(content: ShapeContent, schema: Schema) -> ShapeModel:
     """Raises UserError where the model is of another schema or has another size."""
     mean, covariance = np.array(content["mean"]), np.array(content["covariance"])
     K = schema.num_channels
     if content["schema"] != schema.name or mean.shape != (K, 2) or covariance.shape != (2 * K, 2 * K):
         raise UserError(f"the shape model is of {content['schema']}, {schema.name} was asked for")
-    return ShapeModel(schema, mean, covariance, int(content["spines"]))
+    return ShapeModel(schema, mean, covariance, content["spines"])
 
 
 def _unit(shape: np.ndarray) -> np.ndarray:
