@@ -23,8 +23,8 @@ from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid,
 from vertebra_kp.inference.predictions import FilmPrediction, write_predictions
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.reports.film_page import film_page
-from vertebra_kp.reports.interpretation import read
-from vertebra_kp.reports.schema import FilmOf, film_of, write_readings
+from vertebra_kp.reports.interpretation import interpret
+from vertebra_kp.reports.schema import ImageReport, image_report, write_measurement_report
 
 
 def overlay_paths(films: list[Path], folder: Path) -> list[Path]:
@@ -71,13 +71,13 @@ class Reader:
     anterior_side: Side | None
     correct_shape: bool
 
-    def read(self, film: FilmPrediction, schema: Schema, image: np.ndarray, name: str) -> FilmOf:
+    def read(self, film: FilmPrediction, schema: Schema, image: np.ndarray, name: str) -> ImageReport:
         """What goes into ``readings.json``; the film's page is written."""
         spacing_mm, side = self.spacing_mm, self.anterior_side
         if film.header is not None:
             spacing_mm = film.header.spacing_mm if spacing_mm is None else spacing_mm
             side = side or film.header.anterior_side
-        reading = read(
+        found = interpret(
             film.prediction,
             schema,
             film.size,
@@ -86,9 +86,9 @@ class Reader:
             calibrated=self.calibrated,
             correct_shape=self.correct_shape,
         )
-        page = film_page(Path(film.file).name, image, reading)
+        page = film_page(Path(film.file).name, image, found)
         (self.folder / f"{name}.html").write_text(page, encoding="utf-8")
-        return film_of(film.file, reading)
+        return image_report(film.file, found)
 
 
 def reader_of(arguments: argparse.Namespace, calibrated: Calibrated | None) -> Reader:
@@ -157,7 +157,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--correct-shape needs a calibration: give --calibration, or make one with calibrate")
     reader = reader_of(arguments, calibrated) if arguments.report else None
     done: list[FilmPrediction] = []
-    readings: list[FilmOf] = []
+    reports: list[ImageReport] = []
     troubled = 0
     named = zip(films, overlay_paths(films, overlays), strict=True)
     try:
@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
                 film, image = predict_film(predictor, path, overlay_path, attention_path)
                 done.append(film)
                 if reader is not None:
-                    readings.append(reader.read(film, predictor.schema, image, overlay_path.stem))
+                    reports.append(reader.read(film, predictor.schema, image, overlay_path.stem))
                 if arguments.dicom_out and film.header is not None:
                     state = states / f"{overlay_path.stem}.gsps.dcm"
                     write_presentation_state(
@@ -181,6 +181,6 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         write_predictions(done, predictor.schema, arguments.out)
         if reader is not None:
-            write_readings(readings, arguments.out / "readings.json")
+            write_measurement_report(reports, arguments.out / "readings.json")
     print(f"{len(done)} images predicted, {len(films) - len(done)} skipped; written to {arguments.out}")
     return DONE_IN_PART if troubled else DONE

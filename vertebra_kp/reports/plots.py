@@ -77,19 +77,18 @@ def reliability(promised: Sequence[float], kept: Mapping[str, Sequence[float]]) 
 
 
 def roc(bad: np.ndarray, good: np.ndarray) -> Figure:
-    """Share of the bad films that are noticed, against that of the good ones that are suspected."""
-    figure, axes = _axes(3.6, 3.2, "good films suspected [%]", "bad films noticed [%]")
+    """ROC curve: share of the ``bad`` scores that a threshold flags, against that of the ``good`` ones."""
+    figure, axes = _axes(3.6, 3.2, "other images flagged [%]", "worst images flagged [%]")
     thresholds = np.concatenate([[np.inf], np.unique(np.concatenate([bad, good]))[::-1]])
-    noticed = [100 * (bad >= t).mean() for t in thresholds]
-    suspected = [100 * (good >= t).mean() for t in thresholds]
+    rates = [(100 * (good >= t).mean(), 100 * (bad >= t).mean()) for t in thresholds]
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
-    axes.plot(suspected, noticed, color=BLUE, linewidth=1.8)
+    axes.plot(*zip(*rates, strict=True), color=BLUE, linewidth=1.8)
     axes.set_aspect("equal")
     return figure
 
 
 def robustness(kinds: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Figure:
-    """Error against strength, one panel per kind; the dotted line is the error on clean films."""
+    """Error against strength, one panel per kind; the dotted line is the error without disturbance."""
     columns = min(4, len(kinds))
     rows = -(-len(kinds) // columns)
     figure = Figure(figsize=(2.7 * columns, 2.2 * rows), dpi=110, layout="constrained")
