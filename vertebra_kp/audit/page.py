@@ -1,7 +1,6 @@
 """The audit as one HTML file that opens anywhere: images worst first, each with its labels and findings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +18,6 @@ PICTURE_HEIGHT = 460
 PLAIN, SUSPECT, TOP_LEFT = "#50c850", "#ff6e28", "#ff0000"  # levels without and with a finding, the corner TL
 
 
-@dataclass(frozen=True)
-class Section:
-    """One image with its findings; ``error`` says why there is no drawing."""
-
-    name: str
-    findings: Sequence[Finding]
-    drawing: Drawing | None = None
-    error: str = ""
-
-
 def write_page(
     path: Path, title: str, findings: Sequence[Finding], records: Sequence[Record], schema: Schema
 ) -> None:
@@ -37,16 +26,17 @@ def write_page(
     for finding in findings:
         by_film.setdefault(finding.film, []).append(finding)
     records_by_id = {record.id: record for record in records}
-    sections = [_section(records_by_id[film], found, schema) for film, found in by_film.items()]
+    sections = [(film, found, _drawing(records_by_id[film], found, schema)) for film, found in by_film.items()]
     content = {"title": title, "images": len(records), "findings": len(findings), "sections": sections}
     write_text(render("audit.html", **content), path)
 
 
-def _section(record: Record, findings: Sequence[Finding], schema: Schema) -> Section:
+def _drawing(record: Record, findings: Sequence[Finding], schema: Schema) -> Drawing | str:
+    """The image with its labels, or why it cannot be read."""
     try:
         drawing, factor = drawing_of(to_uint8(read_film(record.image_path)), height=PICTURE_HEIGHT)
     except FilmError as error:
-        return Section(record.id, findings, error=str(error))
+        return str(error)
     suspect = {finding.level for finding in findings}
     if record.points_xy_image is not None:
         points = apply_affine(scale(factor), record.points_xy_image)
@@ -54,4 +44,4 @@ def _section(record: Record, findings: Sequence[Finding], schema: Schema) -> Sec
         drawing.outline(points[~wrong], PLAIN)
         drawing.outline(points[wrong], SUSPECT)
         drawing.dots(points[:, 0], TOP_LEFT)
-    return Section(record.id, findings, drawing)
+    return drawing

@@ -1,10 +1,9 @@
-"""Predicted corners as a Grayscale Softcopy Presentation State, which DICOM viewers lay over the film.
+"""Predicted corners as a Grayscale Softcopy Presentation State, which DICOM viewers lay over the image.
 
 PS3.3 A.33.1. Corners and names stand in PIXEL units (PS3.3 C.10.5): the top left corner of the first pixel is
 0\\0, its bottom right corner 1\\1, the centre 0.5\\0.5. That is this project's frame: nothing is converted.
 """
 
-import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,13 +13,13 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from vertebra_kp.core.anatomy import CORNERS, Schema
+from vertebra_kp.core.anatomy import OUTLINE, PRESENT_FROM, Schema
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import replacing
 from vertebra_kp.data.dicom.display import KEYWORDS as DISPLAY
 from vertebra_kp.data.dicom.display import first_window
 from vertebra_kp.data.dicom.elements import ElementError, code, dicom_elements, numbers, whole_number
 from vertebra_kp.inference.batch import Prediction
-from vertebra_kp.inference.overlays import OUTLINE, PRESENT_FROM
 
 if TYPE_CHECKING:
     from highdicom.pr import GraphicAnnotation, GraphicLayer
@@ -29,17 +28,9 @@ LAYER = "VERTEBRAE"
 UNITS = "PIXEL"
 # What a PACS files a presentation state by; PS3.3 wants these elements there, though they may be empty.
 IDENTITY = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
-
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 _SIZE = ("Rows", "Columns", "SamplesPerPixel")
 
@@ -53,17 +44,16 @@ def check_installed() -> None:
 def write_presentation_state(
     film: Path, target: Path, prediction: Prediction, schema: Schema, *, keep_identity: bool = False
 ) -> None:
-    """Writes the vertebrae of a DICOM film as outlines with the names of their levels; the film stays as it is.
+    """Writes the vertebrae of a DICOM image as outlines with the names of their levels; the image stays as it is.
 
-    Vertebrae less present than 0.5 are left out, and so are sides that end beyond the film, for which PIXEL
-    units have no numbers. The state shows the film with the windows and the polarity that were read.
+    Vertebrae less present than 0.5 are left out, and so are sides that end beyond the image, for which
+    PIXEL units have no numbers. The state shows it with the windows and the polarity that were read.
 
-    It names study, series and film by their UIDs. Elements of patient and study (``IDENTITY``), which the
+    It names study, series and image by their UIDs. Elements of patient and study (``IDENTITY``), which the
     standard demands, are written empty unless ``keep_identity``: most PACS then want them filled in before they
-    file it. Raises FilmError for an unreadable film, UserError where it cannot be referred to or written.
+    file it. Raises FilmError for an unreadable image, UserError where it cannot be referred to or written.
     """
     keywords = (*_UIDS, *_SIZE, *DISPLAY, *(IDENTITY if keep_identity else ()))
-    partial = target.with_name(f"{target.name}.partial")
     with dicom_elements(film, keywords) as elements:
         try:
             state = _presentation_state(elements, prediction, schema)
@@ -71,16 +61,16 @@ def write_presentation_state(
                 for keyword in ("SpecificCharacterSet", *IDENTITY):
                     if keyword in elements:
                         state[keyword] = elements[keyword]
-            state.save_as(partial, enforce_file_format=True)
-            os.replace(partial, target)
+            with replacing(target) as file:
+                state.save_as(file, enforce_file_format=True)
         except ElementError:
             raise
         except OSError as error:
-            told = f"the presentation state cannot be written ({error.strerror}); check the folder and the space"
-            raise UserError(f"{target}: {told}") from None
+            reason = f"the presentation state cannot be written ({error.strerror}); check folder and space"
+            raise UserError(f"{target}: {reason}") from None
         except Exception as error:  # its text may quote an element
-            told = f"no presentation state can be made for it ({type(error).__name__}); predict it without one"
-            raise UserError(f"{film}: {told}") from None
+            reason = f"no presentation state can be made for it ({type(error).__name__}); predict it without one"
+            raise UserError(f"{film}: {reason}") from None
 
 
 def _presentation_state(elements: Dataset, prediction: Prediction, schema: Schema) -> Dataset:
@@ -112,14 +102,13 @@ def _presentation_state(elements: Dataset, prediction: Prediction, schema: Schem
 
 
 def _reference(elements: Dataset) -> Dataset:
-    """The film as highdicom wants it, without patient and study."""
+    """The image as highdicom wants it, without patient and study."""
     reference = Dataset()
     for keyword in _UIDS:
-        uid = elements.get(keyword)
-        if not uid:
-            raise ElementError(f"{keyword} is missing: no presentation state can refer to it; export it again")
-        if not re.fullmatch("[0-9.]{1,64}", uid):  # it might be a name
-            raise ElementError(f"{keyword} is not a UID: no presentation state can refer to it; export it again")
+        uid = elements.get(keyword) or ""
+        if not re.fullmatch("[0-9.]{1,64}", uid):  # it might be a name, and is not quoted
+            fault = "is not a UID" if uid else "is missing"
+            raise ElementError(f"{keyword} {fault}: no presentation state can refer to it; export it again")
         setattr(reference, keyword, uid)
     for keyword in _SIZE:
         setattr(reference, keyword, whole_number(elements, keyword))
@@ -138,7 +127,7 @@ def _annotation(
     for i, level in enumerate(schema.levels):
         if prediction.presence[i] < PRESENT_FROM:
             continue
-        outline = prediction.points_xy_image[i, [CORNERS.index(corner) for corner in OUTLINE]].astype(np.float64)
+        outline = prediction.points_xy_image[i, OUTLINE].astype(np.float64)
         inside = np.all((outline >= 0) & (outline <= size), axis=1)  # False for nan
         lines += [GraphicObject("POLYLINE", line, UNITS) for line in _polylines(outline, inside)]
         if inside.any():
@@ -171,9 +160,8 @@ def _add_display(state: Dataset, elements: Dataset) -> None:
         voi.VOILUTSequence = [_lut(elements.VOILUTSequence[0])]
     elif window := first_window(elements):
         voi.WindowCenter, voi.WindowWidth, voi.VOILUTFunction = window
-    else:
-        return
-    state.SoftcopyVOILUTSequence = [voi]
+    if len(voi):
+        state.SoftcopyVOILUTSequence = [voi]
 
 
 def _lut(item: Dataset) -> Dataset:

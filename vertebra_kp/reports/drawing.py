@@ -7,7 +7,7 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import OUTLINE
 from vertebra_kp.measures import Measurement
-from vertebra_kp.reports.html import jpeg_uri
+from vertebra_kp.reports.html import image_uri
 from vertebra_kp.reports.interpretation import Interpretation
 
 HEIGHT = 1000  # pixels that an image is shown with at most
@@ -79,7 +79,7 @@ def drawing_of(image: np.ndarray, *, height: int) -> tuple[Drawing, float]:
     factor = min(1.0, height / image.shape[0])
     small = image if factor == 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     rows, columns = small.shape
-    return Drawing(jpeg_uri(small), columns, rows, max(1.0, rows / 600)), factor
+    return Drawing(image_uri(small), columns, rows, max(1.0, rows / 600)), factor
 
 
 def spine_drawing(image: np.ndarray, found: Interpretation) -> Drawing:

@@ -4,7 +4,6 @@ import csv
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import yaml
@@ -44,15 +43,6 @@ HEADLINES = {
 Pairs = tuple[str, str, np.ndarray, np.ndarray]  # a measure, its unit, true values [N], predicted ones [N]
 
 
-class Share(TypedDict, total=False):
-    """How often regions or intervals held the true value."""
-
-    coverage: float | None
-    interval: list[float] | None
-    count: int
-    median_width: float
-
-
 def write_report(folder: Path, out: Path) -> None:
     """The report of the evaluation in ``folder``; raises UserError where there is none."""
     evaluation = load_evaluation(folder)
@@ -73,7 +63,7 @@ def write_report(folder: Path, out: Path) -> None:
         robustness=_robustness(folder / ROBUSTNESS, metrics.get("mark")),
         worst=[_shown(evaluation.results[i], picture) for i, picture in evaluation.worst.items()],
         median=[_shown(evaluation.results[i], picture) for i, picture in evaluation.median.items()],
-        config=yaml.safe_dump(config, sort_keys=False),
+        config=yaml.safe_dump(config or {}, sort_keys=False),
     )
     write_text(page, out)
 
@@ -132,7 +122,7 @@ def _coverage(errors: list[FilmErrors], schema: Schema, metrics: dict[str, objec
         kept["measures in their intervals"] = [found[p]["all_measures"]["coverage"] for p in PROMISED]
     measured = metrics.get("coverage")
     shown = measured if isinstance(measured, dict) else found[0.9]
-    shares: dict[str, Share | None] = {"corners": shown["corners"], "all measures": shown["all_measures"]}
+    shares = {"corners": shown["corners"], "all measures": shown["all_measures"]}
     shares |= {label_of(name): share for name, share in shown["measures"].items()}
     return {
         "crossed": shown is not measured,

@@ -27,15 +27,16 @@ def render(template: str, **content: object) -> str:
     return TEMPLATES.get_template(template).render(**content) + "\n"
 
 
-def jpeg_uri(image: np.ndarray) -> str:
-    """An image ``[H, W]`` uint8 as an address that holds its pixels."""
-    return _uri("jpeg", cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
+def image_uri(image: np.ndarray, kind: str = "jpeg") -> str:
+    """An image ``[H, W]`` or RGB ``[H, W, 3]`` uint8 as an address that holds its pixels, JPEG or PNG."""
+    stored = image if image.ndim == 2 else image[..., ::-1]
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if kind == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    encoded = cv2.imencode(f".{kind}", stored, quality)[1]
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
 
 def figure_uri(figure: "Figure") -> str:
-    """A figure as an address that holds its pixels, PNG."""
-    pixels = figure_pixels(figure)[..., ::-1]  # OpenCV's order is BGR
-    return _uri("png", cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1])
+    return image_uri(figure_pixels(figure), "png")
 
 
 def figure_pixels(figure: "Figure") -> np.ndarray:
@@ -45,7 +46,3 @@ def figure_pixels(figure: "Figure") -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _uri(kind: str, encoded: np.ndarray) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"

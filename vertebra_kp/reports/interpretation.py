@@ -73,20 +73,17 @@ def interpret(
             None if m.value is None else calibration.interval(m, standard_error(m, points, covariances))
             for m in measurements
         ]
-        regions = np.stack(
-            [calibration.region(*of) for of in zip(schema.levels, prediction.covariances, strict=True)]
-        )
-    return Interpretation(
-        spine, prediction.presence, measurements, intervals, regions, p_value, corrected, remarks
-    )
+        by_level = zip(schema.levels, prediction.covariances, strict=True)
+        regions = np.stack([calibration.region(level, covariance) for level, covariance in by_level])
+    found = measurements, intervals, regions, p_value, corrected, remarks
+    return Interpretation(spine, prediction.presence, *found)
 
 
 def _side_remarks(spine: Spine) -> tuple[str, ...]:
     """The sacrum shows where the front is; without it nobody can check the given side."""
     levels = spine.schema.levels
-    if spine.anterior_side is None:
-        return ()
-    if "S1" in levels and np.isfinite(spine.points_xy_image[levels.index("S1"), :2]).all():
+    checked = "S1" in levels and np.isfinite(spine.points_xy_image[levels.index("S1"), :2]).all()
+    if spine.anterior_side is None or checked:
         return ()
     return (f"The anterior side was given as {spine.anterior_side} and could not be checked without the sacrum.",)
 

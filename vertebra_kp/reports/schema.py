@@ -1,6 +1,7 @@
 """``readings.json``: the measurement report of some images, in the layout of docs/readings.schema.json."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +19,6 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class IntervalReport(_Model):
-    coverage: float = Field(description="share of images whose true value the interval is to hold")
-    low: float
-    high: float
-
-
 class MeasureReport(_Model):
     """Either a value or the reason why there is none."""
 
@@ -31,19 +26,16 @@ class MeasureReport(_Model):
     at: str = Field(description="vertebrae that it was measured at, such as L4/L5; empty where none were found")
     unit: Literal["deg", "mm", "%", "ratio"]
     value: float | None = None
-    interval: IntervalReport | None = Field(None, description="only with a calibration")
+    interval: Interval | None = Field(None, description="only with a calibration")
     grade: str | None = Field(None, description="Meyerding (slips) or Genant (losses of height)")
     reason: str | None = None
 
 
 class LevelReport(_Model):
     presence: float = Field(description="probability that the image shows the vertebra")
-    corners: dict[str, list[float]] = Field(
-        description="x, y in pixels of the image, by TL, TR, BL, BR; only visible corners"
-    )
+    corners: dict[str, list[float]] = Field(description="x, y in pixels by TL, TR, BL, BR; visible corners only")
     regions: dict[str, list[list[float]]] | None = Field(
-        None,
-        description="matrix in px² whose unit ellipse about the corner is its region; only with a calibration",
+        None, description="matrix in px² whose unit ellipse about the corner is its region; needs a calibration"
     )
 
 
@@ -55,9 +47,7 @@ class ImageReport(_Model):
     anterior_side: Side | None = None
     spacing_mm: float | None = None
     share_as_odd: float | None = Field(
-        None,
-        description="conformal p-value of the out-of-distribution score: share of images that the network works "
-        "on with a score as high; only with a calibration",
+        None, description="conformal p-value of the out-of-distribution score; only with a calibration"
     )
     trusted: bool | None = Field(None, description="null without a calibration")
     corrected: bool = Field(description="whether corners were moved by the shape model")
@@ -104,16 +94,12 @@ def _by_corner(values: np.ndarray, *, where: np.ndarray) -> dict[str, list]:
     return {CORNERS[j]: values[j].astype(float).round(3).tolist() for j in np.flatnonzero(known)}
 
 
-def _measure_report(measurement: Measurement, interval: Interval | None) -> MeasureReport:
-    low_high = {} if interval is None else {"low": round(interval.low, 4), "high": round(interval.high, 4)}
+def _measure_report(m: Measurement, interval: Interval | None) -> MeasureReport:
+    value = None if m.value is None else round(m.value, 4)
+    if interval is not None:
+        interval = replace(interval, low=round(interval.low, 4), high=round(interval.high, 4))
     return MeasureReport(
-        measure=measurement.name,
-        at=measurement.at,
-        unit=measurement.unit,
-        value=None if measurement.value is None else round(measurement.value, 4),
-        interval=None if interval is None else IntervalReport(coverage=interval.coverage, **low_high),
-        grade=measurement.grade,
-        reason=measurement.reason,
+        measure=m.name, at=m.at, unit=m.unit, value=value, interval=interval, grade=m.grade, reason=m.reason
     )
 
 
