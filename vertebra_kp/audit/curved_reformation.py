@@ -14,9 +14,7 @@ from vertebra_kp.core.spine_curve import BEYOND, LEAST_LEVELS, line_through
 
 PIXELS = 8  # of a reformation in each level
 HALF_WIDTH = 4.5  # levels to each side of the line: the width of the chest
-# Labelled levels at either end that the line is not laid through where enough remain: its bends would show where
-# they end.
-LEFT_OUT = 2
+LEFT_OUT = 2  # labelled levels at either end that do not define the line where enough remain: it bends at its ends
 # Standard deviations, in levels, of the kernels between which structures count, and of the one that evens out how
 # strongly they show: bodies and ribs, then whatever is larger.
 BANDS = ((0.0, 0.75, 1.0), (0.3, 2.5, 3.0))

@@ -88,15 +88,12 @@ def spine_drawing(image: np.ndarray, found: Interpretation) -> Drawing:
     spine = found.spine
     points = spine.points_xy_image * factor
     if found.regions is not None:
-        visible = np.isfinite(points).all(axis=-1) & np.isfinite(found.regions).all(axis=(-2, -1))
-        drawing.ellipses += [
-            _ellipse(points[i, j], found.regions[i, j] * factor**2, drawing.height)
-            for i, j in np.argwhere(visible)
-        ]
+        known = np.isfinite(points).all(axis=-1) & np.isfinite(found.regions).all(axis=(-2, -1))
+        pairs = zip(points[known], found.regions[known] * factor**2, strict=True)
+        drawing.ellipses += [_ellipse(*pair, drawing.height) for pair in pairs]
     size = 12 * drawing.stroke
-    whole = (np.isfinite(points).all(axis=-1) | ~spine.schema.exists).all(axis=1)
-    drawing.outline(points[whole], VERTEBRA)
-    for i in np.flatnonzero(whole):
+    drawing.outline(points[found.visible], VERTEBRA)
+    for i in np.flatnonzero(found.visible):
         x, y = points[i, spine.schema.exists[i]].mean(axis=0)
         drawing.labels.append(Label(min(x, drawing.width - 2 * size), y, spine.schema.levels[i], TEXT, size))
     measured = [m for m in found.measurements if m.value is not None]

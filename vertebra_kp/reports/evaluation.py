@@ -117,17 +117,18 @@ def label_of(measure: str) -> str:
 def _coverage(errors: list[FilmErrors], schema: Schema, metrics: dict[str, object]) -> dict[str, object]:
     """By the calibration that the images were measured with, else cross-conformal; the diagram always is."""
     found = {promised: cross_coverage(errors, schema, promised=promised) for promised in PROMISED}
-    kept = {"corners in their regions": [found[p]["corners"]["coverage"] or 0.0 for p in PROMISED]}
-    if all(found[p]["all_measures"] for p in PROMISED):
-        kept["measures in their intervals"] = [found[p]["all_measures"]["coverage"] for p in PROMISED]
+    kept = {}
+    for name, part in (("corners in their regions", "corners"), ("measures in their intervals", "all_measures")):
+        shares = [found[p][part] for p in PROMISED]
+        kept[name] = [np.nan if not s or s["coverage"] is None else s["coverage"] for s in shares]
     measured = metrics.get("coverage")
     shown = measured if isinstance(measured, dict) else found[0.9]
-    shares = {"corners": shown["corners"], "all measures": shown["all_measures"]}
-    shares |= {label_of(name): share for name, share in shown["measures"].items()}
+    named = {"corners": shown["corners"], "all measures": shown["all_measures"]}
+    named |= {label_of(name): share for name, share in shown["measures"].items()}
     return {
         "crossed": shown is not measured,
         "promised": shown["promised"],
-        "shares": {name: share for name, share in shares.items() if share and share["count"]},
+        "shares": {name: share for name, share in named.items() if share and share["count"]},
         "plot": figure_uri(plots.reliability(PROMISED, kept)),
     }
 

@@ -51,7 +51,7 @@ def film_page(title: str, film: np.ndarray, found: Interpretation) -> str:
         drawing=spine_drawing(film, found),
         curvature=[(name, entry) for name, column in groups.pop(CURVATURE).items() for entry in column],
         groups=[_group(group, columns) for group, columns in groups.items()],
-        absent=_absent(found),
+        absent=[(found.spine.schema.levels[i], found.presence[i]) for i in np.flatnonzero(~found.visible)],
         coverage=next((i.coverage for i in found.intervals if i is not None), None),
         names=NAMES,
         units=UNITS,
@@ -76,12 +76,3 @@ def _group(title: str, columns: dict[str, list[Entry]]) -> dict[str, object]:
     rows = [(at, [by_level[name].get(at) for name in shown]) for at in next(iter(by_level.values()))]
     measured = [(at, row) for at, row in rows if any(e is not None and e[0].value is not None for e in row)]
     return {"title": title, "head": shown, "rows": measured, "hidden": hidden}
-
-
-def _absent(found: Interpretation) -> list[tuple[str, float]]:
-    """Levels that the network calls absent, with their presence."""
-    schema = found.spine.schema
-    corners = zip(found.spine.points_xy_image, schema.exists, strict=True)
-    whole = [np.isfinite(points[exists]).all() for points, exists in corners]
-    levels = zip(schema.levels, found.presence, whole, strict=True)
-    return [(level, float(presence)) for level, presence, there in levels if not there]

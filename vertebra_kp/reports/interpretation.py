@@ -40,6 +40,11 @@ class Interpretation:
     def trusted(self) -> bool | None:
         return None if self.p_value is None else self.p_value >= TRUSTED_FROM
 
+    @property
+    def visible(self) -> np.ndarray:
+        """``[levels]`` bool: the vertebrae of which every corner was found."""
+        return (np.isfinite(self.spine.points_xy_image).all(axis=-1) | ~self.spine.schema.exists).all(axis=1)
+
 
 def interpret(
     prediction: Prediction,

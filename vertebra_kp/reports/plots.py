@@ -84,7 +84,7 @@ def bland_altman(true: np.ndarray, predicted: np.ndarray, found: Agreement, unit
 
 
 def reliability(promised: Sequence[float], kept: Mapping[str, Sequence[float]]) -> Figure:
-    """Promised coverage against what was found; on the diagonal both agree."""
+    """Promised coverage against what was found, nan for unknown; on the diagonal both agree."""
     figure, axes = _axes(3.9, 3.4, "promised coverage [%]", "found coverage [%]")
     axes.plot([40, 100], [40, 100], color=GREY, linewidth=0.8)
     for (name, found), colour in zip(kept.items(), (BLUE, ORANGE), strict=False):
