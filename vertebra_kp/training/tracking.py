@@ -11,6 +11,7 @@ import numpy as np
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.evaluation.classification import class_headlines
 from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, film_panel
+from vertebra_kp.reports.plots import plot_error_per_level
 
 GRID_COLUMNS = 4
 VALIDATION_SCALARS = (
@@ -112,8 +113,6 @@ class Tracker:
                 self._image(tag, film_grid(panels, GRID_COLUMNS), step)
         for name in (views[0].attention or {}) if views else ():
             self._image(f"attention/{name}_last_layer", attention_panel(views[0], schema, name), step)
-        from vertebra_kp.reports.plots import plot_error_per_level  # here: matplotlib can wait for an evaluation
-
         errors = {level: figures["mre_px"] for level, figures in summary["per_level"].items()}
         self._image("error/per_level", plot_error_per_level(errors, f"error per level, step {step}"), step)
         self._writer.flush()
