@@ -23,6 +23,7 @@ REQUIRED = [
     "tqdm>=4.66",
     "defusedxml>=0.7.1",  # CVAT's XML, against entity bombs
     "matplotlib>=3.8",
+    "jinja2>=3.1",  # HTML of reports
     "filelock>=3.12",  # one process fills a cache or trains in a folder, the others wait
     "webdataset>=0.2.86",  # tar shards
     "argcomplete>=3",  # shell completion
@@ -72,6 +73,7 @@ setup(
             "data/split_files/*.json",
             "data/repair_files/*.json",
             "models/pretrained/*/*",
+            "reports/templates/*",
         ]
     },
     entry_points={"console_scripts": ["vertebra-kp=vertebra_kp.cli.main:main"]},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from commands import run
 
-from vertebra_kp.audit.curved_reformation import Apart, levels_apart, straighten
+from vertebra_kp.audit.curved_reformation import LevelOffset, level_offset, reformat
 from vertebra_kp.audit.level_agreement import Pair, compare_films, pair_named, pairs_of, shares_of
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, State
 from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, translate, warp_image
@@ -42,9 +42,9 @@ def renamed(points, levels):
 @pytest.mark.parametrize("seed", [3, 5, 8])
 def test_films_named_alike_are_not_apart(seed):
     image, points, other, others = film_and_again(seed)
-    apart = levels_apart(straighten(image, points), straighten(other, others))
-    assert abs(apart.levels) <= 0.25
-    assert apart.clear
+    offset = level_offset(reformat(image, points), reformat(other, others))
+    assert abs(offset.levels) <= 0.25
+    assert offset.clear
 
 
 @pytest.mark.parametrize(("by", "expected"), [(-1, 1), (1, -1), (-2, 2)])
@@ -52,22 +52,22 @@ def test_films_named_alike_are_not_apart(seed):
 def test_names_moved_by_levels_are_found_apart_by_them(seed, by, expected):
     # The second film's names lie `by` levels below what they should be: the first one's lie above them.
     image, points, other, others = film_and_again(seed)
-    apart = levels_apart(straighten(image, points), straighten(other, renamed(others, by)))
-    assert apart.levels == pytest.approx(expected, abs=0.25)
-    assert apart.clear
+    offset = level_offset(reformat(image, points), reformat(other, renamed(others, by)))
+    assert offset.levels == pytest.approx(expected, abs=0.25)
+    assert offset.clear
 
 
 @pytest.mark.parametrize("seed", [3, 5, 8])
 def test_five_levels_are_enough(seed):
     # L1..L5 of the first film; what the second calls so are T12..L4, so that it calls L4 by the fifth name.
     image, points, other, others = film_and_again(seed)
-    apart = levels_apart(straighten(image, points[12:17]), straighten(other, others[11:16]))
-    assert apart.levels == pytest.approx(-1, abs=0.25)
+    offset = level_offset(reformat(image, points[12:17]), reformat(other, others[11:16]))
+    assert offset.levels == pytest.approx(-1, abs=0.25)
 
 
-def test_a_straightened_spine_lies_in_the_middle_with_a_level_every_eight_rows():
-    # Bars where the vertebrae of a bent spine are; straightened, bar i is at row 8 * (3 + i), for the line begins
-    # three levels above the first, and at column 36 of the 72 that are four and a half levels to each side.
+def test_a_reformation_has_the_spine_in_the_middle_with_a_level_every_eight_rows():
+    # Bars where the vertebrae of a bent spine are; in the reformation, bar i is at row 8 * (3 + i), as the line
+    # starts three levels above the first, and at column 36 of the 72 that are four and a half levels to each side.
     levels = SPINE.num_levels
     y = 60 + 20 * np.arange(levels)
     x = 100 + 15 * np.sin(y / 120)
@@ -76,7 +76,7 @@ def test_a_straightened_spine_lies_in_the_middle_with_a_level_every_eight_rows()
     image = np.zeros((480, 200), np.uint8)
     for bar in points:
         cv2.rectangle(image, *(tuple(round(v) for v in bar[k]) for k in (0, 3)), 255, -1)
-    picture = straighten(image, points.astype(np.float32)).picture[..., 0]
+    picture = reformat(image, points.astype(np.float32)).picture[..., 0]
     inner = slice(8 * 5, 8 * 18)
     rows = picture[inner, 33:39].mean(axis=1).reshape(-1, 8)
     assert (rows[:, 0] > rows[:, 4] + 0.5).all()  # at each level, not half a level on
@@ -89,7 +89,7 @@ def test_too_few_vertebrae_tell_no_line():
     image, points, _, _ = film_and_again(3)
     few = np.full_like(points, np.nan)
     few[5:8] = points[5:8]
-    assert straighten(image, few) is None
+    assert reformat(image, few) is None
 
 
 def write_films(folder):
@@ -178,24 +178,24 @@ def test_a_patient_gives_no_more_pairs_than_asked_for_and_every_film_takes_part(
 def test_the_network_names_a_vertebra_above_its_label_where_it_sits_too_low(first_sits, second_sits, by_network):
     # L2 in the first and L1 in the second. Where the network sits a level too low on the first, it says L1, too.
     films = [Record(name, Path("x"), "p") for name in "ab"]
-    named = pair_named(*films, Apart(1.0, 0.5, 0.2), {"a": first_sits, "b": second_sits})
+    named = pair_named(*films, LevelOffset(1.0, 0.5, 0.2), {"a": first_sits, "b": second_sits})
     assert named.by_network == by_network
 
 
 def test_spines_that_have_nothing_in_common_are_not_clear():
     image, points, _, _ = film_and_again(3)
     noise = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
-    apart = levels_apart(straighten(image, points), straighten(noise, points))
-    assert apart is None or not apart.clear
-    blank = straighten(np.zeros_like(image), points)
-    assert levels_apart(blank, blank) is None or not levels_apart(blank, blank).clear
+    offset = level_offset(reformat(image, points), reformat(noise, points))
+    assert offset is None or not offset.clear
+    blank = reformat(np.zeros_like(image), points)
+    assert level_offset(blank, blank) is None or not level_offset(blank, blank).clear
 
 
 def test_a_spine_off_the_film_cannot_be_compared():
     image, points, _, _ = film_and_again(3)
-    seen = straighten(image, points)
-    off = straighten(image, points + np.float32([1000, 0]))
-    assert levels_apart(seen, off) is None
+    visible = reformat(image, points)
+    off = reformat(image, points + np.float32([1000, 0]))
+    assert level_offset(visible, off) is None
 
 
 def test_the_ends_of_what_is_labelled_do_not_matter():
@@ -203,8 +203,8 @@ def test_the_ends_of_what_is_labelled_do_not_matter():
     image, points, other, others = film_and_again(8)
     part = np.full_like(points, np.nan)
     part[4:13] = points[4:13]
-    apart = levels_apart(straighten(image, part), straighten(other, renamed(others, -1)))
-    assert apart.levels == pytest.approx(1, abs=0.25)
+    offset = level_offset(reformat(image, part), reformat(other, renamed(others, -1)))
+    assert offset.levels == pytest.approx(1, abs=0.25)
 
 
 def test_the_films_edge_is_no_structure():
@@ -212,9 +212,9 @@ def test_the_films_edge_is_no_structure():
     image, points, other, others = film_and_again(8)
     step = np.median(np.diff(points.mean(axis=1)[:, 1]))
     top = round(float(points[0, :, 1].min() + 1.5 * step))
-    apart = levels_apart(straighten(image, points), straighten(other[top:], others - np.float32([0, top])))
-    assert abs(apart.levels) <= 0.25
-    assert apart.clear
+    offset = level_offset(reformat(image, points), reformat(other[top:], others - np.float32([0, top])))
+    assert abs(offset.levels) <= 0.25
+    assert offset.clear
 
 
 def test_a_film_that_cannot_be_read_is_left_out(tmp_path):
@@ -225,9 +225,9 @@ def test_a_film_that_cannot_be_read_is_left_out(tmp_path):
     states = np.full(points.shape[:2], State.LABELLED)
     shown = [points, others, points]
     records = [Record(str(k), tmp_path / f"{k}.png", "p", shown[k], states) for k in range(3)]
-    ((first, second, apart),) = compare_films(records, SPINE)
+    ((first, second, offset),) = compare_films(records, SPINE)
     assert (first.id, second.id) == ("0", "1")
-    assert abs(apart.levels) <= 0.25
+    assert abs(offset.levels) <= 0.25
 
 
 def test_a_table_without_shifts_is_refused(tmp_path):

@@ -692,6 +692,7 @@ def test_a_film_that_cannot_be_referred_to_is_told(tmp_path):
     with pytest.raises(UserError, match=r"film\.dcm: no presentation state"):
         write_state(saved(path, film), tmp_path / "state.dcm", prediction(bodies()))
     film.SOPClassUID = ComputedRadiographyImageStorage
+    (tmp_path / "no").write_text("a file where a folder should be")
     with pytest.raises(UserError, match="cannot be written"):
         write_state(saved(path, film), path / "state.dcm", prediction(bodies()))
 

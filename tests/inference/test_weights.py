@@ -50,7 +50,7 @@ def test_a_file_of_weights_predicts_as_the_checkpoint_and_under_its_name(tmp_pat
     monkeypatch.setattr(weights, "COMMITTED", folder)
     assert weights.published() == ["some-ap"]
     named, of_file = load("some-ap", "cpu"), load(folder / "some-ap" / weights.FILE, "cpu")
-    assert named.mark == of_file.mark
+    assert named.fingerprint == of_file.fingerprint
     film = torch.randint(0, 255, (64, 64), dtype=torch.uint8).numpy()
     exact = load(tmp_path / "best.pt", "cpu").predict(film)
     torch.testing.assert_close(named.predict(film).presence, exact.presence, atol=0.02, rtol=0)

@@ -32,8 +32,8 @@ from vertebra_kp.evaluation.uncertainty.trust import SIGNS, fit_trust
 from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.reports.evaluation import write_report
 from vertebra_kp.reports.film_page import film_page
-from vertebra_kp.reports.interpretation import read
-from vertebra_kp.reports.schema import Readings, film_of, write_readings
+from vertebra_kp.reports.interpretation import interpret
+from vertebra_kp.reports.schema import MeasurementReport, image_report, write_measurement_report
 
 REPOSITORY = Path(__file__).parents[2]
 SIZE = (200, 100)
@@ -146,7 +146,7 @@ def test_a_report_is_one_small_file_with_every_part(tmp_path, name):
         "Measures",
         "Coverage",
         "Robustness",
-        "Worst films",
+        "largest errors",
         "ICC",
         "abc123",
         "≤ 2 mm",
@@ -205,10 +205,10 @@ def test_agreement_of_known_pairs():
 
 
 @pytest.mark.parametrize("name", ["la_lumbar", "ap_whole_spine"])
-def test_a_films_page_and_its_json_say_the_same(tmp_path, name):
+def test_an_images_page_and_its_json_say_the_same(tmp_path, name):
     film = drawn(name)[3]
     prediction = predicted(film, SD_PX, np.random.default_rng(5))
-    reading = read(
+    found = interpret(
         prediction,
         SCHEMAS[name],
         SIZE,
@@ -216,13 +216,13 @@ def test_a_films_page_and_its_json_say_the_same(tmp_path, name):
         anterior_side=film.anterior_side,
         calibrated=calibrated(name),
     )
-    page = film_page("<film>", film.image, reading)
+    page = film_page("<film>", film.image, found)
     assert "&lt;film&gt;" in page
-    assert reading.trusted is True
+    assert found.trusted is True
     assert "Do not trust" not in page
-    write_readings([film_of("film.png", reading)], tmp_path / "readings.json")
+    write_measurement_report([image_report("film.png", found)], tmp_path / "readings.json")
     content = json.loads((tmp_path / "readings.json").read_text())
-    told = Readings.model_validate(content).films[0]
+    told = MeasurementReport.model_validate(content).films[0]
     assert told.levels[SCHEMAS[name].levels[0]].regions is not None
     valued = [m for m in told.measures if m.value is not None]
     assert valued
@@ -241,10 +241,10 @@ def test_a_film_unlike_the_good_ones_is_marked_on_its_page():
     strict = dataclasses.replace(known, trust=fit_trust([dict.fromkeys(SIGNS, -9.0)] * 99))  # everything is
     film = drawn("la_lumbar")[0]
     prediction = predicted(film, SD_PX, np.random.default_rng(0))
-    reading = read(prediction, SCHEMAS["la_lumbar"], SIZE, calibrated=strict)
-    assert reading.trusted is False
-    page = film_page("film", film.image, reading)
-    assert "Do not trust this reading" in page
+    found = interpret(prediction, SCHEMAS["la_lumbar"], SIZE, calibrated=strict)
+    assert found.trusted is False
+    page = film_page("film", film.image, found)
+    assert "Do not trust these measurements" in page
     assert "the anterior side is not known" in page
     assert "the size of a pixel is not known" in page
 
@@ -255,17 +255,17 @@ def test_without_a_calibration_there_are_values_and_no_intervals():
     presence = prediction.presence.copy()
     presence[0] = 0.1
     prediction = dataclasses.replace(prediction, presence=presence)
-    reading = read(prediction, SCHEMAS["la_lumbar"], SIZE, spacing_mm=film.spacing_mm, anterior_side="left")
-    page = film_page("film", film.image, reading)
+    found = interpret(prediction, SCHEMAS["la_lumbar"], SIZE, spacing_mm=film.spacing_mm, anterior_side="left")
+    page = film_page("film", film.image, found)
     assert "90 %" not in page
     assert "L1 (10 %)" in page
-    assert film_of("film", reading).levels["L1"].corners == {}
-    assert reading.trusted is None
+    assert image_report("film", found).levels["L1"].corners == {}
+    assert found.trusted is None
 
 
 def test_the_documented_schema_of_readings_is_the_one_that_is_written():
     documented = json.loads((REPOSITORY / "docs" / "readings.schema.json").read_text())
-    assert documented == Readings.model_json_schema()
+    assert documented == MeasurementReport.model_json_schema()
 
 
 def test_a_calibration_file_is_read_back_and_a_broken_one_told(tmp_path):
@@ -312,10 +312,10 @@ def test_corrected_corners_have_no_intervals_and_are_judged_as_they_were_predict
     points[2] += (14, 4)  # L3 far beside its place
     moved = dataclasses.replace(prediction, points_xy_image=points)
     plain, corrected = (
-        read(moved, SCHEMAS["la_lumbar"], SIZE, anterior_side="left", calibrated=known, correct_shape=correct)
+        interpret(moved, SCHEMAS["la_lumbar"], SIZE, anterior_side="left", calibrated=known, correct_shape=correct)
         for correct in (False, True)
     )
-    assert corrected.share_as_odd == plain.share_as_odd
+    assert corrected.p_value == plain.p_value
     assert not any(corrected.intervals)
     assert corrected.regions is None
     here = film.points_xy_image[2].mean(axis=0)
@@ -332,9 +332,11 @@ def test_a_calibration_that_can_promise_nothing_leaves_no_infinities(tmp_path):
         calibration=dataclasses.replace(known.calibration, corner_factor=np.inf, level_factors={}, measures={}),
     )
     film = drawn("la_lumbar")[0]
-    reading = read(predicted(film, SD_PX, np.random.default_rng(0)), SCHEMAS["la_lumbar"], SIZE, calibrated=empty)
-    write_readings([film_of("film", reading)], tmp_path / "readings.json")
-    assert "they need a calibration" in film_page("film", film.image, reading)
+    found = interpret(
+        predicted(film, SD_PX, np.random.default_rng(0)), SCHEMAS["la_lumbar"], SIZE, calibrated=empty
+    )
+    write_measurement_report([image_report("film", found)], tmp_path / "readings.json")
+    assert "they need a calibration" in film_page("film", film.image, found)
 
 
 def test_rows_of_robustness_are_written_and_the_area_counts_pairs(tmp_path):

@@ -1,63 +1,62 @@
-"""Spines pulled straight along the line of their vertebrae, and slid along each other to where two of them match.
+"""Curved planar reformations of spines: images resampled along the line of the vertebrae, and compared.
 
-What matches are ribs, bodies, diaphragm and pelvis of one patient on two films, whatever the vertebrae are called:
-names that differ leave the pictures a level or more apart.
+What matches are ribs, bodies, diaphragm and pelvis of one patient in two images, whatever the vertebrae are
+called: names that differ leave the reformations a level or more apart.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
 
 from vertebra_kp.core.spine_curve import BEYOND, LEAST_LEVELS, line_through
 
-PIXELS = 8  # of a straightened spine in each level
+PIXELS = 8  # of a reformation in each level
 HALF_WIDTH = 4.5  # levels to each side of the line: the width of the chest
-# Labelled levels at either end that the line is not laid through where enough remain: its bends would show where
-# they end.
-LEFT_OUT = 2
+LEFT_OUT = 2  # labelled levels at either end that do not define the line where enough remain: it bends at its ends
 # Standard deviations, in levels, of the kernels between which structures count, and of the one that evens out how
 # strongly they show: bodies and ribs, then whatever is larger.
 BANDS = ((0.0, 0.75, 1.0), (0.3, 2.5, 3.0))
 FAINT = 4.0  # grey levels: what shows less than this is grain
-MOST_LEVELS = 2.5  # that two films are slid along each other
+MOST_LEVELS = 2.5  # that two reformations are shifted along each other
 STRETCHES = (0.96, 1.0, 1.04)
 SIDEWAYS = (-3, 0, 3)  # pixels
-LEAST_SHARED = 1500  # pixels that two spines must have in common
+LEAST_SHARED = 1500  # pixels that two reformations must have in common
 ELSEWHERE = 0.5  # levels: a match further off than this is another one
-# By how much the best match must correlate better than any other. The shifts among three films of one patient must
-# add up to nothing: on AASCE they do for 63 of 65 triples of clear pairs, for 159 of all 202.
+# By how much the best match must correlate better than any other. The shifts among three images of one patient
+# must add up to nothing: on AASCE they do for 63 of 65 triples of clear pairs, for 159 of all 202.
 CLEAR_FROM = 0.05
 
 
 @dataclass(frozen=True)
-class Straightened:
-    """A spine pulled straight: ``picture`` [h, w, bands] float32, locally normalised; ``seen`` [h, w] is film."""
+class Reformation:
+    """``picture`` [h, w, bands] float32, locally normalised; ``visible`` [h, w] bool: inside the image."""
 
     picture: np.ndarray
-    seen: np.ndarray
+    visible: np.ndarray
 
 
 @dataclass(frozen=True)
-class Apart:
-    """``levels`` that the first film's name of a vertebra lies below (+) or above (-) the second film's name: L2
-    in the first and L1 in the second is 1; ``correlation`` of the pictures there, and how much ``better`` it is
-    than at any other place.
+class LevelOffset:
+    """``levels`` that the first image's name of a vertebra lies below (+) or above (-) the second image's name: L2
+    in the first and L1 in the second is 1; ``correlation`` of the reformations there, and by what ``margin`` it is
+    better than at any other place.
     """
 
     levels: float
     correlation: float
-    better: float
+    margin: float
 
     @property
     def clear(self) -> bool:
-        return self.better > CLEAR_FROM
+        return self.margin > CLEAR_FROM
 
 
-def straighten(image: np.ndarray, points_xy: np.ndarray) -> Straightened | None:
-    """A film ``[H, W]`` uint8 along the line of its vertebrae ``[levels, 4, 2]``, nan where unknown.
+def reformat(image: np.ndarray, points_xy: np.ndarray) -> Reformation | None:
+    """An image ``[H, W]`` uint8 along the line of its vertebrae ``[levels, 4, 2]``, nan where unknown.
 
-    Its middle row is that of the middle level, whichever are labelled. None where they do not tell the line.
+    Its middle row is that of the middle level, whichever are labelled. None where they do not define the line.
     """
     known = np.flatnonzero(np.isfinite(points_xy).all(axis=(1, 2)))
     out = max(0, min(LEFT_OUT, (len(known) - LEAST_LEVELS) // 2))
@@ -74,49 +73,51 @@ def straighten(image: np.ndarray, points_xy: np.ndarray) -> Straightened | None:
     x, y = np.moveaxis(grid.astype(np.float32) - 0.5, -1, 0)  # continuous coordinates -> indices
     grey = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderValue=0).astype(np.float32)
     height, width = image.shape
-    seen = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).astype(np.float32)
-    # The film's edge is none of the patient's structures: what lies beyond it has no weight.
-    bands = [_normalised(grey, seen, *(PIXELS * sigma for sigma in band)) for band in BANDS]
-    return Straightened(np.stack(bands, axis=-1), seen > 0)
+    visible = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).astype(np.float32)
+    # The image's edge is none of the patient's structures: what lies beyond it has no weight.
+    bands = [_normalised(grey, visible, *(PIXELS * sigma for sigma in band)) for band in BANDS]
+    return Reformation(np.stack(bands, axis=-1), visible > 0)
 
 
-def _normalised(grey: np.ndarray, seen: np.ndarray, finest: float, coarsest: float, evened: float) -> np.ndarray:
-    fine = _blurred(grey, seen, finest) if finest else grey
-    band = (fine - _blurred(grey, seen, coarsest)) * seen
-    return band / (np.sqrt(_blurred(band * band, seen, evened)) + FAINT)
+def _normalised(
+    grey: np.ndarray, visible: np.ndarray, finest: float, coarsest: float, evened: float
+) -> np.ndarray:
+    fine = _blurred(grey, visible, finest) if finest else grey
+    band = (fine - _blurred(grey, visible, coarsest)) * visible
+    return band / (np.sqrt(_blurred(band * band, visible, evened)) + FAINT)
 
 
-def _blurred(grey: np.ndarray, seen: np.ndarray, sigma: float) -> np.ndarray:
-    """Mean of what is seen about each pixel."""
-    sums, weights = (cv2.GaussianBlur(values, (0, 0), sigma) for values in (grey * seen, seen))
+def _blurred(grey: np.ndarray, visible: np.ndarray, sigma: float) -> np.ndarray:
+    """Mean of what is visible about each pixel."""
+    sums, weights = (cv2.GaussianBlur(values, (0, 0), sigma) for values in (grey * visible, visible))
     return sums / np.maximum(weights, np.finfo(np.float32).eps)
 
 
-def levels_apart(first: Straightened, second: Straightened) -> Apart | None:
-    """Names further apart than ``MOST_LEVELS`` are told as fewer.
+def level_offset(first: Reformation, second: Reformation) -> LevelOffset | None:
+    """Names further apart than ``MOST_LEVELS`` are reported as fewer.
 
-    None where too little of both is seen, or nothing of it is alike.
+    None where too little of both is visible, or nothing of it is alike.
     """
     most = round(MOST_LEVELS * PIXELS)
     shifts = np.arange(-most, most + 1)
     found = np.full(len(shifts), -1.0)
-    height, width = first.seen.shape
-    for stretch in STRETCHES:
-        for aside in SIDEWAYS:
-            move = np.array([[1, 0, aside], [0, stretch, (1 - stretch) * height / 2]])
-            picture = cv2.warpAffine(second.picture, move, (width, height))
-            seen = cv2.warpAffine(second.seen.astype(np.uint8), move, (width, height), flags=cv2.INTER_NEAREST) > 0
-            for i, down in enumerate(shifts):
-                here = slice(max(0, down), height + min(0, down))
-                there = slice(max(0, -down), height - max(0, down))
-                shared = first.seen[here] & seen[there]
-                if shared.sum() >= LEAST_SHARED:
-                    found[i] = max(found[i], _correlation(first.picture[here][shared], picture[there][shared]))
+    height, width = first.visible.shape
+    mask = second.visible.astype(np.uint8)
+    for stretch, aside in product(STRETCHES, SIDEWAYS):
+        move = np.array([[1, 0, aside], [0, stretch, (1 - stretch) * height / 2]])
+        picture = cv2.warpAffine(second.picture, move, (width, height))
+        visible = cv2.warpAffine(mask, move, (width, height), flags=cv2.INTER_NEAREST) > 0
+        for i, down in enumerate(shifts):
+            here = slice(max(0, down), height + min(0, down))
+            there = slice(max(0, -down), height - max(0, down))
+            shared = first.visible[here] & visible[there]
+            if shared.sum() >= LEAST_SHARED:
+                found[i] = max(found[i], _correlation(first.picture[here][shared], picture[there][shared]))
     best = found.argmax()
     if found[best] < 0:
         return None
     other = found[np.abs(shifts - shifts[best]) > ELSEWHERE * PIXELS].max()
-    return Apart(float(shifts[best] / PIXELS), float(found[best]), float(found[best] - other))
+    return LevelOffset(float(shifts[best] / PIXELS), float(found[best]), float(found[best] - other))
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -17,34 +17,26 @@ MOST = 0.7  # severity: the network may be the one that is wrong
 
 
 def disagreement_findings(records: Sequence[Record], predictor: Predictor) -> list[Finding]:
-    """Films whose labels stand a level off the prediction, and single levels far from theirs.
+    """Images whose labels stand a level off the prediction, and single levels far from theirs.
 
-    ``records`` have labels of the predictor's schema; films that cannot be read are left to other checks.
+    ``records`` have labels of the predictor's schema; images that cannot be read are left to other checks.
     """
     findings = []
-    for record in tqdm(records, "asking the network", unit="film", leave=False):
+    for record in tqdm(records, "predicting", unit="image", leave=False):
         if record.points_xy_image is None or record.states is None:
             continue
         try:
-            prediction, size = predictor.predict(record.image_path), film_size(record.image_path)
+            found, size = predictor.predict(record.image_path), film_size(record.image_path)
         except FilmError:
             continue
-        result = FilmResult(
-            id=record.id,
-            group=record.group,
-            size=size,
-            spacing_mm=record.spacing_mm,
-            true_points=record.points_xy_image,
-            true_states=record.states,
-            points=prediction.points_xy_image,
-            presence=prediction.presence,
-        )
-        findings += compare(result, predictor.schema)
+        about = record.id, record.group, size, record.spacing_mm
+        truth = record.points_xy_image, record.states
+        findings += compare(FilmResult(*about, *truth, found.points_xy_image, found.presence), predictor.schema)
     return findings
 
 
 def compare(result: FilmResult, schema: Schema) -> list[Finding]:
-    """Where labels and prediction of one film differ; nothing when a step between vertebrae cannot be measured."""
+    """Where labels and prediction of an image differ; nothing when a step between vertebrae cannot be measured."""
     shift = level_shift(result)
     if shift is None:
         return []
@@ -52,14 +44,14 @@ def compare(result: FilmResult, schema: Schema) -> list[Finding]:
         where = (
             "above" if shift > 0 else "below"
         )  # the prediction lies towards the feet of the labels, or the head
-        told = f"labels stand {abs(shift):.1f} levels {where} what the network finds; count the vertebrae"
-        return [Finding(result.id, "disagreement", "", MOST, told)]
+        proposal = f"labels stand {abs(shift):.1f} levels {where} what the network finds; count the vertebrae"
+        return [Finding(result.id, "disagreement", "", MOST, proposal)]
     centres = result.true_points.mean(axis=1)
     step = np.nanmedian(np.linalg.norm(np.diff(centres, axis=0), axis=1))
     findings = []
     for level, errors in zip(schema.levels, result.errors_px, strict=True):
         distance = np.nanmax(errors) / step if np.isfinite(errors).any() else 0.0
         if distance >= FAR:
-            told = f"a corner is {distance:.1f} vertebra steps from where the network finds it"
-            findings.append(Finding(result.id, "disagreement", level, min(MOST, 0.5 * distance / FAR), told))
+            proposal = f"a corner is {distance:.1f} vertebra steps from where the network finds it"
+            findings.append(Finding(result.id, "disagreement", level, min(MOST, 0.5 * distance / FAR), proposal))
     return findings

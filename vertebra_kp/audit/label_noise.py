@@ -1,7 +1,7 @@
-"""How far two labellings of the same film differ: no network can be measured to be better than that.
+"""How far two labellings of the same image differ: no network can be measured to be better than that.
 
-The two films of a pair are laid over each other by the affine map of the largest correlation (Evangelidis and
-Psarakis, PAMI 2008), then the labels of one stand beside those of the other.
+The two images of a pair are registered by the affine map of the largest correlation (Evangelidis and Psarakis,
+PAMI 2008), then the labels of one stand beside those of the other.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.record import Record
 from vertebra_kp.evaluation.metrics import FilmResult
 
-HEIGHT = 512  # of the films while they are laid over each other
+HEIGHT = 512  # of the images during registration
 SMOOTHING = 5  # pixels of the kernel that takes the grain off both
-SAME_FILM = 0.95  # correlation from which on two pictures are the same film; below, the patient has moved
+SAME_FILM = 0.95  # correlation from which on two pictures are the same image; below, the patient has moved
 CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 300, 1e-6)
 
 
 @dataclass(frozen=True)
 class LabelledTwice:
-    """``result`` has the first film's labels as truth and the second's, brought into its frame, as prediction."""
+    """``result`` has the first image's labels as truth and the second's, brought into its frame, as prediction."""
 
     result: FilmResult
     correlation: float
@@ -35,37 +35,28 @@ class LabelledTwice:
 
 
 def compare_labels(first: Record, second: Record, schema: Schema) -> LabelledTwice:
-    """Raises UserError where one has no labels, or the films cannot be laid over each other."""
+    """Raises UserError where one has no labels, or the images cannot be registered."""
     if first.points_xy_image is None or first.states is None or second.points_xy_image is None:
         raise UserError(f"{first.id}, {second.id}: both need labels; leave the pair out")
     films = [to_uint8(read_film(record.image_path)) for record in (first, second)]
-    to_first, correlation = overlay(*films)
-    size = (films[0].shape[0], films[0].shape[1])
+    to_first, correlation = register(*films)
     found = apply_affine(to_first, second.points_xy_image)
-    result = FilmResult(
-        f"{first.id} / {second.id}",
-        first.group,
-        size,
-        first.spacing_mm,
-        first.points_xy_image,
-        first.states,
-        found,
-        np.ones(schema.num_levels),
-    )
+    about = f"{first.id} / {second.id}", first.group, (films[0].shape[0], films[0].shape[1]), first.spacing_mm
+    result = FilmResult(*about, first.points_xy_image, first.states, found, np.ones(schema.num_levels))
     return LabelledTwice(result, correlation)
 
 
-def overlay(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, float]:
-    """The 3x3 matrix from the second film's frame ``[H, W]`` to the first one's, and their correlation there."""
+def register(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, float]:
+    """The 3x3 matrix from the second image's frame ``[H, W]`` to the first one's, and their correlation there."""
     factor = HEIGHT / first.shape[0]
     size = (max(1, round(first.shape[1] * factor)), HEIGHT)
-    small = [cv2.resize(film, size, interpolation=cv2.INTER_AREA) for film in (first, second)]
+    fixed, moving = (cv2.resize(film, size, interpolation=cv2.INTER_AREA) for film in (first, second))
     shrink = [scale(size[0] / film.shape[1], size[1] / film.shape[0]) for film in (first, second)]
-    start = np.eye(2, 3, dtype=np.float32)
+    start, mask = np.eye(2, 3, dtype=np.float32), np.full(fixed.shape, 255, np.uint8)
     try:
-        correlation, found = cv2.findTransformECC(*small, start, cv2.MOTION_AFFINE, CRITERIA, None, SMOOTHING)
+        found = cv2.findTransformECC(fixed, moving, start, cv2.MOTION_AFFINE, CRITERIA, mask, SMOOTHING)
     except cv2.error as error:
-        raise UserError("the two films cannot be laid over each other: they show too little in common") from error
+        raise UserError("the two images cannot be registered: they show too little in common") from error
     # Of pixel indices and of continuous coordinates alike, but for a hundredth of a pixel: the map is close to 1.
-    to_second = np.vstack([found, [0, 0, 1]])
-    return compose(shrink[1], invert(to_second), invert(shrink[0])), float(correlation)
+    to_second = np.vstack([found[1], [0, 0, 1]])
+    return compose(shrink[1], invert(to_second), invert(shrink[0])), found[0]

@@ -1,6 +1,6 @@
-"""Whether the films of one patient name their vertebrae alike: what labels of levels are worth, without a truth.
+"""Whether the images of one patient name their vertebrae alike: what labels of levels are worth, without a truth.
 
-Anatomy does not change between two films of a patient. Where their labels call the same vertebra by different
+Anatomy does not change between two images of a patient. Where their labels call the same vertebra by different
 names, one of them is wrong, and no network can agree with both.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.audit.curved_reformation import Apart, Straightened, levels_apart, straighten
+from vertebra_kp.audit.curved_reformation import LevelOffset, Reformation, level_offset, reformat
 from vertebra_kp.audit.labels import Finding
 from vertebra_kp.core.anatomy import Schema, State
 from vertebra_kp.core.errors import UserError
@@ -24,32 +24,32 @@ from vertebra_kp.data.record import Record
 from vertebra_kp.evaluation.metrics import SHIFTED_ABOVE, GroupedSample
 
 FILM_SIZE = (192, 96)  # height and width whose pixels are kept: a whole spine's level is a dozen of them
-MOST_PAIRS = 12  # of a patient, unless told otherwise
-LIKELY_WRONG = 0.6  # severity of a finding: of two films one is
+MOST_PAIRS = 12  # of a patient, unless said otherwise
+LIKELY_WRONG = 0.6  # severity of a finding: of two images one is
 
 
-def straighten_film(record: Record, schema: Schema) -> Straightened | None:
-    """None where the film has no labels, or too few vertebrae of it are labelled to tell the spine's line.
-
-    Raises FilmError where it cannot be read.
-    """
+def reformation_of(record: Record, schema: Schema) -> Reformation | None:
+    """None where the image cannot be read, has no labels, or too few to define the spine's line."""
     if record.points_xy_image is None or record.states is None:
         return None
-    image, size = read_kept(record.image_path, FILM_SIZE)
+    try:
+        image, size = read_kept(record.image_path, FILM_SIZE)
+    except FilmError:
+        return None
     to_kept = scale(image.shape[1] / size[1], image.shape[0] / size[0])
     labelled = (record.states == State.LABELLED)[..., None]
-    return straighten(image, apply_affine(to_kept, np.where(labelled, record.points_xy_image, np.nan)))
+    return reformat(image, apply_affine(to_kept, np.where(labelled, record.points_xy_image, np.nan)))
 
 
 def pairs_of(records: Sequence[Record], most: int) -> list[tuple[Record, Record]]:
-    """Films of a patient two by two, drawn by lot: ``most`` pairs of each patient, or one for each film."""
+    """Images of a patient two by two, at random: ``most`` pairs of each patient, or one for each image."""
     films = defaultdict(list)
     for record in records:
         films[record.group].append(record)
     chosen = []
     for group in films.values():
         n = len(group)
-        # Neighbours on a ring come first, so that every film takes part.
+        # Neighbours on a ring come first, so that every image takes part.
         ring = np.random.default_rng(0).permutation(n)
         every = [(i, (i + step) % n) for step in range(1, n // 2 + 1) for i in range(n)]
         pairs = dict.fromkeys(tuple(sorted((int(ring[i]), int(ring[j])))) for i, j in every)
@@ -59,54 +59,46 @@ def pairs_of(records: Sequence[Record], most: int) -> list[tuple[Record, Record]
 
 def compare_films(
     records: Sequence[Record], schema: Schema, most: int = MOST_PAIRS
-) -> list[tuple[Record, Record, Apart]]:
-    """Films of one patient, two by two, ``most`` pairs of each; what cannot be read or compared is left out."""
-
-    def spine_of(record: Record) -> Straightened | None:
-        try:
-            return straighten_film(record, schema)
-        except FilmError:
-            return None
-
+) -> list[tuple[Record, Record, LevelOffset]]:
+    """Images of one patient, two by two, ``most`` pairs of each; what cannot be read or compared is left out."""
     chosen = pairs_of(records, most)
     films = {record.id: record for pair in chosen for record in pair}
-    straight = {name: spine_of(film) for name, film in tqdm(films.items(), "straightening", leave=False)}
+    found = {name: reformation_of(film, schema) for name, film in tqdm(films.items(), "reformatting", leave=False)}
     compared = []
     for first, second in tqdm(chosen, "comparing names of levels", unit="pair", leave=False):
-        one, other = straight[first.id], straight[second.id]
-        if one is not None and other is not None and (apart := levels_apart(one, other)) is not None:
-            compared.append((first, second, apart))
+        one, other = found[first.id], found[second.id]
+        if one is not None and other is not None and (offset := level_offset(one, other)) is not None:
+            compared.append((first, second, offset))
     return compared
 
 
 def level_findings(records: Sequence[Record], schema: Schema) -> list[Finding]:
-    """Films whose vertebrae another film of the patient clearly calls by other names: one of the two is wrong.
+    """Images whose vertebrae another image of the patient clearly calls by other names: one of the two is wrong.
 
-    What is clear was found on whole spines from the front; elsewhere look twice.
+    What is clear was found on whole spines from the front; check elsewhere.
     """
     findings = []
-    names_in: dict[str, dict[str, int]] = defaultdict(dict)
-    for first, second, apart in compare_films(records, schema):
-        if apart.clear:
-            names_in[first.id][second.id] = round(apart.levels)
-            names_in[second.id][first.id] = -round(apart.levels)
+    offsets: dict[str, dict[str, int]] = defaultdict(dict)
+    for first, second, offset in compare_films(records, schema):
+        if offset.clear:
+            offsets[first.id][second.id] = round(offset.levels)
+            offsets[second.id][first.id] = -round(offset.levels)
     middle = schema.num_levels // 2
-    for film, others in names_in.items():
-        apart_from = {other: levels for other, levels in others.items() if levels}
-        if apart_from:
-            names = ", ".join(
-                f"{schema.levels[middle - levels]} in {other}" for other, levels in apart_from.items()
+    for film, others in offsets.items():
+        names = [f"{schema.levels[middle - by]} in {other}" for other, by in others.items() if by]
+        if names:
+            agree = len(others) - len(names)
+            proposal = (
+                f"its {schema.levels[middle]} is {', '.join(names)}, of the same patient; {agree} more agree"
             )
-            agree = len(others) - len(apart_from)
-            told = f"its {schema.levels[middle]} is {names}, of the same patient; {agree} more agree with it"
-            findings.append(Finding(film, "levels_named_apart", "", LIKELY_WRONG, told))
+            findings.append(Finding(film, "levels_named_apart", "", LIKELY_WRONG, f"{proposal} with it"))
     return findings
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two films of a patient. ``by_labels`` and ``by_network`` are ``Apart.levels`` by the names of each; None
-    where the network's are not told."""
+    """Two images of a patient, a row of ``pairs.csv``. ``by_labels`` and ``by_network`` are ``LevelOffset.levels``
+    by the names of each, the network's None where unknown; ``better`` is the margin."""
 
     group: str
     first: str
@@ -122,14 +114,14 @@ class Pair:
         return abs(self.by_labels) > SHIFTED_ABOVE
 
 
-def pair_named(first: Record, second: Record, apart: Apart, shifts: Mapping[str, float]) -> Pair:
-    """``shifts`` of films by id: how many levels a network sits too low on them, by their labels."""
+def pair_named(first: Record, second: Record, offset: LevelOffset, shifts: Mapping[str, float]) -> Pair:
+    """``shifts`` of images by id: how many levels a network sits too low on them, by their labels."""
     by_network = None
     if first.id in shifts and second.id in shifts:
         # A network that sits d levels too low names every vertebra by the name d levels above its label's.
-        by_network = round(apart.levels - shifts[first.id] + shifts[second.id], 3)
-    told = apart.levels, round(apart.correlation, 4), round(apart.better, 4), apart.clear
-    return Pair(first.group, first.id, second.id, *told, by_network)
+        by_network = round(offset.levels - shifts[first.id] + shifts[second.id], 3)
+    found = offset.levels, round(offset.correlation, 4), round(offset.margin, 4), offset.clear
+    return Pair(first.group, first.id, second.id, *found, by_network)
 
 
 def read_shifts(path: Path) -> dict[str, float]:
@@ -149,7 +141,7 @@ def read_shifts(path: Path) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Share:
-    """``value`` in 0..1 of ``number`` pairs or films, with its 95 % ``interval`` over patients (None for one)."""
+    """``value`` in 0..1 of ``number`` pairs or images, with its 95 % ``interval`` over patients (None for one)."""
 
     name: str
     value: float
@@ -158,25 +150,22 @@ class Share:
 
 
 def shares_of(pairs: Sequence[Pair], shifts: Mapping[str, float]) -> list[Share]:
-    """What clear pairs tell of labels and, where ``shifts`` tells its names, of the network."""
+    """What clear pairs say of labels and, where ``shifts`` gives its names, of the network."""
     clear = [pair for pair in pairs if pair.clear]
-    told = [(pair.group, abs(pair.by_network) > SHIFTED_ABOVE) for pair in clear if pair.by_network is not None]
-    alike, unlike = ({} for _ in range(2))
-    for pair in clear:
-        films = dict.fromkeys((pair.first, pair.second), pair.group)
-        (unlike if pair.named_apart else alike).update(films)
-    confirmed = {film: group for film, group in alike.items() if film not in unlike}
-
-    def off(films: Mapping[str, str]) -> list[tuple[str, bool]]:
-        return [(group, abs(shifts[film]) > SHIFTED_ABOVE) for film, group in films.items() if film in shifts]
-
+    network = [(pair.group, abs(pair.by_network) > SHIFTED_ABOVE) for pair in clear if pair.by_network is not None]
+    group_of = {film: pair.group for pair in clear for film in (pair.first, pair.second)}
+    contradicted = {film for pair in clear if pair.named_apart for film in (pair.first, pair.second)}
+    off = {film: abs(shifts[film]) > SHIFTED_ABOVE for film in group_of if film in shifts}
     found = [
         _share("pairs that the labels name a level or more apart", [(p.group, p.named_apart) for p in clear]),
-        _share("pairs that the network names a level or more apart", told),
-        _share("films that the network calls otherwise than their label", off(alike | unlike)),
-        _share("  of those that agree with every film clearly compared", off(confirmed)),
-        _share("  of those that another film contradicts", off(unlike)),
+        _share("pairs that the network names a level or more apart", network),
     ]
+    for name, films in (
+        ("images that the network names otherwise than their labels", off),
+        ("  of those that agree with every image clearly compared", [f for f in off if f not in contradicted]),
+        ("  of those that another image contradicts", [f for f in off if f in contradicted]),
+    ):
+        found.append(_share(name, [(group_of[film], off[film]) for film in films]))
     return [share for share in found if share is not None]
 
 

@@ -20,15 +20,15 @@ LIKELY = 0.5  # findings from here on are proposed in a repair file
 
 
 def record_findings(records: Sequence[Record], schema: Schema, split_of: Mapping[str, str]) -> list[Finding]:
-    """What labels and records alone say; ``split_of`` gives a film's split by its id."""
+    """What labels and records alone say; ``split_of`` gives an image's split by its id."""
     findings = audit_labels(records, schema) + spacing_findings(records) + patient_findings(records, split_of)
     return findings + [finding for record in records for finding in gap_findings(record, schema)]
 
 
 def pixel_findings(records: Sequence[Record], schema: Schema, split_of: Mapping[str, str]) -> list[Finding]:
-    """What only pixels say: films that cannot be read, corners outside the film, films that are there twice."""
+    """What only pixels say: images that cannot be read, corners outside the image, images that are there twice."""
 
-    def look(record: Record) -> tuple[list[Finding], np.ndarray | None]:
+    def check(record: Record) -> tuple[list[Finding], np.ndarray | None]:
         try:
             film = read_film(record.image_path)
         except FilmError as error:
@@ -36,15 +36,15 @@ def pixel_findings(records: Sequence[Record], schema: Schema, split_of: Mapping[
         return outside_findings(record, (film.shape[0], film.shape[1]), schema), thumbnail(film)
 
     with ThreadPoolExecutor() as pool:
-        looked = list(tqdm(pool.map(look, records), "comparing images", len(records), leave=False))
-    findings = [finding for found, _ in looked for finding in found]
-    read = [(record, small) for record, (_, small) in zip(records, looked, strict=True) if small is not None]
+        checked = list(tqdm(pool.map(check, records), "comparing images", len(records), leave=False))
+    findings = [finding for found, _ in checked for finding in found]
+    read = [(record, small) for record, (_, small) in zip(records, checked, strict=True) if small is not None]
     pairs = same_films([record for record, _ in read], [small for _, small in read]) if read else []
     return findings + [_pair_finding(pair, split_of) for pair in pairs]
 
 
 def _pair_finding(pair: SameFilm, split_of: Mapping[str, str]) -> Finding:
-    """A film that is there twice; certain where the two are in different splits."""
+    """An image that is there twice; certain where the two are in different splits."""
     text = f"shows the same picture as {pair.second} (correlation {pair.correlation:.3f})"
     first, second = split_of.get(pair.first), split_of.get(pair.second)
     if first and second and first != second:

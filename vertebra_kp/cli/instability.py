@@ -9,7 +9,7 @@ from vertebra_kp.data.images import film_size
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.measures import Measurement
 from vertebra_kp.measures.instability import Criterion, instability
-from vertebra_kp.reports.interpretation import read
+from vertebra_kp.reports.interpretation import interpret
 
 VERDICTS = {True: "unstable", False: "not unstable", None: "not measurable"}
 
@@ -31,4 +31,4 @@ def run(arguments: argparse.Namespace) -> None:
 def measure(predictor: Predictor, path: Path, arguments: argparse.Namespace) -> list[Measurement]:
     prediction, size = predictor.predict(path), film_size(path)
     sides = {"spacing_mm": arguments.spacing_mm, "anterior_side": arguments.anterior_side}
-    return read(prediction, predictor.schema, size, **sides).measurements
+    return interpret(prediction, predictor.schema, size, **sides).measurements

@@ -32,8 +32,8 @@ from vertebra_kp.inference.predictions import image_entry, write_predictions
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.streams import in_streams
 from vertebra_kp.reports.film_page import film_page
-from vertebra_kp.reports.interpretation import Reading, read
-from vertebra_kp.reports.schema import FilmOf, film_of, write_readings
+from vertebra_kp.reports.interpretation import Interpretation, interpret
+from vertebra_kp.reports.schema import ImageReport, image_report, write_measurement_report
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Measuring:
     anterior_side: Side | None
     correct_shape: bool
 
-    def read(self, prediction: Prediction, predictor: Predictor, header: DicomInfo) -> Reading:
+    def interpret(self, prediction: Prediction, predictor: Predictor, header: DicomInfo) -> Interpretation:
         is_lateral = predictor.schema.view == "LA"
-        return read(
+        return interpret(
             prediction,
             predictor.schema,
             prediction.size,
@@ -136,12 +136,12 @@ class Job:
             raise UserError(f"{path}: the network gave no finite corners; look at the image and the network")
         line: dict[str, Any] = {"image": image_entry(prediction, schema, header)}
         if self.measuring is not None:
-            reading = self.measuring.read(prediction, self.predictor, header)
-            line["report"] = film_of(prediction.file, reading).model_dump(mode="json", exclude_none=True)
+            found = self.measuring.interpret(prediction, self.predictor, header)
+            line["report"] = image_report(prediction.file, found).model_dump(mode="json", exclude_none=True)
         outcome.line = line
         if self.measuring is not None:
             with outcome.caught():
-                write_text(film_page(path.name, image, reading), self.measuring.folder / f"{name}.html")
+                write_text(film_page(path.name, image, found), self.measuring.folder / f"{name}.html")
         with outcome.caught():
             picture = overlay_original(
                 image,
@@ -270,6 +270,6 @@ def write_results(journal: Journal, items: Sequence[Item], out: Path) -> None:
     order = [*(str(item.path) for item in items), *journal.done]
     lines = [journal.done[name] for name in dict.fromkeys(order) if name in journal.done]
     write_predictions([line["image"] for line in lines], out)
-    reports = [FilmOf.model_validate(line["report"], strict=False) for line in lines if "report" in line]
+    reports = [ImageReport.model_validate(line["report"], strict=False) for line in lines if "report" in line]
     if reports:
-        write_readings(reports, out / "readings.json")
+        write_measurement_report(reports, out / "readings.json")

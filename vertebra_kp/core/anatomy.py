@@ -27,6 +27,7 @@ LEVELS: tuple[str, ...] = (
     "S1",
 )
 CORNERS: tuple[str, ...] = ("TL", "TR", "BL", "BR")
+OUTLINE = [0, 1, 3, 2]  # TL, TR, BR, BL: the corners on their way around the vertebra
 FLIPPED_CORNER: tuple[int, ...] = (1, 0, 3, 2)  # TL <-> TR, BL <-> BR
 
 

@@ -1,4 +1,4 @@
-"""Predicted corners as a Grayscale Softcopy Presentation State, which DICOM viewers lay over the film.
+"""Predicted corners as a Grayscale Softcopy Presentation State, which DICOM viewers lay over the image.
 
 PS3.3 A.33.1. Corners and names stand in PIXEL units (PS3.3 C.10.5): the top left corner of the first pixel is
 0\\0, its bottom right corner 1\\1, the centre 0.5\\0.5. That is this project's frame: nothing is converted.
@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from vertebra_kp.core.anatomy import CORNERS, Schema
+from vertebra_kp.core.anatomy import OUTLINE, PRESENT_FROM, Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import replacing
 from vertebra_kp.data.dicom.display import KEYWORDS as DISPLAY
@@ -21,7 +21,6 @@ from vertebra_kp.data.dicom.display import first_window
 from vertebra_kp.data.dicom.elements import ElementError, code, numbers, whole_number
 from vertebra_kp.data.film_file import FilmError
 from vertebra_kp.inference.batch import Prediction
-from vertebra_kp.inference.overlays import OUTLINE, PRESENT_FROM
 
 if TYPE_CHECKING:
     from highdicom.pr import GraphicAnnotation, GraphicLayer
@@ -30,17 +29,9 @@ LAYER = "VERTEBRAE"
 UNITS = "PIXEL"
 # What a PACS files a presentation state by; PS3.3 wants these elements there, though they may be empty.
 IDENTITY = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
-
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 _SIZE = ("Rows", "Columns", "SamplesPerPixel")
 KEYWORDS = (*_UIDS, *_SIZE, *DISPLAY)
@@ -55,15 +46,15 @@ def check_installed() -> None:
 def write_presentation_state(
     film: str, elements: Dataset, target: Path, prediction: Prediction, schema: Schema
 ) -> None:
-    """Writes the vertebrae of a DICOM film as outlines with the names of their levels; the film stays as it is.
+    """Writes the vertebrae of a DICOM image as outlines with the names of their levels; the image stays as it is.
 
-    ``elements`` are those of ``KEYWORDS`` that the film has. Vertebrae less present than 0.5 are left out, and so
-    are sides that end beyond the film, for which PIXEL units have no numbers. The state shows the film with the
+    ``elements`` are those of ``KEYWORDS`` that the image has. Vertebrae less present than 0.5 are left out, and so
+    are sides that end beyond the image, for which PIXEL units have no numbers. The state shows it with the
     windows and the polarity that were read.
 
-    It names study, series and film by their UIDs. Elements of patient and study (``IDENTITY``), which the
+    It names study, series and image by their UIDs. Elements of patient and study (``IDENTITY``), which the
     standard demands, are empty unless ``elements`` has them: most PACS want them filled in before they file it.
-    Raises FilmError where the film cannot be referred to, UserError where the state cannot be written.
+    Raises FilmError where the image cannot be referred to, UserError where the state cannot be written.
     """
     try:
         state = _presentation_state(elements, prediction, schema)
@@ -111,14 +102,13 @@ def _presentation_state(elements: Dataset, prediction: Prediction, schema: Schem
 
 
 def _reference(elements: Dataset) -> Dataset:
-    """The film as highdicom wants it, without patient and study."""
+    """The image as highdicom wants it, without patient and study."""
     reference = Dataset()
     for keyword in _UIDS:
-        uid = elements.get(keyword)
-        if not uid:
-            raise ElementError(f"{keyword} is missing: no presentation state can refer to it; export it again")
-        if not re.fullmatch("[0-9.]{1,64}", uid):  # it might be a name
-            raise ElementError(f"{keyword} is not a UID: no presentation state can refer to it; export it again")
+        uid = elements.get(keyword) or ""
+        if not re.fullmatch("[0-9.]{1,64}", uid):  # it might be a name, and is not quoted
+            fault = "is not a UID" if uid else "is missing"
+            raise ElementError(f"{keyword} {fault}: no presentation state can refer to it; export it again")
         setattr(reference, keyword, uid)
     for keyword in _SIZE:
         setattr(reference, keyword, whole_number(elements, keyword))
@@ -137,7 +127,7 @@ def _annotation(
     for i, level in enumerate(schema.levels):
         if prediction.presence[i] < PRESENT_FROM:
             continue
-        outline = prediction.points_xy_image[i, [CORNERS.index(corner) for corner in OUTLINE]].astype(np.float64)
+        outline = prediction.points_xy_image[i, OUTLINE].astype(np.float64)
         inside = np.all((outline >= 0) & (outline <= size), axis=1)  # False for nan
         lines += [GraphicObject("POLYLINE", line, UNITS) for line in _polylines(outline, inside)]
         if inside.any():
@@ -170,9 +160,8 @@ def _add_display(state: Dataset, elements: Dataset) -> None:
         voi.VOILUTSequence = [_lut(elements.VOILUTSequence[0])]
     elif window := first_window(elements):
         voi.WindowCenter, voi.WindowWidth, voi.VOILUTFunction = window
-    else:
-        return
-    state.SoftcopyVOILUTSequence = [voi]
+    if len(voi):
+        state.SoftcopyVOILUTSequence = [voi]
 
 
 def _lut(item: Dataset) -> Dataset:

@@ -1,17 +1,16 @@
-"""Pictures of films: heatmaps, vertebrae, attention and error figures, as RGB arrays ``[H, W, 3]`` uint8."""
+"""Pictures of images: heatmaps, vertebrae and attention, as RGB arrays ``[H, W, 3]`` uint8."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.metadata import distribution
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vertebra_kp.config.network import STRIDES
-from vertebra_kp.core.anatomy import CORNERS, Schema
+from vertebra_kp.core.anatomy import OUTLINE, PRESENT_FROM, Schema
 from vertebra_kp.core.geometry import apply_affine, points_to_indices, scale
 
 Colour = tuple[int, int, int]
@@ -22,8 +21,6 @@ TEXT_COLOUR: Colour = (235, 235, 235)
 ERROR_COLOUR: Colour = (90, 200, 255)
 BACKGROUND: Colour = (24, 24, 27)
 
-OUTLINE = ("TL", "TR", "BR", "BL")  # once around the vertebral body
-PRESENT_FROM = 0.5
 PANEL_HEIGHT = 512  # of the films in a panel, px; smaller films are enlarged to it
 ATTENTION_HEIGHT = 320
 ATTENTION_QUERIES = 3
@@ -39,11 +36,11 @@ CHI_SQUARE_90 = -2 * np.log(1 - 0.90)  # 90 % quantile of chi-square with two de
 
 @dataclass(frozen=True)
 class FilmView:
-    """One film in the network's frame, with what the network said of it.
+    """One image in the network's frame, with what the network found in it.
 
     ``film`` ``[H, W]`` uint8; ``heatmaps`` ``[K, h, w]`` of any scale, or None; ``points_xy`` and
     ``true_points_xy`` ``[levels, 4, 2]`` (nan where there is no corner or label); ``presence`` ``[levels]``
-    probabilities; ``error_px`` the film's mean radial error in pixels of the original image; ``attention``
+    probabilities; ``error_px`` the mean radial error in pixels of the original image; ``attention``
     by the neck's map one ``[heads, N, N]`` per layer, N = (H / stride) * (W / stride), rows are queries.
     """
 
@@ -76,18 +73,16 @@ def draw_vertebrae(
     image = _to_rgb(image_rgb).copy()
     thickness = thickness or max(1, round(min(image.shape[0] / 400, image.shape[1] / 150)))
     labels = []
-    for i, name in enumerate(levels):
-        corners = dict(zip(CORNERS, points_xy[i], strict=True))
-        ring = np.array([corners[corner] for corner in OUTLINE])
-        seen = np.isfinite(ring).all(axis=1)
-        if not seen.any() or (present is not None and not present[i]):
+    for i, (name, ring) in enumerate(zip(levels, points_xy[:, OUTLINE], strict=True)):
+        known = np.isfinite(ring).all(axis=1)
+        if not known.any() or (present is not None and not present[i]):
             continue
         for a, b in ((0, 1), (1, 2), (2, 3), (3, 0)):
-            if seen[a] and seen[b]:
+            if known[a] and known[b]:
                 _line(image, ring[a], ring[b], colour, thickness)
-        for corner in ring[seen]:
+        for corner in ring[known]:
             _dot(image, corner, 0.5 + thickness, colour)
-        labels.append((name, ring[seen]))
+        labels.append((name, ring[known]))
     return _draw_level_names(image, labels, colour, thickness) if names else image
 
 
@@ -112,43 +107,40 @@ def overlay_heatmaps(film: np.ndarray, heatmaps: np.ndarray, levels: Sequence[in
 
 def film_panel(view: FilmView, schema: Schema) -> np.ndarray:
     """Film with heatmaps beside film with true (green) and predicted (orange) vertebrae, under a heading."""
-    factor = PANEL_HEIGHT / view.film.shape[0]
-    film = _to_rgb(_enlarge(view.film, factor))
-    left = right = film
+    to_panel = scale(PANEL_HEIGHT / view.film.shape[0])
+    left = right = _enlarged(view.film, PANEL_HEIGHT)
     if view.heatmaps is not None:
-        left = overlay_heatmaps(film, view.heatmaps, [level for level, _ in schema.channels])
+        left = overlay_heatmaps(left, view.heatmaps, [level for level, _ in schema.channels])
     if view.true_points_xy is not None:
         # Wide below, thin above: both stay visible where they agree.
-        points = apply_affine(scale(factor), view.true_points_xy)
+        points = apply_affine(to_panel, view.true_points_xy)
         right = draw_vertebrae(right, points, schema.levels, TRUE_COLOUR, names=False, thickness=2)
     present = view.presence >= PRESENT_FROM
-    points = apply_affine(scale(factor), view.points_xy)
+    points = apply_affine(to_panel, view.points_xy)
     right = draw_vertebrae(right, points, schema.levels, PREDICTED_COLOUR, present=present, thickness=1)
 
-    panel = _side_by_side([left, right])
     known = [] if view.error_px is None else [(f"mean error {view.error_px:.3g} px", TEXT_COLOUR)]
     absent = [level for level, there in zip(schema.levels, present, strict=True) if not there]
     if absent:
         known.append((f"absent: {', '.join(absent)}", PREDICTED_COLOUR))
     legend = [("true", TRUE_COLOUR)] if view.true_points_xy is not None else []
     legend.append(("predicted", PREDICTED_COLOUR))
-    return _with_heading(panel, [[(view.title, TEXT_COLOUR)], known, legend])
+    return _with_heading(film_grid([left, right], 2), [[(view.title, TEXT_COLOUR)], known, legend])
 
 
 def film_grid(panels: list[np.ndarray], columns: int) -> np.ndarray:
     """Panels in rows of ``columns``, each padded to the largest. Raises ValueError without panels."""
     if not panels:
         raise ValueError("panels is empty; give at least one picture")
+    from skimage.util import montage  # here: only evaluations draw grids
+
     columns = min(columns, len(panels))
-    height = max(panel.shape[0] for panel in panels)
-    width = max(panel.shape[1] for panel in panels)
-    rows = -(-len(panels) // columns)
-    grid = _canvas(rows * (height + GAP) + GAP, columns * (width + GAP) + GAP)
-    for i, panel in enumerate(panels):
-        row, column = divmod(i, columns)
-        top, left = GAP + row * (height + GAP), GAP + column * (width + GAP)
-        grid[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
-    return grid
+    size = np.max([panel.shape for panel in panels], axis=0)
+    shape = (-(-len(panels) // columns), columns)
+    padded = [_canvas(*size[:2]) for _ in panels]
+    for canvas, panel in zip(padded, panels, strict=True):
+        canvas[: panel.shape[0], : panel.shape[1]] = panel
+    return montage(padded, fill=BACKGROUND, grid_shape=shape, padding_width=GAP, channel_axis=-1)
 
 
 def attention_panel(view: FilmView, schema: Schema, name: str = "F4") -> np.ndarray:
@@ -158,50 +150,28 @@ def attention_panel(view: FilmView, schema: Schema, name: str = "F4") -> np.ndar
     no attention or none of its size.
     """
     if not view.attention:
-        raise ValueError(f"film {view.title}: attention is {view.attention}; ask a neck of depth >= 1 for it")
+        raise ValueError(f"image {view.title}: attention is {view.attention}; ask a neck of depth >= 1 for it")
     heads = view.attention[name][-1]
     H, W = view.film.shape
     rows, columns = H // STRIDES[name], W // STRIDES[name]
     if heads.shape[1:] != (rows * columns, rows * columns):
         raise ValueError(
-            f"film {view.title}: attention must be [heads, {rows * columns}, {rows * columns}] for a film of "
+            f"image {view.title}: attention must be [heads, {rows * columns}, {rows * columns}] for an image of "
             f"{H} x {W}, got {list(heads.shape)}"
         )
-    film = _to_rgb(_enlarge(view.film, ATTENTION_HEIGHT / H))
+    film = _enlarged(view.film, ATTENTION_HEIGHT)
     maps = [(f"mean of {len(heads)}", heads.mean(axis=0))]
     maps += [(f"head {head + 1}", heads[head]) for head in _spread(np.arange(len(heads)), ATTENTION_HEADS)]
     cells = []
     for level, row, column in _query_cells(view, schema, rows, columns):
         for title, attention in maps:
-            seen = attention[row * columns + column].reshape(rows, columns)
-            picture = _overlay_attention(film, seen, (row, column))
+            visible = attention[row * columns + column].reshape(rows, columns)
+            picture = _overlay_attention(film, visible, (row, column))
             cells.append(_with_heading(picture, [[(f"{level}, {title}", TEXT_COLOUR)]]))
     return _with_heading(
         film_grid(cells, len(maps)),
         [[(f"{view.title}: attention on {name}, layer {len(view.attention[name])}", TEXT_COLOUR)]],
     )
-
-
-def plot_error_per_level(per_level: dict[str, float | None], title: str, unit: str = "px") -> np.ndarray:
-    """Bars of the mean radial error of each level; a level without a figure keeps an empty place."""
-    # Imported here: the training loop should not pay for it before the first evaluation.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(5.0, 0.5 * len(per_level) + 1.5), 3.4), dpi=130, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    values = [np.nan if value is None else value for value in per_level.values()]
-    bars = axes.bar(list(per_level), np.nan_to_num(values), color=np.array(PREDICTED_COLOUR) / 255, width=0.7)
-    texts = ["–" if np.isnan(value) else f"{value:.3g}" for value in values]
-    axes.bar_label(bars, texts, padding=2, fontsize=8)
-    axes.set_title(title, fontsize=10)
-    axes.set_ylabel(f"mean radial error [{unit}]", fontsize=9)
-    axes.tick_params(labelsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(y=0.12)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def overlay_original(
@@ -229,20 +199,10 @@ def overlay_original(
 
 def _error_ellipse(image: np.ndarray, centre_xy: np.ndarray, covariance: np.ndarray, thickness: int) -> None:
     variances, axes = np.linalg.eigh(covariance)
-    radii = np.sqrt(CHI_SQUARE_90 * variances.clip(0))
+    radii = _fixed_point(np.sqrt(CHI_SQUARE_90 * variances.clip(0))[::-1])
     angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))  # of the longer radius, x towards y
-    cv2.ellipse(
-        image,
-        _fixed_point(points_to_indices(centre_xy)),
-        _fixed_point(radii[::-1]),
-        angle,
-        0,
-        360,
-        ERROR_COLOUR,
-        thickness,
-        cv2.LINE_AA,
-        SUBPIXEL_BITS,
-    )
+    centre, style = _fixed_point(points_to_indices(centre_xy)), (thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.ellipse(image, centre, radii, angle, 0, 360, ERROR_COLOUR, *style)
 
 
 def _query_cells(view: FilmView, schema: Schema, rows: int, columns: int) -> list[tuple[str, int, int]]:
@@ -271,19 +231,15 @@ def _overlay_attention(film: np.ndarray, attention: np.ndarray, query: tuple[int
     alpha = ATTENTION_OPACITY * np.sqrt(share)[..., None]  # the root keeps weak attention visible
     picture = _to_uint8(film * (1 - alpha) + alpha * bgr[..., ::-1])
     top, left = query[0] * height / rows, query[1] * width / columns
-    bottom, right = top + height / rows, left + width / columns
-    frame = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    for a, b in zip(frame, frame[1:] + frame[:1], strict=True):
-        _line(picture, np.array(a), np.array(b), (255, 255, 255), 1)
-    return picture
+    ends = np.array([(left, top), (left + width / columns, top + height / rows)])
+    first, last = (_fixed_point(points_to_indices(end)) for end in ends)
+    return cv2.rectangle(picture, first, last, (255, 255, 255), 1, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _draw_level_names(
     image: np.ndarray, labels: list[tuple[str, np.ndarray]], colour: Colour, thickness: int
 ) -> np.ndarray:
     """Names right of their vertebrae, or left of them where the film ends."""
-    if not labels:
-        return image
     height, width = image.shape[:2]
     bodies = [np.ptp(corners[:, 1]) for _, corners in labels if len(corners) > 2]
     body = float(np.median(bodies)) if bodies else height
@@ -291,12 +247,11 @@ def _draw_level_names(
     font = _font(size, "DejaVuSans-Bold")
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
+    gap, stroke = 3 * thickness + size / 3, max(1, size // 12)
     for name, corners in labels:
-        gap = 3 * thickness + size / 3
         x, y, anchor = corners[:, 0].max() + gap, corners[:, 1].mean(), "lm"
         if x + draw.textlength(name, font) > width:
             x, anchor = corners[:, 0].min() - gap, "rm"
-        stroke = max(1, size // 12)
         draw.text((x, y), name, colour, font, anchor, stroke_width=stroke, stroke_fill=(0, 0, 0))
     return np.array(picture)
 
@@ -327,15 +282,14 @@ def _shorten(text: str, width: float, draw: ImageDraw.ImageDraw, font: ImageFont
 
 @cache
 def _font(size: int, face: str = "DejaVuSans") -> ImageFont.FreeTypeFont:
-    matplotlib = find_spec("matplotlib")  # brings DejaVu, which has the letters that film names may hold
-    assert matplotlib is not None
-    assert matplotlib.origin is not None
-    return ImageFont.truetype(Path(matplotlib.origin).parent / f"mpl-data/fonts/ttf/{face}.ttf", size)
+    """DejaVu comes with matplotlib and has the letters that file names may hold."""
+    file = distribution("matplotlib").locate_file(f"matplotlib/mpl-data/fonts/ttf/{face}.ttf")
+    return ImageFont.truetype(str(file), size)
 
 
 def _level_colour(level: int) -> np.ndarray:
     hue = round(180 * (level * GOLDEN_ANGLE % 1)) % 180  # OpenCV counts hues in steps of 2 degrees
-    return cv2.cvtColor(np.uint8([[[hue, 220, 255]]]), cv2.COLOR_HSV2RGB)[0, 0]
+    return cv2.cvtColor(np.array([[[hue, 220, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
 
 
 def _line(image: np.ndarray, a_xy: np.ndarray, b_xy: np.ndarray, colour: Colour, thickness: int) -> None:
@@ -353,20 +307,14 @@ def _fixed_point(values: np.ndarray) -> tuple[int, int]:
     return x, y
 
 
-def _enlarge(film: np.ndarray, factor: float) -> np.ndarray:
-    height, width = film.shape
-    return _resize(film, (round(height * factor), round(width * factor)))
+def _enlarged(film: np.ndarray, height: int) -> np.ndarray:
+    return _to_rgb(_resize(film, (height, round(film.shape[1] * height / film.shape[0]))))
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """By OpenCV, whose resize keeps the continuous frame (edges on edges)."""
     shrinks = size[0] < image.shape[0]
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def _side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
-    gap = _canvas(pictures[0].shape[0], GAP // 2)
-    return np.concatenate([piece for picture in pictures for piece in (gap, picture)][1:], axis=1)
 
 
 def _canvas(height: int, width: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A predicted film read as a clinician would: measures with intervals, regions of corners, trust."""
+"""A predicted image interpreted as a clinician would: measures with intervals, regions of corners, trust."""
 
 from dataclasses import dataclass
 
@@ -13,15 +13,18 @@ from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.measures import Measurement, Spine, measure
 
 SHIFT_FROM = 0.7  # logarithm: twice as plausible one level away
-TRUSTED_FROM = 0.02  # share of good films that look as odd: below it a film's reading is marked
+TRUSTED_FROM = 0.02  # conformal p-value: below it an image counts as out of distribution
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One film's measures; ``intervals`` one per measurement, and ``regions`` ``[levels, 4, 2, 2]`` px² and
-    ``share_as_odd`` of the good films, are None without a calibration. ``corrected`` corners were moved by the
-    shape model: they have neither intervals nor regions, which are calibrated on what the network says.
-    ``remarks`` are sentences of what to look at.
+class Interpretation:
+    """One image's measures, with an interval for each.
+
+    ``regions`` ``[levels, 4, 2, 2]`` px² of the corners. ``p_value`` is conformal, of the out-of-distribution
+    score: the share of images that the network works on whose score is as high. Intervals, regions and p-value
+    are None without a calibration. ``corrected`` corners were moved by the shape model: they have neither
+    intervals nor regions, which are calibrated on the network's own corners. ``remarks`` are sentences that say
+    what to check.
     """
 
     spine: Spine
@@ -29,16 +32,21 @@ class Reading:
     measurements: list[Measurement]
     intervals: list[Interval | None]
     regions: np.ndarray | None = None
-    share_as_odd: float | None = None
+    p_value: float | None = None
     corrected: bool = False
     remarks: tuple[str, ...] = ()
 
     @property
     def trusted(self) -> bool | None:
-        return None if self.share_as_odd is None else self.share_as_odd >= TRUSTED_FROM
+        return None if self.p_value is None else self.p_value >= TRUSTED_FROM
+
+    @property
+    def visible(self) -> np.ndarray:
+        """``[levels]`` bool: the vertebrae of which every corner was found."""
+        return (np.isfinite(self.spine.points_xy_image).all(axis=-1) | ~self.spine.schema.exists).all(axis=1)
 
 
-def read(
+def interpret(
     prediction: Prediction,
     schema: Schema,
     size: tuple[int, int],
@@ -47,49 +55,46 @@ def read(
     anterior_side: Side | None = None,
     calibrated: Calibrated | None = None,
     correct_shape: bool = False,
-) -> Reading:
-    """Measure a predicted film; vertebrae that the network calls absent are not measured.
+) -> Interpretation:
+    """Measure a predicted image of ``size`` (height, width); vertebrae that the network calls absent are left out.
 
     With ``correct_shape`` corners are measured where heatmaps and the calibration's shape model agree.
     """
+    corrected = calibrated is not None and correct_shape
     predicted = prediction.points_xy_image
-    if calibrated is not None and correct_shape:
+    if calibrated is not None and corrected:
         predicted, _ = calibrated.corrected(prediction)
     points = reported_points(predicted, prediction.presence)
     spine = Spine(schema, points, size, spacing_mm, anterior_side)
     measurements = measure(spine)
-    remarks = _side_remarks(spine)
-    if calibrated is None:
-        return Reading(spine, prediction.presence, measurements, [None] * len(measurements), remarks=remarks)
-    remarks += _shape_remarks(prediction, schema, calibrated)
-    share_as_odd = calibrated.trust.p_value(calibrated.ood_score(prediction))
-    if correct_shape:
-        intervals: list[Interval | None] = [None] * len(measurements)
-        return Reading(spine, prediction.presence, measurements, intervals, None, share_as_odd, True, remarks)
-    calibration = calibrated.calibration
-    covariances = widened(prediction.covariances)
-    intervals = [
-        None if m.value is None else calibration.interval(m, standard_error(m, points, covariances))
-        for m in measurements
-    ]
-    regions = np.stack(
-        [calibration.region(level, prediction.covariances[i]) for i, level in enumerate(schema.levels)]
-    )
-    return Reading(spine, prediction.presence, measurements, intervals, regions, share_as_odd, remarks=remarks)
+    intervals: list[Interval | None] = [None] * len(measurements)
+    regions, p_value, remarks = None, None, _side_remarks(spine)
+    if calibrated is not None:
+        remarks += _shape_remarks(prediction, schema, calibrated)
+        p_value = calibrated.trust.p_value(calibrated.ood_score(prediction))
+    if calibrated is not None and not corrected:
+        calibration, covariances = calibrated.calibration, widened(prediction.covariances)
+        intervals = [
+            None if m.value is None else calibration.interval(m, standard_error(m, points, covariances))
+            for m in measurements
+        ]
+        by_level = zip(schema.levels, prediction.covariances, strict=True)
+        regions = np.stack([calibration.region(level, covariance) for level, covariance in by_level])
+    found = measurements, intervals, regions, p_value, corrected, remarks
+    return Interpretation(spine, prediction.presence, *found)
 
 
 def _side_remarks(spine: Spine) -> tuple[str, ...]:
-    """The sacrum tells where the front is; without it nobody checks what was said."""
+    """The sacrum shows where the front is; without it nobody can check the given side."""
     levels = spine.schema.levels
-    if spine.anterior_side is None:
+    checked = "S1" in levels and np.isfinite(spine.points_xy_image[levels.index("S1"), :2]).all()
+    if spine.anterior_side is None or checked:
         return ()
-    if "S1" in levels and np.isfinite(spine.points_xy_image[levels.index("S1"), :2]).all():
-        return ()
-    return (f"That the patient looks to the {spine.anterior_side} was told and could not be checked.",)
+    return (f"The anterior side was given as {spine.anterior_side} and could not be checked without the sacrum.",)
 
 
 def _shape_remarks(prediction: Prediction, schema: Schema, calibrated: Calibrated) -> tuple[str, ...]:
-    """Corners that the others expect elsewhere, and what speaks for another level."""
+    """Corners that the others expect elsewhere, and evidence for another level."""
     _, surprise = calibrated.corrected(prediction)
     with np.errstate(invalid="ignore"):
         odd = [f"{schema.levels[i]}.{CORNERS[j]}" for i, j in np.argwhere(surprise >= SURPRISING_FROM)]
@@ -97,5 +102,5 @@ def _shape_remarks(prediction: Prediction, schema: Schema, calibrated: Calibrate
     points = reported_points(prediction.points_xy_image, prediction.presence)
     for where, evidence in zip(("higher", "lower"), calibrated.shapes.shift_evidence(points), strict=True):
         if evidence > SHIFT_FROM:
-            remarks.append(f"The shape of the spine would suit better one level {where}: check the levels.")
+            remarks.append(f"The shape of the spine fits better one level {where}: check the levels.")
     return tuple(remarks)

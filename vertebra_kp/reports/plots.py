@@ -9,8 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from vertebra_kp.evaluation.agreement import Agreement
+from vertebra_kp.inference.overlays import PREDICTED_COLOUR
+from vertebra_kp.reports.html import figure_pixels
 
 BLUE, ORANGE, GREY = "#1c6fb3", "#d9480f", "#8a949e"
+BARS = tuple(channel / 255 for channel in PREDICTED_COLOUR)
 
 
 def _axes(width: float, height: float, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
@@ -18,11 +21,15 @@ def _axes(width: float, height: float, xlabel: str, ylabel: str) -> tuple[Figure
     axes = figure.add_subplot()
     axes.set_xlabel(xlabel, fontsize=9)
     axes.set_ylabel(ylabel, fontsize=9)
+    _style(axes)
+    return figure, axes
+
+
+def _style(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
     axes.grid(color="#e3e7ea", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def errors_by_level(levels: Sequence[str], errors: Sequence[np.ndarray], unit: str) -> Figure:
@@ -42,6 +49,17 @@ def errors_by_level(levels: Sequence[str], errors: Sequence[np.ndarray], unit: s
     axes.set_xticks(range(1, len(shown) + 1), [level for level, _ in shown], fontsize=8)
     axes.set_ylim(bottom=0)
     return figure
+
+
+def plot_error_per_level(per_level: Mapping[str, float | None], title: str) -> np.ndarray:
+    """Bars of the mean radial error of each level, RGB ``[H, W, 3]`` uint8; a level without a figure has none."""
+    figure, axes = _axes(max(5.0, 0.5 * len(per_level) + 1.5), 3.4, "", "mean radial error [px]")
+    bars = axes.bar(list(per_level), [value or 0.0 for value in per_level.values()], color=BARS, width=0.7)
+    texts = ["–" if value is None else f"{value:.3g}" for value in per_level.values()]
+    axes.bar_label(bars, texts, padding=2, fontsize=8)
+    axes.set_title(title, fontsize=10)
+    axes.margins(y=0.12)
+    return figure_pixels(figure)
 
 
 def cumulative_errors(errors: np.ndarray, unit: str) -> Figure:
@@ -66,7 +84,7 @@ def bland_altman(true: np.ndarray, predicted: np.ndarray, found: Agreement, unit
 
 
 def reliability(promised: Sequence[float], kept: Mapping[str, Sequence[float]]) -> Figure:
-    """Promised coverage against what was found; on the diagonal both agree."""
+    """Promised coverage against what was found, nan for unknown; on the diagonal both agree."""
     figure, axes = _axes(3.9, 3.4, "promised coverage [%]", "found coverage [%]")
     axes.plot([40, 100], [40, 100], color=GREY, linewidth=0.8)
     for (name, found), colour in zip(kept.items(), (BLUE, ORANGE), strict=False):
@@ -77,19 +95,18 @@ def reliability(promised: Sequence[float], kept: Mapping[str, Sequence[float]]) 
 
 
 def roc(bad: np.ndarray, good: np.ndarray) -> Figure:
-    """Share of the bad films that are noticed, against that of the good ones that are suspected."""
-    figure, axes = _axes(3.6, 3.2, "good films suspected [%]", "bad films noticed [%]")
+    """ROC curve: share of the ``bad`` scores that a threshold flags, against that of the ``good`` ones."""
+    figure, axes = _axes(3.6, 3.2, "other images flagged [%]", "worst images flagged [%]")
     thresholds = np.concatenate([[np.inf], np.unique(np.concatenate([bad, good]))[::-1]])
-    noticed = [100 * (bad >= t).mean() for t in thresholds]
-    suspected = [100 * (good >= t).mean() for t in thresholds]
+    rates = [(100 * (good >= t).mean(), 100 * (bad >= t).mean()) for t in thresholds]
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
-    axes.plot(suspected, noticed, color=BLUE, linewidth=1.8)
+    axes.plot(*zip(*rates, strict=True), color=BLUE, linewidth=1.8)
     axes.set_aspect("equal")
     return figure
 
 
 def robustness(kinds: Mapping[str, Sequence[tuple[float, float]]], unit: str) -> Figure:
-    """Error against strength, one panel per kind; the dotted line is the error on clean films."""
+    """Error against strength, one panel per kind; the dotted line is the error without disturbance."""
     columns = min(4, len(kinds))
     rows = -(-len(kinds) // columns)
     figure = Figure(figsize=(2.7 * columns, 2.2 * rows), dpi=110, layout="constrained")
@@ -103,9 +120,7 @@ def robustness(kinds: Mapping[str, Sequence[tuple[float, float]]], unit: str) ->
         panel.set_yscale("log")
         _plain_numbers(panel.yaxis)
         panel.set_title(kind.replace("_", " "), fontsize=9)
-        panel.tick_params(labelsize=7)
-        panel.grid(color="#e3e7ea", linewidth=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
+        _style(panel)
     figure.supylabel(f"median radial error [{unit}]", fontsize=9)
     return figure
 

@@ -1,6 +1,7 @@
-"""``readings.json``: what was read on films, in the layout of these models (docs/readings.schema.json)."""
+"""``readings.json``: the measurement report of some images, in the layout of docs/readings.schema.json."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,41 +12,34 @@ from vertebra_kp.core.anatomy import CORNERS, Side, View
 from vertebra_kp.core.files import write_json
 from vertebra_kp.evaluation.uncertainty.calibration import Interval
 from vertebra_kp.measures import Measurement
-from vertebra_kp.reports.interpretation import Reading
+from vertebra_kp.reports.interpretation import Interpretation
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class IntervalOf(_Model):
-    coverage: float = Field(description="share of films whose true value the interval is to hold")
-    low: float
-    high: float
-
-
-class MeasureOf(_Model):
+class MeasureReport(_Model):
     """Either a value or the reason why there is none."""
 
     measure: str = Field(description="name of the measure, such as slip_percent")
     at: str = Field(description="vertebrae that it was measured at, such as L4/L5; empty where none were found")
     unit: Literal["deg", "mm", "%", "ratio"]
     value: float | None = None
-    interval: IntervalOf | None = Field(None, description="only with a calibration")
+    interval: Interval | None = Field(None, description="only with a calibration")
     grade: str | None = Field(None, description="Meyerding (slips) or Genant (losses of height)")
     reason: str | None = None
 
 
-class LevelOf(_Model):
-    presence: float = Field(description="probability that the film shows the vertebra")
-    corners: dict[str, list[float]] = Field(description="x, y in pixels of the film by TL, TR, BL, BR; seen ones")
+class LevelReport(_Model):
+    presence: float = Field(description="probability that the image shows the vertebra")
+    corners: dict[str, list[float]] = Field(description="x, y in pixels by TL, TR, BL, BR; visible corners only")
     regions: dict[str, list[list[float]]] | None = Field(
-        None,
-        description="matrix in px² whose unit ellipse about the corner is its region; only with a calibration",
+        None, description="matrix in px² whose unit ellipse about the corner is its region; needs a calibration"
     )
 
 
-class FilmOf(_Model):
+class ImageReport(_Model):
     file: str
     height: int
     width: int
@@ -53,69 +47,62 @@ class FilmOf(_Model):
     anterior_side: Side | None = None
     spacing_mm: float | None = None
     share_as_odd: float | None = Field(
-        None, description="share of films that the network works on that look as odd; only with a calibration"
+        None, description="conformal p-value of the out-of-distribution score; only with a calibration"
     )
     trusted: bool | None = Field(None, description="null without a calibration")
     corrected: bool = Field(description="whether corners were moved by the shape model")
     remarks: list[str]
-    levels: dict[str, LevelOf]
-    measures: list[MeasureOf]
+    levels: dict[str, LevelReport]
+    measures: list[MeasureReport]
 
 
-class Readings(_Model):
-    """All coordinates are continuous: the film covers [0, width] x [0, height]."""
+class MeasurementReport(_Model):
+    """All coordinates are continuous: an image covers [0, width] x [0, height]."""
 
-    films: list[FilmOf]
+    films: list[ImageReport]
 
 
-def film_of(file: str, reading: Reading) -> FilmOf:
-    spine = reading.spine
-    assert spine.size is not None  # of a film that was read
-    levels = {}
-    for i, level in enumerate(spine.schema.levels):
-        seen = [j for j in range(len(CORNERS)) if np.isfinite(spine.points_xy_image[i, j]).all()]
-        regions = reading.regions
-        levels[level] = LevelOf(
-            presence=round(float(reading.presence[i]), 4),
-            corners={CORNERS[j]: _rounded(spine.points_xy_image[i, j]) for j in seen},
-            regions=None
-            if regions is None
-            else {CORNERS[j]: _rounded(regions[i, j]) for j in seen if np.isfinite(regions[i, j]).all()},
-        )
-    return FilmOf(
+def image_report(file: str, found: Interpretation) -> ImageReport:
+    spine = found.spine
+    assert spine.size is not None  # of an image that was read
+    return ImageReport(
         file=file,
         height=spine.size[0],
         width=spine.size[1],
         view=spine.schema.view,
         anterior_side=spine.anterior_side,
         spacing_mm=spine.spacing_mm,
-        share_as_odd=None if reading.share_as_odd is None else round(reading.share_as_odd, 4),
-        trusted=reading.trusted,
-        corrected=reading.corrected,
-        remarks=list(reading.remarks),
-        levels=levels,
-        measures=[_measure_of(*entry) for entry in zip(reading.measurements, reading.intervals, strict=True)],
+        share_as_odd=None if found.p_value is None else round(found.p_value, 4),
+        trusted=found.trusted,
+        corrected=found.corrected,
+        remarks=list(found.remarks),
+        levels={level: _level_report(i, found) for i, level in enumerate(spine.schema.levels)},
+        measures=[_measure_report(*of) for of in zip(found.measurements, found.intervals, strict=True)],
     )
 
 
-def _measure_of(measurement: Measurement, interval: Interval | None) -> MeasureOf:
-    return MeasureOf(
-        measure=measurement.name,
-        at=measurement.at,
-        unit=measurement.unit,
-        value=None if measurement.value is None else round(measurement.value, 4),
-        interval=None
-        if interval is None
-        else IntervalOf(coverage=interval.coverage, low=round(interval.low, 4), high=round(interval.high, 4)),
-        grade=measurement.grade,
-        reason=measurement.reason,
+def _level_report(i: int, found: Interpretation) -> LevelReport:
+    points = found.spine.points_xy_image[i]
+    regions = None if found.regions is None else _by_corner(found.regions[i], where=points)
+    presence = round(float(found.presence[i]), 4)
+    return LevelReport(presence=presence, corners=_by_corner(points, where=points), regions=regions)
+
+
+def _by_corner(values: np.ndarray, *, where: np.ndarray) -> dict[str, list]:
+    """``values`` ``[4, ...]`` by corner, only where they and the points ``[4, 2]`` are known."""
+    known = np.isfinite(values.reshape(4, -1)).all(axis=1) & np.isfinite(where).all(axis=1)
+    return {CORNERS[j]: values[j].astype(float).round(3).tolist() for j in np.flatnonzero(known)}
+
+
+def _measure_report(m: Measurement, interval: Interval | None) -> MeasureReport:
+    value = None if m.value is None else round(m.value, 4)
+    if interval is not None:
+        interval = replace(interval, low=round(interval.low, 4), high=round(interval.high, 4))
+    return MeasureReport(
+        measure=m.name, at=m.at, unit=m.unit, value=value, interval=interval, grade=m.grade, reason=m.reason
     )
 
 
-def _rounded(array: np.ndarray) -> list:
-    return array.astype(float).round(3).tolist()
-
-
-def write_readings(films: Sequence[FilmOf], path: Path) -> None:
+def write_measurement_report(images: Sequence[ImageReport], path: Path) -> None:
     """Written whole or not at all; what is not known is left out."""
-    write_json(Readings(films=list(films)).model_dump(mode="json", exclude_none=True), path)
+    write_json(MeasurementReport(films=list(images)).model_dump(mode="json", exclude_none=True), path)

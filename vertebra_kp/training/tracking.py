@@ -12,7 +12,8 @@ from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.evaluation.classification import class_headlines
 from vertebra_kp.evaluation.metric_table import figures_for
 from vertebra_kp.evaluation.schema import Metrics
-from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, film_panel, plot_error_per_level
+from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, film_panel
+from vertebra_kp.reports.plots import plot_error_per_level
 
 GRID_COLUMNS = 4
 CHARTS = {  # several curves in one chart, in TensorBoard's Custom Scalars
