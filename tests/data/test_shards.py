@@ -29,7 +29,7 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import films_of_source, training_films, validation_films
 from vertebra_kp.data.films import FilmList
 from vertebra_kp.data.images import FilmError
-from vertebra_kp.data.loader import EpochSampler, FilmDataset, make_loader
+from vertebra_kp.data.loader import EpochSampler, FilmDataset, open_batches
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.shards import MAX_BYTES, ShardFilms, ShardOrder, read_shards, write_shards
 from vertebra_kp.data.sources import SourceError
@@ -487,13 +487,14 @@ def batches(dataset, *, rank=0, world_size=1, batch_size=BATCH, start=0, workers
         start=start,
         shard_order=dataset.shard_order,
     )
-    return [
-        [
-            (labels.id, hashlib.sha256(image.numpy().tobytes()).hexdigest())
-            for labels, image in zip(batch.labels, batch.image, strict=True)
+    with open_batches(dataset, sampler, batch_size=batch_size, workers=workers) as opened_batches:
+        return [
+            [
+                (labels.id, hashlib.sha256(image.numpy().tobytes()).hexdigest())
+                for labels, image in zip(batch.labels, batch.image, strict=True)
+            ]
+            for batch in opened_batches
         ]
-        for batch in make_loader(dataset, sampler, batch_size=batch_size, workers=workers)
-    ]
 
 
 def many_films(folder: Path) -> list[Record]:
@@ -522,7 +523,8 @@ def test_two_processes_share_the_films_and_resume_exactly(tmp_path):
     write(records, folder, shards=3)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={PROCESSES}", __file__, str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     drawn = json.loads((folder / "drawn.json").read_text())

@@ -9,6 +9,7 @@ import numpy as np
 
 from vertebra_kp.audit.labels import OUTLINE, Finding
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.files import write_text
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.record import Record
 from vertebra_kp.reports.html import jpeg_uri, page, table
@@ -35,7 +36,7 @@ def write_page(
     parts = [_section(records_by_id[film], found, schema) for film, found in by_film.items()]
     summary = f"{len(findings)} findings on {len(by_film)} of {len(records)} films, worst first."
     legend = "Outlines: labelled vertebrae, orange where something was found; the red dot is TL."
-    path.write_text(page(title, [f"<p>{summary}<br>{legend}</p>", *parts], style=STYLE), encoding="utf-8")
+    write_text(page(title, [f"<p>{summary}<br>{legend}</p>", *parts], style=STYLE), path)
 
 
 def _section(record: Record, findings: Sequence[Finding], schema: Schema) -> str:

@@ -25,6 +25,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.files import replacing
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     Film,
@@ -193,9 +194,8 @@ def _appender(folder: Path, index: dict[str, CachedFilm]) -> Iterator[_Appender]
 
     Other lines go first: pixels that come now would seem to be theirs.
     """
-    partial = folder / f"{INDEX}.partial"
-    partial.write_bytes(b"".join(map(_line, index.values())))
-    os.replace(partial, folder / INDEX)
+    with replacing(folder / INDEX) as lines:
+        lines.writelines(map(_line, index.values()))
     with open(folder / PIXELS, "ab") as pixels, open(folder / INDEX, "ab") as lines:
         appender = _Appender(pixels, lines)
         try:
@@ -235,6 +235,11 @@ class CachedFilms(FilmsOfRecords):
         self._input_size = input_size
 
     def at(self, epoch: int, index: int) -> Film:
+        """The same film in every epoch. Raises FilmError where its pixels are gone."""
         entry = self._entries[index]
-        pixels = np.memmap(self._pixels, np.uint8, "r", entry.offset, entry.kept_size(self._input_size))
+        try:
+            pixels = np.memmap(self._pixels, np.uint8, "r", entry.offset, entry.kept_size(self._input_size))
+        except (OSError, ValueError) as error:  # ValueError: the file is shorter than it was
+            told = f"its pixels in {self._pixels} cannot be read ({error}); start anew, which fills the cache"
+            raise FilmError(f"{entry.file}: {told}") from error
         return replace(self._films[index], image=np.asarray(pixels))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Protocol
 
@@ -243,7 +244,10 @@ class FilmsOfRecords:
 
 
 class FilmList(FilmsOfRecords):
-    """Films of records, decoded and shrunk once, then held in memory."""
+    """Films of records, decoded and shrunk once, then held in one block of memory that all processes share.
+
+    Pickled, it can be sent to a process as that starts, and nowhere else.
+    """
 
     def __init__(self, records: list[Record], schema: Schema, input_size: tuple[int, int]) -> None:
         """Raises FilmError naming every film that cannot be read, or when no film has a labelled corner."""
@@ -261,10 +265,17 @@ class FilmList(FilmsOfRecords):
             films = list(bar)
         if failures:
             raise FilmError("\n".join(sorted(failures)))
-        super().__init__([film for film in films if film is not None], schema)
+        images = [film.image for film in films if film is not None]
+        super().__init__([replace(film, image=NO_PIXELS) for film in films if film is not None], schema)
+        self._shapes = [image.shape for image in images]
+        self._ends = np.cumsum([image.size for image in images])
+        self._block = RawArray("B", int(self._ends[-1]))
+        np.concatenate([image.ravel() for image in images], out=np.frombuffer(self._block, np.uint8))
 
     def at(self, epoch: int, index: int) -> Film:
-        return self._films[index]
+        shape, end = self._shapes[index], self._ends[index]
+        pixels = np.frombuffer(self._block, np.uint8)[end - math.prod(shape) : end]
+        return replace(self._films[index], image=pixels.reshape(shape))
 
 
 class PhantomFilms:

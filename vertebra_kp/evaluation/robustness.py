@@ -1,6 +1,5 @@
 """Errors and distrust on films that are made worse step by step."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vertebra_kp.core.anatomy import OTHER_VIEW
+from vertebra_kp.core.files import write_csv
 from vertebra_kp.data.disturb import DISTURBANCES, DisturbedFilms
 from vertebra_kp.data.films import Films, PhantomFilms
 from vertebra_kp.evaluation.agreement import auc
@@ -94,7 +94,4 @@ def _distrust(evaluated: list[Evaluated], calibrated: Calibrated | None) -> np.n
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_csv([field.name for field in fields(Row)], (asdict(row) for row in rows), path)

@@ -11,7 +11,7 @@ from vertebra_kp.config.io import override_config
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.films import FilmLabels, Films, ShrunkFilms
-from vertebra_kp.data.loader import FilmDataset, make_loader, sequential
+from vertebra_kp.data.loader import FilmDataset, open_batches, sequential
 from vertebra_kp.evaluation.metrics import FilmResult
 from vertebra_kp.inference.batch import Prediction, predict_batch
 from vertebra_kp.inference.refine import Refiner
@@ -62,21 +62,22 @@ def evaluate_films(
     first_look = films if refiner is None else ShrunkFilms(films, config.data.input_size)
     dataset = FilmDataset(first_look, config.data.keypoint_schema, config.data.input_size)
     order = sequential(len(films))[:limit]
-    loader = make_loader(dataset, order, batch_size=config.train.batch_size, workers=config.data.workers)
     evaluated = []
-    bar = tqdm(total=len(order), desc="evaluating", unit="film", leave=False, disable=not progress)
-    for batch in loader:
-        predictions = predict_batch(network, batch, config)
-        if refiner is not None:
-            schema, places = config.data.keypoint_schema, order[len(evaluated) :]
-            predictions = [
-                refiner.refine(prediction, films.at(*place), schema)
-                for prediction, place in zip(predictions, places, strict=False)
-            ]
-        for labels, prediction in zip(batch.labels, predictions, strict=True):
-            evaluated.append(Evaluated(labels, _result(labels, prediction), prediction))
-        bar.update(len(predictions))
-    bar.close()
+    with (
+        open_batches(dataset, order, batch_size=config.train.batch_size, workers=config.data.workers) as batches,
+        tqdm(total=len(order), desc="evaluating", unit="film", leave=False, disable=not progress) as bar,
+    ):
+        for batch in batches:
+            predictions = predict_batch(network, batch, config)
+            if refiner is not None:
+                schema, places = config.data.keypoint_schema, order[len(evaluated) :]
+                predictions = [
+                    refiner.refine(prediction, films.at(*place), schema)
+                    for prediction, place in zip(predictions, places, strict=False)
+                ]
+            for labels, prediction in zip(batch.labels, predictions, strict=True):
+                evaluated.append(Evaluated(labels, _result(labels, prediction), prediction))
+            bar.update(len(predictions))
     return evaluated
 
 

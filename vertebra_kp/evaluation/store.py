@@ -1,6 +1,5 @@
 """``evaluation.npz``: what an evaluation found, film by film, for reports and comparisons without the network."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.files import JPEG_QUALITY
+from vertebra_kp.core.files import JPEG_QUALITY, replacing
 from vertebra_kp.data.films import Films
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
 from vertebra_kp.evaluation.runner import Evaluated
@@ -98,22 +97,21 @@ def save_evaluation(evaluation: Evaluation, path: Path) -> None:
     for i, picture in {**evaluation.worst, **evaluation.median}.items():
         encoded = cv2.imencode(".jpg", picture.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
         content |= {f"picture_{i}": encoded, f"to_image_{i}": picture.to_image}
-    partial = path.with_name("partial-" + path.name)
-    np.savez_compressed(
-        partial,
-        version=VERSION,
-        schema=evaluation.schema.name,
-        id=[result.id for result in results],
-        group=[result.group for result in results],
-        size=[result.size for result in results],
-        spacing_mm=spacing,
-        anterior_side=[result.anterior_side or "" for result in results],
-        worst=list(evaluation.worst),
-        median=list(evaluation.median),
-        distrust=[] if evaluation.distrust is None else evaluation.distrust,
-        **content,
-    )
-    os.replace(partial, path)
+    with replacing(path) as file:
+        np.savez_compressed(
+            file,
+            version=VERSION,
+            schema=evaluation.schema.name,
+            id=[result.id for result in results],
+            group=[result.group for result in results],
+            size=[result.size for result in results],
+            spacing_mm=spacing,
+            anterior_side=[result.anterior_side or "" for result in results],
+            worst=list(evaluation.worst),
+            median=list(evaluation.median),
+            distrust=[] if evaluation.distrust is None else evaluation.distrust,
+            **content,
+        )
 
 
 def find_evaluation(folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """Evaluations of a run: the figures that select its best checkpoint, what TensorBoard shows, the final report."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.files import write_csv
 from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, FilmDataset
 from vertebra_kp.evaluation.classification import REFERENCE, TARGETS, class_headlines, classification_figures
@@ -57,10 +57,7 @@ def row_of(summary: dict[str, Any]) -> dict[str, Any]:
 def write_film_rows(evaluated: list[Evaluated], path: Path) -> None:
     """One row of errors per film, as CSV."""
     rows = [film_errors(item.result) for item in evaluated]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(list(rows[0]), rows, path)
 
 
 def views_of(

@@ -5,9 +5,7 @@ moment leaves the old files or the new ones.
 """
 
 import csv
-import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from vertebra_kp.core.files import write_csv, write_text
 from vertebra_kp.experiments.study import Settings
 
 KEY = ("variant", "seed")
@@ -92,12 +91,12 @@ class Ledger:
     def _write(self, entries: list[Entry]) -> None:
         known = {entry.row["config"]: entry.settings for entry in entries if entry.settings is not None}
         lines = [f"{json.dumps(hash_)}: {json.dumps(known[hash_].to_json())}" for hash_ in sorted(known)]
-        _replace(self.configs, "{\n" + ",\n".join(lines) + "\n}\n")
+        write_text("{\n" + ",\n".join(lines) + "\n}\n", self.configs)
         with_films = [entry for entry in entries if entry.films]
         ids = dict.fromkeys(film for entry in with_films for film in entry.films)
         rows = [dict(zip(KEY, entry.key, strict=True)) | entry.films for entry in with_films]
-        _write_csv(self.films, [*KEY, *ids], rows)
-        _write_csv(self.results, COLUMNS, [entry.row for entry in entries])  # last: a row here is a run done
+        write_csv([*KEY, *ids], rows, self.films)
+        write_csv(COLUMNS, (entry.row for entry in entries), self.results)  # last: a row here is a run done
 
 
 def _settings_or_none(document: dict[str, Any]) -> Settings | None:
@@ -120,21 +119,3 @@ def _read_csv(path: Path) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _write_csv(path: Path, columns: Iterable[str], rows: list[Row]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    _replace(path, text.getvalue())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Readers see the old file or the new one, also after a power cut."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -4,7 +4,6 @@ PS3.3 A.33.1. Corners and names stand in PIXEL units (PS3.3 C.10.5): the top lef
 0\\0, its bottom right corner 1\\1, the centre 0.5\\0.5. That is this project's frame: nothing is converted.
 """
 
-import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydicom.uid import generate_uid
 
 from vertebra_kp.core.anatomy import CORNERS, Schema
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import replacing
 from vertebra_kp.data.dicom.display import KEYWORDS as DISPLAY
 from vertebra_kp.data.dicom.display import first_window
 from vertebra_kp.data.dicom.elements import ElementError, code, dicom_elements, numbers, whole_number
@@ -63,7 +63,6 @@ def write_presentation_state(
     file it. Raises FilmError for an unreadable film, UserError where it cannot be referred to or written.
     """
     keywords = (*_UIDS, *_SIZE, *DISPLAY, *(IDENTITY if keep_identity else ()))
-    partial = target.with_name(f"{target.name}.partial")
     with dicom_elements(film, keywords) as elements:
         try:
             state = _presentation_state(elements, prediction, schema)
@@ -71,8 +70,8 @@ def write_presentation_state(
                 for keyword in ("SpecificCharacterSet", *IDENTITY):
                     if keyword in elements:
                         state[keyword] = elements[keyword]
-            state.save_as(partial, enforce_file_format=True)
-            os.replace(partial, target)
+            with replacing(target) as file:
+                state.save_as(file, enforce_file_format=True)
         except ElementError:
             raise
         except OSError as error:

@@ -1,7 +1,6 @@
 """Predictions as files: JSON and CSV, every level and corner of the schema by name, original film's pixels."""
 
-import csv
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vertebra_kp.core.anatomy import CORNERS, SLIP_CLASSES, VIEWS, Schema
-from vertebra_kp.core.files import write_json
+from vertebra_kp.core.files import write_csv, write_json
+from vertebra_kp.core.text import printable
 from vertebra_kp.inference.batch import Prediction
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def film_as_dict(film: FilmPrediction, schema: Schema) -> dict[str, Any]:
     if prediction.view_probabilities is not None:
         told["classified_view"] = _most_probable(prediction.view_probabilities, VIEWS)
     known = {key: value for key in DICOM_KEYS if (value := getattr(film.header, key, None)) is not None}
-    return {"file": film.file, "size": list(film.size), "view": schema.view, **told, **known, "levels": levels}
+    file = printable(film.file)
+    return {"file": file, "size": list(film.size), "view": schema.view, **told, **known, "levels": levels}
 
 
 def _most_probable(probabilities: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
@@ -66,15 +67,26 @@ def _rounded(array: Any, digits: int) -> list[Any]:
 
 def write_predictions(films: list[FilmPrediction], schema: Schema, folder: Path) -> None:
     """``predictions.json`` and ``predictions.csv`` in ``folder``, each written whole or not at all."""
-    write_json({"films": [film_as_dict(film, schema) for film in films]}, folder / "predictions.json")
-    partial = folder / "predictions.csv.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(CSV_COLUMNS)
-        for film in films:
-            for level, content in film_as_dict(film, schema)["levels"].items():
-                for corner, (x, y) in content["corners"].items():
-                    (xx, xy), (_, yy) = content["covariances"][corner]
-                    score = content["scores"][corner]
-                    writer.writerow((film.file, level, content["presence"], corner, x, y, score, xx, xy, yy))
-    os.replace(partial, folder / "predictions.csv")
+    entries = [film_as_dict(film, schema) for film in films]
+    write_json({"films": entries}, folder / "predictions.json")
+    write_csv(CSV_COLUMNS, (row for entry in entries for row in _corner_rows(entry)), folder / "predictions.csv")
+
+
+def _corner_rows(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row of ``CSV_COLUMNS`` for every corner of a film's entry."""
+    for level, content in entry["levels"].items():
+        for corner, (x, y) in content["corners"].items():
+            (xx, xy), (_, yy) = content["covariances"][corner]
+            values = (
+                entry["file"],
+                level,
+                content["presence"],
+                corner,
+                x,
+                y,
+                content["scores"][corner],
+                xx,
+                xy,
+                yy,
+            )
+            yield dict(zip(CSV_COLUMNS, values, strict=True))

@@ -13,6 +13,7 @@ import yaml
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import write_text
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.evaluation.agreement import agreement, auc
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
@@ -85,7 +86,7 @@ def write_report(folder: Path, out: Path) -> None:
         "<h2>Where this comes from</h2>" + _provenance(metrics),
     ]
     title = f"{metrics.get('config', {}).get('name', folder.name)}: {schema.name}, {len(errors)} films"
-    out.write_text(page(title, parts), encoding="utf-8")
+    write_text(page(title, parts), out)
 
 
 def _about(metrics: dict[str, Any], evaluation: Evaluation) -> str:
