@@ -289,11 +289,11 @@ def test_workers_are_no_copies_of_a_process_with_threads_and_end_with_the_block(
 
 
 STARTS_WORKERS = """
-import multiprocessing, time
-from test_loader import phantoms
-from vertebra_kp.data.loader import open_batches, sequential
-
 if __name__ == "__main__":
+    import multiprocessing, time
+    from test_loader import phantoms
+    from vertebra_kp.data.loader import open_batches, sequential
+
     with open_batches(phantoms(4), sequential(4), batch_size=1, workers=2) as batches:
         next(batches)
         print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)

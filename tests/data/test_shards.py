@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from vertebra_kp.config.schema import AugmentConfig, Config
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, State
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.datasets import films_of_source, training_films, validation_films
+from vertebra_kp.data.datasets import FilmSelection, films_of, training_films, validation_films
 from vertebra_kp.data.films import FilmList
 from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.loader import EpochSampler, FilmDataset, open_batches
@@ -401,9 +401,9 @@ def test_a_config_takes_its_splits_from_shards(records, shards, tmp_path):
     chosen = [records[i] for i in (0, 3, 4)]
     assert training_films(config).identity == FilmList(chosen, SCHEMA, INPUT_SIZE).identity
     assert len(validation_films(config)) == 2
-    assert len(films_of_source(SOURCE, None, SCHEMA, INPUT_SIZE, shards=shards)) == 5
+    assert len(films_of(FilmSelection(SOURCE, None, SCHEMA, shards=shards), INPUT_SIZE)) == 5
     with pytest.raises(SourceError, match="source csv has no parts"):  # shards have none either
-        films_of_source(SOURCE, None, SCHEMA, INPUT_SIZE, part="test", shards=shards)
+        films_of(FilmSelection(SOURCE, None, SCHEMA, part="test", shards=shards), INPUT_SIZE)
     near = training_films(job(shards, tmp_path / "splits.json", shard_window=WINDOW))
     assert near.order.window == WINDOW
     assert sorted(index for shard in near.order.shards for index in shard) == [0, 1, 2]
