@@ -23,7 +23,8 @@ from vertebra_kp.data.record import Record, label_arrays, mark_outside, mask_sli
 
 log = logging.getLogger(__name__)
 
-Item, Read = TypeVar("Item"), TypeVar("Read")
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 # Films are kept a little larger than the network sees them, so that augmentation resamples from finer pixels.
 KEPT_RESOLUTION = 1.25

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vertebra_kp.config.schema import AugmentConfig
 from vertebra_kp.core.anatomy import Schema, presence_target
@@ -164,7 +166,7 @@ class _Reported(Dataset):
             return error
 
 
-def _as_they_are(batch: Batch | UserError) -> Batch | UserError:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
@@ -224,7 +226,7 @@ def open_batches(
         batch_size=batch_size,
         sampler=items,
         num_workers=workers,
-        collate_fn=_as_they_are,
+        collate_fn=_as_it_is,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         multiprocessing_context=_context() if workers else None,
@@ -236,7 +238,7 @@ def open_batches(
     try:
         yield map(_batch_or_raise, batches)
     finally:
-        if workers:
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
             batches._shutdown_workers()  # now: an exception would keep them until the interpreter ends
             for process in batches._workers:
                 process.kill()  # one that did not end in time: it ignores SIGTERM
