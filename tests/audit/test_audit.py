@@ -16,7 +16,7 @@ from vertebra_kp.audit.duplicates import same_films, thumbnail
 from vertebra_kp.audit.labels import audit_labels, corner_findings, order_findings, repaired
 from vertebra_kp.audit.records import gap_findings, outside_findings, patient_findings, spacing_findings
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, State
-from vertebra_kp.data.datasets import labelled_records
+from vertebra_kp.data.datasets import FilmSelection, records_of
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
 from vertebra_kp.data.record import LabelledFilm, Record, take_levels
 from vertebra_kp.data.repair import RepairError, RepairFile, apply_repairs, load_repair_file
@@ -285,9 +285,9 @@ def written(tmp_path, **changes):
 
 def test_a_repair_file_for_another_anatomy_or_source_is_refused(tmp_path):
     with pytest.raises(RepairError, match="labels of ap_whole_spine, the anatomy is la_lumbar"):
-        labelled_records("csv", tmp_path, LATERAL, repair_file=written(tmp_path))
+        records_of(FilmSelection("csv", tmp_path, LATERAL, repair_file=written(tmp_path)))
     with pytest.raises(RepairError, match="films of csv, the source is coco"):
-        labelled_records("coco", tmp_path, WHOLE, repair_file=written(tmp_path))
+        records_of(FilmSelection("coco", tmp_path, WHOLE, repair_file=written(tmp_path)))
 
 
 def test_a_repair_of_a_film_that_is_not_there_is_told(tmp_path, caplog):
@@ -295,7 +295,7 @@ def test_a_repair_of_a_film_that_is_not_there_is_told(tmp_path, caplog):
     film = LabelledFilm("film.png", (600, 400), WHOLE, spine(), record(spine()).states, "P1")
     WRITERS["csv"]([film], tmp_path)
     repairs = written(tmp_path, films={"flim.png": [{"action": "unlabel", "reason": "blurred"}]})
-    assert len(labelled_records("csv", tmp_path, WHOLE, repair_file=repairs)) == 1
+    assert len(records_of(FilmSelection("csv", tmp_path, WHOLE, repair_file=repairs))) == 1
     assert "1 films that are not there: flim.png" in caplog.text
 
 
@@ -325,8 +325,8 @@ def aasce():
 
 
 def test_the_committed_repairs_leave_no_certain_fault_in_aasce(aasce):
-    before = audit_labels(labelled_records("aasce", aasce, WHOLE, stored_order=True), WHOLE)
-    after = audit_labels(labelled_records("aasce", aasce, WHOLE, repair_file="aasce"), WHOLE)
+    before = audit_labels(records_of(FilmSelection("aasce", aasce, WHOLE, stored_order=True)), WHOLE)
+    after = audit_labels(records_of(FilmSelection("aasce", aasce, WHOLE, repair_file="aasce")), WHOLE)
     assert sum(f.kind == "order" and f.severity == 1 for f in before) >= 18
     assert [f for f in after if f.order or f.corners] == []
     assert [f for f in after if f.kind in ("order", "not_convex")] == []

@@ -20,7 +20,7 @@ from vertebra_kp.config.schema import Config, DataConfig
 from vertebra_kp.core.anatomy import State
 from vertebra_kp.data import cache as cache_module
 from vertebra_kp.data.cache import INDEX, PIXELS, CachedFilms, settings_folder
-from vertebra_kp.data.datasets import films_of_source, records_of, training_films, validation_films
+from vertebra_kp.data.datasets import films_of, records_of, selection_of, training_films, validation_films
 from vertebra_kp.data.films import FilmList
 from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.phantom.folder import write_films
@@ -276,13 +276,12 @@ def job(tmp_path, **data) -> Config:
 
 def test_a_config_takes_its_films_from_a_cache(tmp_path, reads):
     plain, quick = job(tmp_path), job(tmp_path, cache=tmp_path / "cache")
-    for films_of in (training_films, validation_films):
-        assert isinstance(films_of(quick), CachedFilms)
-        assert films_of(quick).identity == films_of(plain).identity
+    for films_for in (training_films, validation_films):
+        assert isinstance(films_for(quick), CachedFilms)
+        assert films_for(quick).identity == films_for(plain).identity
     assert len(reads) == 5
-    data = quick.data
-    whole = films_of_source("csv", data.root, SCHEMA, data.input_size, cache=data.cache)
-    assert len(whole) == len(records_of(data, None)) == 5
+    whole = selection_of(quick.data, None)
+    assert len(films_of(whole, quick.data.input_size)) == len(records_of(whole)) == 5
     assert len(reads) == 5
 
 

@@ -1,10 +1,13 @@
 """Films are read exactly, upright and gray; what cannot be read is refused in one line."""
 
+import os
+from contextlib import suppress
+
 import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image
+from PIL import EpsImagePlugin, ExifTags, Image
 
 from vertebra_kp.data.images import WINDOW_PERCENT, FilmError, film_size, read_film, to_uint8
 
@@ -177,6 +180,48 @@ def test_what_is_no_film_is_refused_with_its_name_fault_and_remedy(tmp_path):
         assert fault in message
         assert ";" in message, "no remedy"
         assert "\n" not in message
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """What is called of a Ghostscript that only writes down how it is called."""
+    log, folder = tmp_path / "called", tmp_path / "bin"
+    folder.mkdir()
+    (folder / "gs").write_text(f'#!/bin/sh\necho "$@" >> {log}\necho 10.0\n')
+    (folder / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # None: Pillow looks for it
+    return lambda: log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.mark.parametrize("read", [read_film, film_size])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".eps"])
+def test_a_program_under_a_films_name_is_refused_and_not_run(tmp_path, programs, suffix, read):
+    path = tmp_path / f"film{suffix}"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n%%EOF\n")
+    with Image.open(path) as image, suppress(OSError):
+        image.load()
+    called = programs()
+    assert called  # without this package's care
+    with pytest.raises(FilmError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}: not an image in PNG, JPG, TIFF or DICOM; convert it to one of them"
+    assert programs() == called
+
+
+@pytest.mark.parametrize("format_", ["BMP", "GIF", "PPM", "WEBP", "JPEG2000"])
+def test_an_image_in_a_format_that_is_not_listed_is_refused(tmp_path, format_):
+    Image.fromarray(smooth_jpeg_film()).save(tmp_path / "film.png", format_)
+    with pytest.raises(FilmError, match="not an image in PNG, JPG, TIFF or DICOM"):
+        read_film(tmp_path / "film.png")
+
+
+def test_a_jpeg_of_a_camera_that_holds_several_images_shows_the_first(tmp_path):
+    first = smooth_jpeg_film()
+    Image.fromarray(first).save(
+        tmp_path / "film.jpg", "MPO", save_all=True, append_images=[Image.fromarray(255 - first)], quality=95
+    )
+    assert np.abs(read_film(tmp_path / "film.jpg").astype(int) - first).max() < 10
 
 
 def test_a_jpeg_that_lacks_its_last_tenth_is_refused(tmp_path):

@@ -1,7 +1,14 @@
 """Seed, epoch and step fix which film comes when; what the network finds maps back to the original film."""
 
 import hashlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -17,10 +24,10 @@ from vertebra_kp.config.schema import AugmentConfig, Config
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, VIEWS, State, presence_target
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import apply_affine, invert
-from vertebra_kp.data.cache import CachedFilms
+from vertebra_kp.data.cache import PIXELS, CachedFilms
 from vertebra_kp.data.films import FilmList, PhantomFilms
 from vertebra_kp.data.images import FilmError
-from vertebra_kp.data.loader import EpochSampler, FilmDataset, make_loader, sequential
+from vertebra_kp.data.loader import EpochSampler, FilmDataset, open_batches, sequential
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.inference.batch import predict_batch
@@ -110,6 +117,11 @@ def phantoms(films=5, *, augmentation=None, seed=0, fresh=True):
     return FilmDataset(drawn, LATERAL, size, augmentation=augmentation, seed=seed)
 
 
+def batches_of(dataset, sampler, *, batch_size, workers=0):
+    with open_batches(dataset, sampler, batch_size=batch_size, workers=workers) as batches:
+        return list(batches)
+
+
 AUGMENTATION = AugmentConfig(rotate_deg=15, shift=0.3, noise=0.1)
 
 
@@ -176,7 +188,7 @@ def test_a_whole_spine_is_drawn_from_one_side():
 def test_a_batch_stacks_its_items():
     dataset = phantoms(5, augmentation=AUGMENTATION)
     sampler = EpochSampler(5, 1, seed=0, batch_size=3)
-    (batch,) = make_loader(dataset, sampler, batch_size=3, workers=0)
+    (batch,) = batches_of(dataset, sampler, batch_size=3)
     assert batch.image.shape == (3, 1, 64, 32)
     assert batch.points_xy.shape == (3, 22, 2)
     assert batch.states.shape == (3, 22)
@@ -212,8 +224,8 @@ def test_workers_change_neither_films_nor_the_global_random_state():
     sampler = EpochSampler(6, 0, seed=0, batch_size=2)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    alone = list(make_loader(dataset, sampler, batch_size=2, workers=0))
-    helped = list(make_loader(dataset, sampler, batch_size=2, workers=2))
+    alone = batches_of(dataset, sampler, batch_size=2)
+    helped = batches_of(dataset, sampler, batch_size=2, workers=2)
     assert torch.equal(torch.get_rng_state(), state)
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a.image, b.image)
@@ -221,7 +233,7 @@ def test_workers_change_neither_films_nor_the_global_random_state():
         assert [label.id for label in a.labels] == [label.id for label in b.labels]
 
 
-def test_a_cache_changes_no_batch_of_any_worker(tmp_path):
+def test_neither_workers_nor_a_cache_change_a_batch(tmp_path):
     sizes = [(150, 61), (90, 90), (97, 40), (64, 130)]
     records = [
         record_with_blob(tmp_path / f"{i}.png", size, (0.4 * size[1], 0.7 * size[0]), 4)
@@ -230,15 +242,102 @@ def test_a_cache_changes_no_batch_of_any_worker(tmp_path):
     size = (64, 32)
     held, cached = FilmList(records, FRONTAL, size), CachedFilms(records, FRONTAL, size, tmp_path / "cache")
     batches = []
-    for films, workers in ((held, 0), (cached, 0), (cached, 2)):
+    for films, workers in ((held, 0), (held, 2), (cached, 0), (cached, 2)):
         dataset = FilmDataset(films, FRONTAL, size, augmentation=AUGMENTATION, seed=3)
         sampler = EpochSampler(4, 1, seed=3, batch_size=2)
-        batches.append(list(make_loader(dataset, sampler, batch_size=2, workers=workers)))
+        batches.append(batches_of(dataset, sampler, batch_size=2, workers=workers))
     for others in zip(*batches, strict=True):
         for name in ("image", "points_xy", "states", "matrix"):
             first, *rest = (getattr(batch, name) for batch in others)
             for other in rest:
                 torch.testing.assert_close(other, first, rtol=0, atol=0, equal_nan=True)
+
+
+def cache_that_was_cut_off(tmp_path):
+    """Five films in a cache, of which the last one's pixels are gone after it was opened, and its file."""
+    records = [record_with_blob(tmp_path / f"{i}.png", (90, 50), (20, 40), 4) for i in range(5)]
+    films = CachedFilms(records, FRONTAL, (64, 32), tmp_path / "cache", workers=1)
+    (pixels,) = (tmp_path / "cache").glob(f"*/{PIXELS}")
+    os.truncate(pixels, pixels.stat().st_size - 1)
+    return FilmDataset(films, FRONTAL, (64, 32)), records[-1].image_path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_film_that_is_lost_in_mid_epoch_is_named_in_one_line_at_once(tmp_path, workers):
+    dataset, lost = cache_that_was_cut_off(tmp_path)
+    read = []
+    started = time.perf_counter()
+    with (
+        pytest.raises(FilmError) as caught,
+        open_batches(dataset, sequential(5), batch_size=2, workers=workers) as batches,
+    ):
+        read.extend(batch.labels[0].id for batch in batches)
+    assert time.perf_counter() - started < 30  # starting the workers is most of it
+    assert len(read) == 0 or read == ["0", "2"]
+    assert str(caught.value).startswith(f"{lost}: its pixels in ")
+    assert "\n" not in str(caught.value)
+    assert multiprocessing.active_children() == []  # also while the exception is held
+
+
+def test_workers_are_no_copies_of_a_process_with_threads_and_end_with_the_block():
+    with open_batches(phantoms(4), sequential(4), batch_size=1, workers=2) as batches:
+        next(batches)
+        workers = multiprocessing.active_children()
+        assert len(workers) == 2
+        assert {worker._start_method for worker in workers} <= {"forkserver", "spawn"}
+    assert multiprocessing.active_children() == []
+
+
+STARTS_WORKERS = """
+if __name__ == "__main__":
+    import multiprocessing, time
+    from test_loader import phantoms
+    from vertebra_kp.data.loader import open_batches, sequential
+
+    with open_batches(phantoms(4), sequential(4), batch_size=1, workers=2) as batches:
+        next(batches)
+        print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+        time.sleep(600)
+"""
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_workers_end_when_their_process_is_killed(tmp_path):
+    (tmp_path / "program.py").write_text(STARTS_WORKERS)
+    path = os.pathsep.join(map(str, (Path(__file__).parents[2], Path(__file__).parent)))
+    program = subprocess.Popen(
+        [sys.executable, tmp_path / "program.py"],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    workers = program.stdout.readline().split()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(int(worker), signal.SIGTERM)  # as a job scheduler does: ignored
+    assert all(map(is_running, workers))
+    program.kill()
+    program.communicate()
+    end = time.monotonic() + 20
+    while any(map(is_running, workers)):
+        assert time.monotonic() < end, "workers outlive their process"
+        time.sleep(0.05)
+
+
+def test_a_batch_moves_with_all_that_a_step_needs_and_keeps_its_way_back():
+    batch = phantoms(2).batch(sequential(2))
+    moved = batch.to(torch.device("meta"), memory_format=torch.channels_last)
+    names = ("image", "points_xy", "states", "presence", "view", "slips")
+    assert {getattr(moved, name).device.type for name in names} == {"meta"}
+    assert moved.matrix is batch.matrix
+    assert moved.labels is batch.labels
 
 
 class BlobFinder(nn.Module):

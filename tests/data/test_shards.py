@@ -27,10 +27,10 @@ from tiny_job import PATHS
 from vertebra_kp.config.schema import AugmentConfig, Config
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, State
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.datasets import films_of_source, training_films, validation_films
+from vertebra_kp.data.datasets import FilmSelection, films_of, training_films, validation_films
 from vertebra_kp.data.films import FilmList
 from vertebra_kp.data.images import FilmError
-from vertebra_kp.data.loader import EpochSampler, FilmDataset, make_loader
+from vertebra_kp.data.loader import EpochSampler, FilmDataset, open_batches
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.shards import MAX_BYTES, ShardFilms, ShardOrder, read_shards, write_shards
 from vertebra_kp.data.sources import SourceError
@@ -402,9 +402,9 @@ def test_a_config_takes_its_splits_from_shards(records, shards, tmp_path):
     chosen = [records[i] for i in (0, 3, 4)]
     assert training_films(config).identity == FilmList(chosen, SCHEMA, INPUT_SIZE).identity
     assert len(validation_films(config)) == 2
-    assert len(films_of_source(SOURCE, None, SCHEMA, INPUT_SIZE, shards=shards)) == 5
+    assert len(films_of(FilmSelection(SOURCE, None, SCHEMA, shards=shards), INPUT_SIZE)) == 5
     with pytest.raises(SourceError, match="source csv has no parts"):  # shards have none either
-        films_of_source(SOURCE, None, SCHEMA, INPUT_SIZE, part="test", shards=shards)
+        films_of(FilmSelection(SOURCE, None, SCHEMA, part="test", shards=shards), INPUT_SIZE)
     near = training_films(job(shards, tmp_path / "splits.json", shard_window=WINDOW))
     assert near.order.window == WINDOW
     assert sorted(index for shard in near.order.shards for index in shard) == [0, 1, 2]
@@ -488,13 +488,14 @@ def batches(dataset, *, rank=0, world_size=1, batch_size=BATCH, start=0, workers
         start=start,
         shard_order=dataset.shard_order,
     )
-    return [
-        [
-            (labels.id, hashlib.sha256(image.numpy().tobytes()).hexdigest())
-            for labels, image in zip(batch.labels, batch.image, strict=True)
+    with open_batches(dataset, sampler, batch_size=batch_size, workers=workers) as opened_batches:
+        return [
+            [
+                (labels.id, hashlib.sha256(image.numpy().tobytes()).hexdigest())
+                for labels, image in zip(batch.labels, batch.image, strict=True)
+            ]
+            for batch in opened_batches
         ]
-        for batch in make_loader(dataset, sampler, batch_size=batch_size, workers=workers)
-    ]
 
 
 def many_films(folder: Path) -> list[Record]:

@@ -1,13 +1,13 @@
 """Checkpoints: complete, atomic, and read without running code."""
 
 import dataclasses
+import os
 import pickle
 
 import pytest
 import torch
 from tiny_job import ONE_PROCESS, make_run, thin_efficientnet, tiny_config, train_all
 
-from vertebra_kp.inference import checkpoint as checkpoint_module
 from vertebra_kp.inference.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -57,7 +57,7 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypa
             arguments[1].write(b"half a file")
         raise OSError("disk full")
 
-    owner = torch if fails_in == "save" else checkpoint_module.os
+    owner = torch if fails_in == "save" else os
     monkeypatch.setattr(owner, fails_in, crash)
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(small_checkpoint(step=8), path)
@@ -70,11 +70,9 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypa
 
 def test_the_file_is_flushed_to_disk_before_it_takes_the_name(tmp_path, monkeypatch):
     order = []
-    real_fsync, real_replace = checkpoint_module.os.fsync, checkpoint_module.os.replace
-    monkeypatch.setattr(checkpoint_module.os, "fsync", lambda fd: (order.append("fsync"), real_fsync(fd)))
-    monkeypatch.setattr(
-        checkpoint_module.os, "replace", lambda *paths: (order.append("replace"), real_replace(*paths))
-    )
+    real_fsync, real_replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), real_fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("replace"), real_replace(*paths)))
     save_checkpoint(small_checkpoint(), tmp_path / "last.pt")
     assert order == ["fsync", "replace"]
 

@@ -5,8 +5,8 @@ import argparse
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.schema import Config, DataConfig
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.datasets import as_seen, films_of_source, phantom_films, validation_films
-from vertebra_kp.data.films import Films
+from vertebra_kp.data.datasets import FilmSelection, as_seen, films_of, validation_films
+from vertebra_kp.data.films import Films, PhantomFilms
 
 AASCE_TEST = "test"  # the data set's own part, not a split of the training part
 
@@ -78,12 +78,13 @@ def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Nam
 def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[int, int]) -> Films:
     schema = data.film_schema
     if arguments.source == "phantom":
-        return phantom_films(
+        return PhantomFilms(
             schema,
             arguments.preset,
             arguments.seed,
             arguments.num_images,
             film_size,
+            fresh=False,
             other_view=arguments.other_view,
         )
     part, splits = None, arguments.split
@@ -94,11 +95,10 @@ def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[
         print(f"note: all labelled images, also those that may have trained the network ({trained}); see --split")
     if splits and arguments.split_file is None:
         raise UserError(f"--split {' '.join(splits)} needs --split-file FILE for source {arguments.source}")
-    return films_of_source(
+    selection = FilmSelection(
         arguments.source,
         arguments.root,
         schema,
-        film_size,
         part=part,
         split_file=arguments.split_file,
         splits=splits,
@@ -107,3 +107,4 @@ def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[
         cache=arguments.cache,
         shards=arguments.shards,
     )
+    return films_of(selection, film_size)

@@ -7,7 +7,7 @@ import numpy as np
 from vertebra_kp.audit.label_noise import SAME_FILM, compare_labels
 from vertebra_kp.cli.film_choice import check_labelled
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.datasets import labelled_records
+from vertebra_kp.data.datasets import FilmSelection, records_of
 from vertebra_kp.data.sources import schema_of
 from vertebra_kp.data.splits import read_pairs
 from vertebra_kp.evaluation.metrics import film_errors, summarise
@@ -21,7 +21,8 @@ FIGURES = (
 def run(arguments: argparse.Namespace) -> None:
     check_labelled(arguments)
     schema = schema_of(arguments.source, arguments.anatomy)
-    records = labelled_records(arguments.source, arguments.root, schema, repair_file=arguments.repair_file)
+    selection = FilmSelection(arguments.source, arguments.root, schema, repair_file=arguments.repair_file)
+    records = records_of(selection)
     by_id = {record.id: record for record in records}
     pairs = read_pairs(arguments.pairs)
     if unknown := sorted({film for pair in pairs for film in pair} - by_id.keys()):

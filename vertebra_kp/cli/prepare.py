@@ -9,7 +9,7 @@ from vertebra_kp.config.io import find_config, load_config
 from vertebra_kp.config.schema import DataConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.cache import fill_cache, settings_folder
-from vertebra_kp.data.datasets import records_of
+from vertebra_kp.data.datasets import records_of, selection_of
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.shards import write_shards
 
@@ -23,7 +23,8 @@ def run(arguments: argparse.Namespace) -> None:
     if out is None:
         kind = "shards: give --out DIR" if arguments.shards else "cache: give --out DIR, or set data.cache"
         raise UsageError(f"no folder for the {kind}")
-    records = records_of(data, None if arguments.whole_source else data.train_splits + data.validation_splits)
+    splits = None if arguments.whole_source else data.train_splits + data.validation_splits
+    records = records_of(selection_of(data, splits))
     if arguments.shards is None:
         result = prepare_cache(records, data, out, arguments.workers)
     else:

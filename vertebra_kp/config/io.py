@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import write_text
 
 SHIPPED = Path(__file__).parent / "files"
 
@@ -134,7 +135,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def save_config(config: Config, path: Path) -> None:
     """Write every field of a config, defaults included, as YAML that ``load_config`` reads back equal."""
     text = yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(text, Path(path))
 
 
 def config_json_schema() -> dict[str, Any]:

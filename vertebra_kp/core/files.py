@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.text import printable
 
 JPEG_QUALITY = 80
 
@@ -34,8 +35,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(text: str, path: Path) -> None:
+    """UTF-8, also where a file's name in the text is not."""
     with replacing(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(printable(text).encode("utf-8"))
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,18 +21,19 @@ from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
 
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.files import replacing
+from vertebra_kp.data.film_file import FilmError, open_film
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     Film,
     FilmsOfRecords,
     kept_frame,
     labelled_film,
+    read_all,
     read_kept,
 )
-from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.record import Record
 
 log = logging.getLogger(__name__)
@@ -142,24 +142,13 @@ def _reason(lacking: Sequence[str], index: dict[str, CachedFilm]) -> str:
 def _read_films(
     files: Sequence[str], input_size: tuple[int, int], appender: "_Appender", workers: int | None
 ) -> None:
-    failures: list[str] = []
-
     def read(file: str) -> None:
-        try:
-            found = os.stat(file)  # before its pixels: a change while they are read is seen the next time
-            image, size = read_kept(Path(file), input_size)
-        except FileNotFoundError:
-            failures.append(f"{file}: no such file; check the name")
-        except FilmError as error:
-            failures.append(str(error))
-        else:
-            appender.add(image, CachedFilm(file, found.st_size, found.st_mtime_ns, size, offset=0))
+        with open_film(Path(file)) as opened:  # before its pixels: a change while they are read is seen next time
+            found = os.fstat(opened.fileno())
+        image, size = read_kept(Path(file), input_size)
+        appender.add(image, CachedFilm(file, found.st_size, found.st_mtime_ns, size, offset=0))
 
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in tqdm(pool.map(read, files), "caching films", len(files), unit="film", leave=False):
-            pass
-    if failures:
-        raise FilmError("\n".join(sorted(failures)))
+    read_all(read, files, "caching films", workers)
 
 
 class _Appender:
@@ -193,9 +182,8 @@ def _appender(folder: Path, index: dict[str, CachedFilm]) -> Iterator[_Appender]
 
     Other lines go first: pixels that come now would seem to be theirs.
     """
-    partial = folder / f"{INDEX}.partial"
-    partial.write_bytes(b"".join(map(_line, index.values())))
-    os.replace(partial, folder / INDEX)
+    with replacing(folder / INDEX) as lines:
+        lines.writelines(map(_line, index.values()))
     with open(folder / PIXELS, "ab") as pixels, open(folder / INDEX, "ab") as lines:
         appender = _Appender(pixels, lines)
         try:
@@ -235,6 +223,11 @@ class CachedFilms(FilmsOfRecords):
         self._input_size = input_size
 
     def at(self, epoch: int, index: int) -> Film:
+        """The same film in every epoch. Raises FilmError where its pixels are gone."""
         entry = self._entries[index]
-        pixels = np.memmap(self._pixels, np.uint8, "r", entry.offset, entry.kept_size(self._input_size))
+        try:
+            pixels = np.memmap(self._pixels, np.uint8, "r", entry.offset, entry.kept_size(self._input_size))
+        except (OSError, ValueError) as error:  # ValueError: the file is shorter than it was
+            told = f"its pixels in {self._pixels} cannot be read ({error}); start anew, which fills the cache"
+            raise FilmError(f"{entry.file}: {told}") from error
         return replace(self._films[index], image=np.asarray(pixels))

@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,38 +17,25 @@ from vertebra_kp.data.record import Record, take_levels
 from vertebra_kp.data.repair import RepairError, apply_repairs, load_repair_file
 from vertebra_kp.data.shards import ShardFilms, read_shards
 from vertebra_kp.data.sources import read_records
-from vertebra_kp.data.splits import SplitError, SplitFile, load_split_file, select
+from vertebra_kp.data.splits import SplitError, load_split_file, select
 
 log = logging.getLogger(__name__)
 
 
 def training_films(config: Config) -> Films:
-    if config.data.source == "phantom":
-        phantom = config.data.phantom
-        return _training_phantoms(config, phantom.films, fresh=phantom.fresh)
     data = config.data
-    return _films_of_splits(config, data.train_splits, data.film_size, limit=data.train_films)
+    if data.source == "phantom":
+        return _phantoms(data, data.phantom.seed, data.phantom.films, data.input_size, fresh=data.phantom.fresh)
+    selection = selection_of(data, data.train_splits, limit=data.train_films)
+    return as_seen(films_of(selection, data.film_size), data)
 
 
 def films_of_phase(config: Config, phase: PhaseConfig, films: Films) -> Films:
     """What a phase trains on: the training ``films``, or as many phantoms."""
     if phase.films == "data":
         return films
-    return _training_phantoms(config, len(films), fresh=True)
-
-
-def _training_phantoms(config: Config, films: int, *, fresh: bool) -> PhantomFilms:
-    data, phantom = config.data, config.data.phantom
-    size = data.input_size
-    return PhantomFilms(
-        data.keypoint_schema,
-        phantom.preset,
-        phantom.seed,
-        films,
-        size,
-        fresh=fresh,
-        other_view=phantom.other_view,
-    )
+    data = config.data
+    return _phantoms(data, data.phantom.seed, len(films), data.input_size, fresh=True)
 
 
 def validation_films(config: Config, film_size: tuple[int, int] | None = None) -> Films:
@@ -54,44 +43,13 @@ def validation_films(config: Config, film_size: tuple[int, int] | None = None) -
     data, phantom = config.data, config.data.phantom
     film_size = film_size or data.film_size
     if data.source == "phantom":
-        return phantom_films(
-            data.keypoint_schema,
-            phantom.preset,
-            phantom.validation_seed,
-            phantom.validation_films,
-            film_size,
-            other_view=phantom.other_view,
-        )
-    return _films_of_splits(config, data.validation_splits, film_size)
+        return _phantoms(data, phantom.validation_seed, phantom.validation_films, film_size, fresh=False)
+    return as_seen(films_of(selection_of(data, data.validation_splits), film_size), data)
 
 
-def phantom_films(
-    schema: Schema, preset: str, seed: int, films: int, size: tuple[int, int], *, other_view: float = 0.0
-) -> PhantomFilms:
-    """A fixed set of phantom films."""
-    return PhantomFilms(schema, preset, seed, films, size, fresh=False, other_view=other_view)
-
-
-def _films_of_splits(
-    config: Config, names: list[str], film_size: tuple[int, int], limit: int | None = None
-) -> Films:
-    data = config.data
-    _split_file_of(data)
-    films = films_of_source(
-        data.source,
-        data.root,
-        data.film_schema,
-        film_size,
-        split_file=data.split_file,
-        splits=names,
-        stored_order=data.stored_order,
-        repair_file=data.repair_file,
-        cache=data.cache,
-        shards=data.shards,
-        shard_window=data.shard_window,
-        limit=limit,
-    )
-    return as_seen(films, data)
+def _phantoms(data: DataConfig, seed: int, films: int, size: tuple[int, int], *, fresh: bool) -> PhantomFilms:
+    schema, phantom = data.keypoint_schema, data.phantom
+    return PhantomFilms(schema, phantom.preset, seed, films, size, fresh=fresh, other_view=phantom.other_view)
 
 
 def as_seen(films: Films, data: DataConfig) -> Films:
@@ -109,41 +67,78 @@ def labelled_spines(config: Config, most: int = 500) -> list[np.ndarray]:
     return [np.where((of.states == State.LABELLED)[..., None], of.points_xy_image, np.nan) for of in labels]
 
 
-def records_of(data: DataConfig, splits: list[str] | None) -> list[Record]:
-    """Labelled films of named splits of a config's source, or of the whole source."""
-    schema = data.film_schema
-    stored_order, repair_file = data.stored_order, data.repair_file
-    records = labelled_records(data.source, data.root, schema, stored_order=stored_order, repair_file=repair_file)
-    return records if splits is None else select(records, _split_file_of(data), splits)
+@dataclass(frozen=True)
+class FilmSelection:
+    """Which films, with which labels, and where their pixels are.
+
+    The films: those of a whole ``source`` in the folder ``root``, of one ``part`` that it has itself, or of named
+    ``splits`` of a ``split_file``; of these ``limit``, if so many are there. The labels: the levels of ``schema``,
+    mended by the reader, by a ``repair_file`` or, in ``stored_order``, not at all. The pixels are held in memory,
+    or stay in a ``cache`` or in ``shards``, whose ``shard_window`` is that of ``ShardFilms``.
+    """
+
+    source: str
+    root: Path | None
+    schema: Schema
+    part: str | None = None
+    split_file: str | None = None
+    splits: Sequence[str] | None = None
+    stored_order: bool = False
+    repair_file: str | None = None
+    cache: Path | None = None
+    shards: Path | None = None
+    shard_window: int | None = None
+    limit: int | None = None
 
 
-def _split_file_of(data: DataConfig) -> SplitFile:
-    assert data.split_file is not None  # DataConfig checks it
-    split_file = load_split_file(data.split_file)
-    if split_file.source != data.source:
-        raise SplitError(
-            f"data.split_file {data.split_file} splits the films of {split_file.source}, data.source is "
-            f"{data.source}; make a split file of this source"
-        )
-    return split_file
+def selection_of(data: DataConfig, splits: Sequence[str] | None, *, limit: int | None = None) -> FilmSelection:
+    """Named splits of a config's source, or the whole source; SplitError where the split file is another's."""
+    if splits is not None:
+        assert data.split_file is not None  # DataConfig checks it
+        split_file = load_split_file(data.split_file)
+        if split_file.source != data.source:
+            raise SplitError(
+                f"data.split_file {data.split_file} splits the films of {split_file.source}, data.source is "
+                f"{data.source}; make a split file of this source"
+            )
+    return FilmSelection(
+        data.source,
+        data.root,
+        data.film_schema,
+        split_file=data.split_file,
+        splits=splits,
+        stored_order=data.stored_order,
+        repair_file=data.repair_file,
+        cache=data.cache,
+        shards=data.shards,
+        shard_window=data.shard_window,
+        limit=limit,
+    )
 
 
-def labelled_records(
-    source: str,
-    root: Path | None,
-    schema: Schema,
-    *,
-    part: str | None = None,
-    stored_order: bool = False,
-    repair_file: str | None = None,
-) -> list[Record]:
-    """Films of a source with the repairs of ``repair_file`` made; with ``stored_order`` no repair at all.
+def films_of(selection: FilmSelection, input_size: tuple[int, int]) -> Films:
+    """The films in the pixels that a network of ``input_size`` needs."""
+    schema = selection.schema
+    if selection.shards is not None and selection.part is None:  # shards hold no part of its own
+        records, places = read_shards(selection.shards, selection.source, schema, input_size)
+        records = _chosen(records, selection)
+        return ShardFilms(records, places, schema, input_size, window=selection.shard_window)
+    records = records_of(selection)
+    if selection.cache is not None:
+        return CachedFilms(records, schema, input_size, selection.cache)
+    return FilmList(records, schema, input_size)
+
+
+def records_of(selection: FilmSelection) -> list[Record]:
+    """The films as records, read from ``root``, with the repairs of ``repair_file`` made.
 
     A repair file speaks of the films it was made from, AASCE's training part; other parts are only read. It stands
     in place of what the reader mends by itself. Raises RepairError where it does not fit the source or the schema.
     """
-    if repair_file is None or stored_order or part is not None:
-        return read_records(source, root, schema, part, stored_order=stored_order)
+    source, root, schema, repair_file = selection.source, selection.root, selection.schema, selection.repair_file
+    if repair_file is None or selection.stored_order or selection.part is not None:
+        read = read_records(source, root, schema, selection.part, stored_order=selection.stored_order)
+        return _chosen(read, selection)
     repair = load_repair_file(repair_file)
     if repair.source != source:
         raise RepairError(f"repair_file {repair_file} repairs films of {repair.source}, the source is {source}")
@@ -157,49 +152,18 @@ def labelled_records(
     if unknown := sorted(repair.films.keys() - {record.id for record in stored}):
         log.warning("repair_file %s names %d films that are not there: %s", repair_file, len(unknown), unknown[0])
     records = apply_repairs(stored, repair, whole)
-    return [take_levels(record, whole, schema) for record in records]
+    return _chosen([take_levels(record, whole, schema) for record in records], selection)
 
 
-def films_of_source(
-    source: str,
-    root: Path | None,
-    schema: Schema,
-    input_size: tuple[int, int],
-    *,
-    part: str | None = None,
-    split_file: str | None = None,
-    splits: list[str] | None = None,
-    stored_order: bool = False,
-    repair_file: str | None = None,
-    cache: Path | None = None,
-    shards: Path | None = None,
-    shard_window: int | None = None,
-    limit: int | None = None,
-) -> Films:
-    """A whole source, one of its own parts, or named splits of it; of those ``limit`` films, if so many are there.
-
-    Pixels are held in memory, or stay in a ``cache`` of the films on disk, or in ``shards``, which have the labels
-    too. Shards hold no ``part``: one is read from ``root``.
-    """
-    if part is not None:
-        shards = None
-    if shards is not None:
-        records, places = read_shards(shards, source, schema, input_size)
-    else:
-        records = labelled_records(
-            source, root, schema, part=part, stored_order=stored_order, repair_file=repair_file
-        )
-    if splits:
-        assert split_file is not None
-        records = select(records, load_split_file(split_file), splits)
-    if limit is not None:
-        chosen = {record.id for record in sorted(records, key=_lot)[:limit]}
-        records = [record for record in records if record.id in chosen]
-    if shards is not None:
-        return ShardFilms(records, places, schema, input_size, window=shard_window)
-    if cache is not None:
-        return CachedFilms(records, schema, input_size, cache)
-    return FilmList(records, schema, input_size)
+def _chosen(records: list[Record], selection: FilmSelection) -> list[Record]:
+    """Those of the splits, at most ``limit``."""
+    if selection.splits:
+        assert selection.split_file is not None
+        records = select(records, load_split_file(selection.split_file), list(selection.splits))
+    if selection.limit is not None:
+        ids = {record.id for record in sorted(records, key=_lot)[: selection.limit]}
+        records = [record for record in records if record.id in ids]
+    return records
 
 
 def _lot(record: Record) -> str:

@@ -3,11 +3,13 @@
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -20,6 +22,9 @@ from vertebra_kp.data.phantom import ANATOMIES, draw_film
 from vertebra_kp.data.record import Record, label_arrays, mark_outside, mask_slips, unknown_slips
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 # Films are kept a little larger than the network sees them, so that augmentation resamples from finer pixels.
 KEPT_RESOLUTION = 1.25
@@ -53,18 +58,8 @@ class Film:
 
     def labels(self) -> "FilmLabels":
         points = apply_affine(invert(self.to_image), self.points_xy)
-        return FilmLabels(
-            self.id,
-            self.file,
-            self.group,
-            self.size,
-            self.spacing_mm,
-            points,
-            self.states,
-            self.slips,
-            self.view,
-            self.anterior_side,
-        )
+        same = {field.name: getattr(self, field.name) for field in fields(FilmLabels) if hasattr(self, field.name)}
+        return FilmLabels(points_xy_image=points, **same)
 
 
 def shrunk(film: Film, input_size: tuple[int, int]) -> Film:
@@ -173,6 +168,27 @@ def labelled_film(record: Record, schema: Schema, size: tuple[int, int], input_s
     )
 
 
+def read_all(
+    read: Callable[[Item], Read], items: Sequence[Item], told: str, workers: int | None = None
+) -> list[Read]:
+    """What ``read`` makes of every item, in threads; raises one FilmError that names all that it raised."""
+
+    failures: list[str] = []
+
+    def attempt(item: Item) -> list[Read]:
+        try:
+            return [read(item)]
+        except FilmError as error:
+            failures.append(str(error))
+            return []
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(tqdm(pool.map(attempt, items), told, len(items), unit="film", leave=False))
+    if failures:
+        raise FilmError("\n".join(sorted(failures)))
+    return [one for ones in found for one in ones]
+
+
 @dataclass(frozen=True)
 class FilmLabels:
     """What is known of a film, in its original pixels; travels with its batch, without the image."""
@@ -243,28 +259,25 @@ class FilmsOfRecords:
 
 
 class FilmList(FilmsOfRecords):
-    """Films of records, decoded and shrunk once, then held in memory."""
+    """Films of records, decoded and shrunk once, then held in one block of memory that all processes share.
+
+    Pickled, it can be sent to a process as that starts, and nowhere else.
+    """
 
     def __init__(self, records: list[Record], schema: Schema, input_size: tuple[int, int]) -> None:
         """Raises FilmError naming every film that cannot be read, or when no film has a labelled corner."""
-        failures: list[str] = []
-
-        def read(record: Record) -> Film | None:
-            try:
-                return film_of_record(record, schema, input_size)
-            except FilmError as error:
-                failures.append(str(error))
-                return None
-
-        with ThreadPoolExecutor() as pool:
-            bar = tqdm(pool.map(read, records), "reading films", len(records), unit="film", leave=False)
-            films = list(bar)
-        if failures:
-            raise FilmError("\n".join(sorted(failures)))
-        super().__init__([film for film in films if film is not None], schema)
+        films = read_all(partial(film_of_record, schema=schema, input_size=input_size), records, "reading films")
+        super().__init__([replace(film, image=NO_PIXELS) for film in films], schema)
+        images = [film.image for film in films]
+        self._shapes = [image.shape for image in images]
+        self._ends = np.cumsum([image.size for image in images])
+        self._block = RawArray("B", int(self._ends[-1]))
+        np.concatenate([image.ravel() for image in images], out=np.frombuffer(self._block, np.uint8))
 
     def at(self, epoch: int, index: int) -> Film:
-        return self._films[index]
+        shape, end = self._shapes[index], self._ends[index]
+        pixels = np.frombuffer(self._block, np.uint8)[end - math.prod(shape) : end]
+        return replace(self._films[index], image=pixels.reshape(shape))
 
 
 class PhantomFilms:

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps, TiffTags, UnidentifiedImageError
 
 from vertebra_kp.data.film_file import DICOM_SUFFIXES, FilmError, is_dicom, open_film
 
+DECODED = ("PNG", "JPEG", "TIFF")  # no others: for EPS, Pillow starts Ghostscript, which runs what a file says
 FILM_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 WINDOW_PERCENT = (0.5, 99.5)  # of a 16-bit film's pixels; what lies outside is clipped
 UINT16_MAX = 65535
@@ -82,13 +83,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     with open_film(path) as file:
         try:
             # by a file object: given a name, Pillow 13.0 maps uncompressed TIFFs and garbles turned ones
-            with Image.open(file) as image:
+            with Image.open(file, formats=DECODED) as image:
                 yield image
         except FilmError:
             raise
         except UnidentifiedImageError as error:
-            told = "not an image that can be read; convert it to PNG, JPG or TIFF"
-            raise FilmError(f"{path}: {told}") from error
+            raise FilmError(
+                f"{path}: not an image in PNG, JPG, TIFF or DICOM; convert it to one of them"
+            ) from error
         except Image.DecompressionBombError as error:
             raise FilmError(f"{path}: {error}; shrink it") from error
         except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...: all mean damage

@@ -1,17 +1,25 @@
 """Batches: which film comes when is a pure function of (seed, epoch, step), so a run can be taken up anywhere."""
 
+import multiprocessing
+import os
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vertebra_kp.config.schema import AugmentConfig
 from vertebra_kp.core.anatomy import Schema, presence_target
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.films import FilmLabels, Films
 from vertebra_kp.data.shards import ShardFilms, ShardOrder
 from vertebra_kp.data.transforms import augment, place
@@ -33,17 +41,20 @@ class Batch:
     matrix: Tensor
     labels: list[FilmLabels]
 
+    def to(self, device: torch.device, *, memory_format: torch.memory_format = torch.preserve_format) -> "Batch":
+        """On a device, but for ``matrix`` and ``labels``: the way back to the film is taken on the CPU.
+
+        ``memory_format`` is that of ``image``.
+        """
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _TARGETS}
+        image = self.image.to(device, non_blocking=True, memory_format=memory_format)
+        return replace(self, image=image, **moved)
+
     def pin_memory(self) -> "Batch":
-        tensors = (
-            self.image,
-            self.points_xy,
-            self.states,
-            self.presence,
-            self.view,
-            self.slips,
-            self.matrix,
-        )
-        return Batch(*(tensor.pin_memory() for tensor in tensors), self.labels)
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in ("image", *_TARGETS, "matrix")})
+
+
+_TARGETS = ("points_xy", "states", "presence", "view", "slips")
 
 
 @dataclass(frozen=True)
@@ -89,16 +100,10 @@ class FilmDataset(Dataset):
 
 
 def collate(items: list[Batch]) -> Batch:
-    return Batch(
-        torch.stack([item.image for item in items]),
-        torch.stack([item.points_xy for item in items]),
-        torch.stack([item.states for item in items]),
-        torch.stack([item.presence for item in items]),
-        torch.stack([item.view for item in items]),
-        torch.stack([item.slips for item in items]),
-        torch.stack([item.matrix for item in items]),
-        [item.labels[0] for item in items],
-    )
+    stacked = {
+        name: torch.stack([getattr(item, name) for item in items]) for name in ("image", *_TARGETS, "matrix")
+    }
+    return Batch(**stacked, labels=[item.labels[0] for item in items])
 
 
 class EpochSampler(Sampler):
@@ -144,29 +149,102 @@ def sequential(films: int) -> list[tuple[int, int]]:
     return [(0, index) for index in range(films)]
 
 
-def start_worker(worker: int) -> None:
-    """Workers leave signals to the main process, which writes a checkpoint, and one core to each other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(0)
+# Terminals and job schedulers send them to all processes; the main one still takes a step and writes a checkpoint.
+_LEFT_TO_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGTERM)
 
 
-def make_loader(
+@dataclass(frozen=True)
+class _Reported(Dataset):
+    """Batches of a dataset, or the error of one: raised in a worker, its text would be a traceback."""
+
+    dataset: FilmDataset
+
+    def __getitems__(self, items: list[tuple[int, int]]) -> Batch | UserError:
+        try:
+            return self.dataset.batch(items)
+        except UserError as error:
+            return error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes that start meanwhile never get a SIGINT or SIGTERM; this one gets them afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_MAIN_PROCESS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(worker: int) -> None:
+    """A worker ignores signals, but ends when the main process has ended."""
+    for number in _LEFT_TO_THE_MAIN_PROCESS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(0)  # one core to each worker
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _context() -> BaseContext:
+    """How workers start: never as a copy of this process, whose threads may hold a lock that nobody frees then."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once, by the process that workers are copies of
+    return context
+
+
+@contextmanager
+def open_batches(
     dataset: FilmDataset,
-    sampler: Sampler | list,
+    items: Iterable[tuple[int, int]],
     *,
     batch_size: int,
     workers: int,
     pin_memory: bool = False,
-) -> DataLoader:
-    return DataLoader(
-        dataset,
+) -> Iterator[Iterator[Batch]]:
+    """Batches of the items, in their order; ``workers`` processes read ahead, and end with the block.
+
+    A program that asks for workers must be importable: what it does stands under ``if __name__ == "__main__"``.
+    The batches raise FilmError for a film that cannot be read, whoever read it.
+    """
+    loader = DataLoader(
+        _Reported(dataset),
         batch_size=batch_size,
-        sampler=sampler,
+        sampler=items,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_as_it_is,
         pin_memory=pin_memory,
-        worker_init_fn=start_worker,
+        worker_init_fn=_start_worker,
+        multiprocessing_context=_context() if workers else None,
         # A generator of its own: starting workers must not draw from the run's random state.
         generator=torch.Generator().manual_seed(0),
     )
+    with _signals_held_back():
+        batches = iter(loader)
+    try:
+        yield map(_batch_or_raise, batches)
+    finally:
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
+            batches._shutdown_workers()  # now: an exception would keep them until the interpreter ends
+            for process in batches._workers:
+                process.kill()  # one that did not end in time: it ignores SIGTERM
+
+
+def _batch_or_raise(batch: Batch | UserError) -> Batch:
+    if isinstance(batch, UserError):
+        raise batch
+    return batch

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, Schema, State
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import write_text
 from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record
 
@@ -86,10 +87,10 @@ def write_repair_file(repair: RepairFile, path: Path) -> None:
         return "{\n" + ",\n".join(rows) + "\n }"
 
     content = repair.model_dump(mode="json", exclude_none=True)
-    path.write_text(
+    write_text(
         f'{{"source": {json.dumps(repair.source)}, "anatomy": {json.dumps(repair.anatomy)},\n'
         f' "films": {lines(content["films"])},\n "proposals": {lines(content["proposals"])}}}\n',
-        encoding="utf-8",
+        path,
     )
 
 

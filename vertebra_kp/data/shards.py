@@ -395,11 +395,11 @@ class ShardFilms(FilmsOfRecords):
     def at(self, epoch: int, index: int) -> Film:
         """The same film in every epoch. Raises FilmError where its PNG is damaged or of another size."""
         film, place = self._films[index], self._places[index]
-        with open(place.shard, "rb") as file:
-            file.seek(place.offset)
-            png = file.read(place.length)
         kept, _ = kept_frame(film.size, self._input_size)
         try:
+            with open(place.shard, "rb") as file:
+                file.seek(place.offset)
+                png = file.read(place.length)
             return replace(film, image=_decode(png, kept))
         except Exception as error:  # decoders raise OSError, SyntaxError, zlib.error, ...: all mean damage
             raise FilmError(f"{film.file}: {error}; write or copy its shard anew") from error

@@ -7,6 +7,7 @@ import os
 import shlex
 from pathlib import Path
 
+from vertebra_kp.core.files import write_text
 from vertebra_kp.experiments import launch
 from vertebra_kp.experiments.study import Planned, Study
 
@@ -41,5 +42,5 @@ def write_array(study: Study, runs: list[Planned], *, jobs: int, options: list[s
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = study.run_folders / SCRIPT
-    path.write_text(text, encoding="utf-8")
+    write_text(text, path)
     return path

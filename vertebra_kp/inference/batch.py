@@ -70,7 +70,7 @@ def predict_batch(
     """
     schema = config.data.keypoint_schema
     device = next(network.parameters()).device
-    image = batch.image.to(device, non_blocking=True)
+    image = batch.to(device).image
     output = network(image, return_attention=with_attention)
     heatmaps = to_heatmaps(output.heatmap_logits, config.loss.heatmap)
     classes = _probabilities(output.class_logits)

@@ -1,6 +1,5 @@
 """A run on disk: written atomically, complete, and read without running any code from the file."""
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import replacing
 
 FORMAT = 2
 
@@ -45,15 +45,10 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write beside the old file, flush to disk, then rename: a crash leaves the old or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    """A crash leaves the old checkpoint or the new one, whole."""
+    with replacing(path) as file:
         # Not dataclasses.asdict: it would copy every tensor.
         torch.save({field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

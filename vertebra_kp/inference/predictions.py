@@ -8,6 +8,7 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import CORNERS, SLIP_CLASSES, VIEWS, Schema, View
 from vertebra_kp.core.files import write_csv, write_json
+from vertebra_kp.core.text import printable
 from vertebra_kp.inference.batch import Prediction
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def image_entry(prediction: Prediction, schema: Schema, header: "DicomInfo | Non
         if prediction.slip_probabilities is not None and schema.exists[i, 2:].any():
             levels[level]["slip"] = _most_probable(prediction.slip_probabilities[i], SLIP_CLASSES)
     entry: ImageEntry = {
-        "file": prediction.file,
+        "file": printable(prediction.file),
         "size": list(prediction.size),
         "view": schema.view,
         "levels": levels,

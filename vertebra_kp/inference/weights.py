@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from vertebra_kp.core.files import replacing, write_text
 from vertebra_kp.inference.checkpoint import CheckpointError
 
 COMMITTED = Path(__file__).parents[1] / "models" / "pretrained"
@@ -83,10 +84,10 @@ def save_weights(looks: list[Look], path: Path, about: dict[str, Any]) -> str:
             tensors |= _rounded(f"{i}.{name}", value.detach().cpu().contiguous())
     configs = [{"config": look.config, "step": look.step} for look in looks]
     metadata = {"format": FORMAT, "looks": json.dumps(configs), "about": json.dumps(about)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata)
+    with replacing(path) as file:
+        file.write(save(tensors, metadata))
     digest = _sha256(path)
-    _checksum_file(path).write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    write_text(f"{digest}  {path.name}\n", _checksum_file(path))
     return digest
 
 

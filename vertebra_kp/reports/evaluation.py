@@ -123,11 +123,11 @@ def _coverage(errors: list[FilmErrors], schema: Schema, metrics: dict[str, objec
 
 def _trust(evaluation: Evaluation) -> dict[str, object] | None:
     """How well the out-of-distribution score flags the images of the largest errors."""
-    if evaluation.distrust is None:
+    if evaluation.ood_scores is None:
         return None
     errors = np.array([film_errors(result)["mre_px"] for result in evaluation.results], dtype=float)
     known = np.isfinite(errors)
-    errors, scores = errors[known], evaluation.distrust[known]
+    errors, scores = errors[known], evaluation.ood_scores[known]
     limit = np.quantile(errors, 1 - WORST_SHARE)
     bad, good = scores[errors > limit], scores[errors <= limit]
     if not len(bad) or not len(good):

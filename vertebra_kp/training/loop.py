@@ -3,8 +3,8 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from vertebra_kp.core.files import write_json
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.datasets import films_of_phase, training_films, validation_films
 from vertebra_kp.data.films import Films
-from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, make_loader
+from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, open_batches
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.summary import (
@@ -144,33 +144,36 @@ def run_phase(run: Run, state: RunState, phase: Phase, meter: Meter, signals: li
     train_config, plan = run.config.train, run.plan
     step_network = begin_phase(run, state, phase)
     meter.enter_phase(phase.config.name)
-    for batches in batches_from(run, state.step, phase.end, meter):
-        meter.add(state.step, train_step(run, state, phase, step_network, batches), batches)
-        state.step += 1
+    with closing(batches_from(run, state.step, phase.end, meter)) as steps:
+        for batches in steps:
+            meter.add(state.step, train_step(run, state, phase, step_network, batches), batches)
+            state.step += 1
 
-        epoch, steps_into_epoch = divmod(state.step, plan.steps_per_epoch)
-        epoch_done = steps_into_epoch == 0
-        evaluate_now = epoch_done and (epoch % train_config.evaluate_every == 0 or state.step == plan.total_steps)
-        log_now = epoch_done or state.step % train_config.log_every_steps == 0
-        # Several processes must stop at the same step; asking them every time would hold up a GPU.
-        stopping = (log_now or run.group.world_size == 1) and run.group.any(bool(signals))
-        save_now = evaluate_now or stopping or state.step % train_config.save_every_steps == 0
-        if save_now or log_now:
-            means = meter.read(run.group.world_size)  # stops the run before a bad state is saved
-            if run.tracker:
-                run.tracker.scalars(state.step, means | _learning_rates(state))
+            epoch, steps_into_epoch = divmod(state.step, plan.steps_per_epoch)
+            epoch_done = steps_into_epoch == 0
+            evaluate_now = epoch_done and (
+                epoch % train_config.evaluate_every == 0 or state.step == plan.total_steps
+            )
+            log_now = epoch_done or state.step % train_config.log_every_steps == 0
+            # Several processes must stop at the same step; asking them every time would hold up a GPU.
+            stopping = (log_now or run.group.world_size == 1) and run.group.any(bool(signals))
+            save_now = evaluate_now or stopping or state.step % train_config.save_every_steps == 0
+            if save_now or log_now:
+                means = meter.read(run.group.world_size)  # stops the run before a bad state is saved
+                if run.tracker:
+                    run.tracker.scalars(state.step, means | _learning_rates(state))
+                state.progress.seconds += meter.lap()
+            if evaluate_now:
+                evaluate_and_select(run, state, phase, means)
+            if save_now:
+                _save(run, state, run.folder.last)
             state.progress.seconds += meter.lap()
-        if evaluate_now:
-            evaluate_and_select(run, state, phase, means)
-        if save_now:
-            _save(run, state, run.folder.last)
-        state.progress.seconds += meter.lap()
-        if stopping:
-            origin = f"signal {signals[0]}" if signals else "a signal to another process"
-            raise Interrupted(f"{origin} after step {state.step}")
-        if _out_of_patience(run, state):
-            log.info("stopped: %d evaluations without a better landmark error", train_config.patience)
-            return
+            if stopping:
+                origin = f"signal {signals[0]}" if signals else "a signal to another process"
+                raise Interrupted(f"{origin} after step {state.step}")
+            if _out_of_patience(run, state):
+                log.info("stopped: %d evaluations without a better landmark error", train_config.patience)
+                return
 
 
 def train_step(
@@ -180,7 +183,8 @@ def train_step(
     config, group = run.config.train, run.group
     for parameters in state.optimiser.param_groups:
         parameters["lr"] = parameters["base_lr"] * lr_factor(phase, state.step)
-    targets = [_targets(batch, group.device) for batch in batches]
+    batches = [batch.to(group.device, memory_format=torch.channels_last) for batch in batches]
+    targets = [_targets(batch) for batch in batches]
     counts = group.sum(torch.stack([target.counts() for target in targets]).sum(0))
     step_network.train()
     sums: dict[str, Tensor] = {}
@@ -189,9 +193,8 @@ def train_step(
         # Gradients travel between processes once, with the last batch of the step.
         silent = isinstance(step_network, DistributedDataParallel) and not last
         with step_network.no_sync() if silent else nullcontext():  # type: ignore[operator]
-            image = batch.image.to(group.device, non_blocking=True, memory_format=torch.channels_last)
             with autocast(config.precision, group.device):
-                output = step_network(image)
+                output = step_network(batch.image)
             terms = run.loss(output.heatmap_logits, output.presence_logits, target, counts, output.class_logits)
             # DistributedDataParallel averages over processes; the counts already are those of all.
             state.scaler.scale(terms["total"] * group.world_size).backward()
@@ -210,16 +213,8 @@ def train_step(
     return {**{name: group.sum(value) for name, value in sums.items()}, "gradient_norm": norm}
 
 
-def _targets(batch: Batch, device: torch.device) -> Targets:
-    return Targets(
-        batch.points_xy.to(device, non_blocking=True),
-        batch.states.to(device, non_blocking=True),
-        batch.presence.to(device, non_blocking=True),
-        {
-            "view": batch.view.to(device, non_blocking=True),
-            "slip": batch.slips.to(device, non_blocking=True),
-        },
-    )
+def _targets(batch: Batch) -> Targets:
+    return Targets(batch.points_xy, batch.states, batch.presence, {"view": batch.view, "slip": batch.slips})
 
 
 def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
@@ -260,45 +255,51 @@ def calibrate_frozen_batch_norm(run: Run, network: VertebraNetwork, dataset: Fil
         norm.train()
     # The same films on every process, so that every process gets the same statistics.
     sampler = EpochSampler(len(dataset), 0, seed=run.config.train.seed, batch_size=1)
-    loader = make_loader(dataset, sampler.first(batches * size), batch_size=size, workers=0)
-    for batch in loader:
-        network(batch.image.to(run.group.device))
+    with open_batches(dataset, sampler.first(batches * size), batch_size=size, workers=0) as opened:
+        for batch in opened:
+            network(batch.to(run.group.device).image)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.train()
 
 
-def batches_from(run: Run, step: int, end: int, meter: Meter) -> Iterator[list[Batch]]:
-    """The batches of steps ``step`` to ``end``, as lists of ``accumulate``."""
-    config, group, plan = run.config.train, run.group, run.plan
+def batches_from(run: Run, step: int, end: int, meter: Meter) -> Generator[list[Batch]]:
+    """The batches of steps ``step`` to ``end`` of one phase, as lists of ``accumulate``; workers start once."""
+    config = run.config
+    dataset = dataset_of_phase(run, run.plan.phase_at(step).config)
+    with open_batches(
+        dataset,
+        _items_from(run, dataset, step, end),
+        batch_size=config.train.batch_size,
+        workers=config.data.workers,
+        pin_memory=run.group.device.type == "cuda",
+    ) as opened:
+        for _ in range(step, end):
+            started = time.perf_counter()
+            batches = [next(opened) for _ in range(config.train.accumulate)]
+            meter.waited(time.perf_counter() - started)
+            yield batches
+
+
+def _items_from(run: Run, dataset: FilmDataset, step: int, end: int) -> Iterator[tuple[int, int]]:
+    """What this process takes in steps ``step`` to ``end``, over as many epochs as they are."""
+    config, group, steps_per_epoch = run.config.train, run.group, run.plan.steps_per_epoch
+    films_per_step = config.batch_size * config.accumulate
     while step < end:
-        epoch, done = divmod(step, plan.steps_per_epoch)
-        dataset = dataset_of_phase(run, plan.phase_at(step).config)
+        epoch, done = divmod(step, steps_per_epoch)
         sampler = EpochSampler(
             len(dataset),
             epoch,
             seed=config.seed,
-            batch_size=config.batch_size * config.accumulate,
+            batch_size=films_per_step,
             rank=group.rank,
             world_size=group.world_size,
-            start=done * config.batch_size * config.accumulate,
+            start=done * films_per_step,
             shard_order=dataset.shard_order,
         )
-        loader = iter(
-            make_loader(
-                dataset,
-                sampler,
-                batch_size=config.batch_size,
-                workers=run.config.data.workers,
-                pin_memory=group.device.type == "cuda",
-            )
-        )
-        for _ in range(min(end - step, plan.steps_per_epoch - done)):
-            started = time.perf_counter()
-            batches = [next(loader) for _ in range(config.accumulate)]
-            meter.waited(time.perf_counter() - started)
-            yield batches
-            step += 1
+        steps = min(end - step, steps_per_epoch - done)
+        yield from sampler.first(steps * films_per_step)
+        step += steps
 
 
 def dataset_of_phase(run: Run, phase: PhaseConfig) -> FilmDataset:

@@ -4,11 +4,12 @@ import csv
 import io
 import os
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 import numpy as np
 
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.files import write_csv
 from vertebra_kp.evaluation.classification import class_headlines
 from vertebra_kp.evaluation.metric_table import figures_for
 from vertebra_kp.evaluation.schema import Metrics
@@ -137,34 +138,22 @@ class _MetricsTable:
             path.unlink(missing_ok=True)
         elif path.exists():
             self._columns, rows = self._read()
-            self._rewrite([row for row in rows if int(row["step"]) <= last_step])
+            write_csv(self._columns, [row for row in rows if int(row["step"]) <= last_step], path)
 
     def append(self, row: dict[str, float | str | None]) -> None:
         new = [name for name in row if name not in self._columns]
         if new:
             rows = self._read()[1] if self._columns else []
             self._columns += new
-            self._rewrite([*rows, row])
+            write_csv(self._columns, [*rows, row], self._path)
             return
         with self._path.open("a", newline="", encoding="utf-8") as file:
-            self._write(file, [row], header=False)
+            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _read(self) -> tuple[list[str], list[dict]]:
         text = self._path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a kill in the middle of a write leaves half a line
         reader = csv.DictReader(io.StringIO(whole))
         return list(reader.fieldnames or []), list(reader)
-
-    def _rewrite(self, rows: list[dict]) -> None:
-        partial = self._path.with_name(self._path.name + ".partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            self._write(file, rows, header=True)
-        os.replace(partial, self._path)
-
-    def _write(self, file: TextIO, rows: list[dict], *, header: bool) -> None:
-        writer = csv.DictWriter(file, self._columns, restval="", lineterminator="\n")
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())

@@ -1,11 +1,9 @@
 """Phantom films as files: PNG, the project's ``labels.csv``, and the generator's truth."""
 
-import json
 from pathlib import Path
 
-import cv2
-
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.files import write_image, write_json
 from vertebra_kp.data.phantom.film import draw_film
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.csv import LABELS
@@ -29,10 +27,9 @@ def write_films(schema: Schema, preset: str, *, seed: int, films: int, size: tup
         film = draw_film(schema, preset, seed, index, size)
         name = f"{schema.name}_{preset}_{seed}_{index:05d}"
         file = f"{name}.png"
-        if not cv2.imwrite(str(folder / file), film.image):
-            raise OSError(f"cannot write {folder / file}; check that the folder is writable")
+        write_image(film.image, folder / file)
         written.append(LabelledFilm(file, size, schema, film.points_xy_image, film.states, name, film.spacing_mm))
         truth[file] = film.truth
     labels.write(written, folder)
-    (folder / TRUTH).write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
+    write_json(truth, folder / TRUTH)
     return sum(entry["anterior_side"] == "right" for entry in truth.values())

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import replacing
 from vertebra_kp.data.record import LabelledFilm
 
 
@@ -59,5 +60,5 @@ def write_texts(texts: Mapping[Path, str]) -> None:
             around = text[max(0, error.start - 20) : error.end + 20]
             raise UserError(f"{path} cannot hold {around!r}: a name in it is not UTF-8; rename it") from error
     for path, content in encoded.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with replacing(path) as file:
+            file.write(content)

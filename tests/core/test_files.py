@@ -1,0 +1,83 @@
+"""Files are written whole or not at all, with what was asked for in them."""
+
+import csv
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import replacing, write_csv, write_image, write_json, write_text
+
+NOT_UTF8 = os.fsdecode(b"film_\xe9.png")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_text("old", path)
+    with pytest.raises(TypeError), replacing(path) as file:
+        file.writelines([b"half of the n", "no bytes"])
+    with pytest.raises(ValueError, match="JSON"):
+        write_json({"mre_px": float("nan")}, path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["metrics.json"]
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_text("old", path)
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_whoever_may_read_other_new_files_may_read_these(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_text("text", tmp_path / "file.txt")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_missing_folders_are_made(tmp_path):
+    write_json([1], tmp_path / "a" / "b" / "c.json")
+    assert json.loads((tmp_path / "a" / "b" / "c.json").read_text()) == [1]
+
+
+def test_rows_keep_the_order_of_the_columns_and_leave_what_they_lack_empty(tmp_path):
+    write_csv(
+        ("film", "mre_px"), [{"mre_px": 1.5, "film": "a, b"}, {"film": NOT_UTF8, "other": 3}], tmp_path / "t.csv"
+    )
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["film", "mre_px"], ["a, b", "1.5"], ["film_\\xe9.png", ""]]
+
+
+@pytest.mark.parametrize("name", ["film.png", "röntgen.png", NOT_UTF8])
+def test_an_image_has_its_colours_under_any_name(tmp_path, name):
+    image = np.random.default_rng(0).integers(0, 256, (5, 3, 3), dtype=np.uint8)
+    write_image(image, tmp_path / name)
+    with Image.open(tmp_path / name) as found:
+        np.testing.assert_array_equal(np.asarray(found), image)
+
+
+def test_a_gray_image_stays_gray_and_a_lower_quality_is_smaller(tmp_path):
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (90, 70), dtype=np.uint8), (0, 0), 3)
+    for quality in (50, 95):
+        write_image(image, tmp_path / f"{quality}.jpg", jpeg_quality=quality)
+    with Image.open(tmp_path / "95.jpg") as found:
+        assert found.mode == "L"
+        assert np.abs(np.asarray(found).astype(int) - image).max() < 10
+    assert (tmp_path / "50.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size
+
+
+def test_an_image_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "out").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"a\.png: the image cannot be written .*; check folder and space"):
+        write_image(np.zeros((4, 4), np.uint8), tmp_path / "out" / "a.png")
