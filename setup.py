@@ -71,6 +71,7 @@ setup(
             "config/files/*.yaml",
             "data/split_files/*.json",
             "data/repair_files/*.json",
+            "data/phantom/*.yaml",
             "models/pretrained/*/*",
         ]
     },

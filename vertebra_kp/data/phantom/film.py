@@ -17,11 +17,8 @@ from vertebra_kp.data.phantom.spine import Spine, draw_spine
 from vertebra_kp.data.phantom.trunk import soft_tissue
 from vertebra_kp.data.record import mask_slips, unknown_slips
 
-FIELD_ASPECT = {
-    "la_lumbar": 2.0,
-    "ap_lumbar": 2.0,
-    "ap_whole_spine": 2.5,
-}  # height / width of the drawn field
+# Height / width of the drawn field
+FIELD_ASPECT = {"la_lumbar": 2.0, "ap_lumbar": 2.0, "ap_whole_spine": 2.5}
 ANATOMIES = tuple(FIELD_ASPECT)  # names of the schemas that can be drawn
 TILE_TEXELS, TEXEL_MM = 512, 0.6
 
