@@ -186,7 +186,7 @@ FAULTS = [
     ("images", {"id": 24, "file_name": "link.png"}, "link to a place outside"),
     ("images", {"id": 25, "file_name": "n" * 500}, "too long"),
     ("images", {"id": 26, "file_name": 5}, "name of the film must be a text, got 5"),
-    ("images", {"id": 27, "file_name": "./a.png"}, "film a.png stands above already"),
+    ("images", {"id": 27, "file_name": "./a.png"}, "film a.png stands in images[0] already; keep one"),
     ("images", {"id": 28, "file_name": "b.png", "patient": ["P"]}, "patient of 'b.png' must be a text"),
     ("images", {"id": 29, "file_name": "b.png", "spacing_mm": 0}, "spacing_mm of 'b.png' must be a number"),
     ("images", {"id": 30, "file_name": "b.png", "spacing_mm": "0.1"}, "got '0.1'"),

@@ -139,7 +139,7 @@ def test_a_film_that_is_not_in_the_folder_is_an_error(tmp_path, image, message):
 
 def test_two_tasks_of_one_film_are_an_error(tmp_path):
     write_json(tmp_path, [task(annotation(region()), image=f"/data/upload/1/{i:08d}-a.png") for i in range(2)])
-    with pytest.raises(SourceError, match=r"\[1\] task 7: film a\.png has a task above already"):
+    with pytest.raises(SourceError, match=r"\[1\] task 7: film a\.png stands in \[0\] task 7 already; keep one"):
         read_records(tmp_path, AP)
 
 
@@ -196,7 +196,7 @@ FAULTS = [
     ({"image": "film_5.png", "kp": []}, "a task is an object with data"),
     (5, "a task is an object with data, got 5; export JSON, not JSON-MIN"),
     (task(annotations=None), "annotations must be a list of objects, got None"),
-    (task(7), "annotations must be a list of objects, got [7]"),
+    (task(7), "annotations must be a list of objects, got 7"),
     (task(annotation(was_cancelled="no")), "was_cancelled must be true or false, got 'no'"),
     (task(annotation(result={})), "result must be a list, got {}"),
     (task(annotation(7)), "result[0]: type must be keypointlabels, got 7"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from vertebra_kp.audit.labels import OUTLINE, Finding
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.geometry import points_to_indices
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.record import Record
 from vertebra_kp.reports.html import jpeg_uri, page, table
@@ -66,7 +67,7 @@ def _picture(record: Record, findings: Sequence[Finding], schema: Schema) -> str
         for level, corners in zip(schema.levels, record.points_xy_image, strict=True):
             if not np.isfinite(corners).all():
                 continue
-            outline = np.rint(corners[OUTLINE] * factor - 0.5).astype(np.int32)
+            outline = np.rint(points_to_indices(corners[OUTLINE] * factor)).astype(np.int32)
             colour = SUSPECT if level in suspect or "" in suspect else PLAIN
             cv2.polylines(canvas, [outline], True, colour, 1, cv2.LINE_AA)
             cv2.circle(canvas, tuple(map(int, outline[0])), 2, (0, 0, 255), -1, cv2.LINE_AA)

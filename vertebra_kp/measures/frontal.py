@@ -102,8 +102,8 @@ def _cobb(spine: Spine) -> Iterator[Measurement]:
         named |= {name: by_region.get(name) for name in CURVES}
     for name, curve in named.items():
         if curve is None:
-            reason = missing or "no curve there turns that way"
-            yield Measurement(f"cobb_{name.lower()}", "", "deg", None, reason, unsigned=True, ends_found=True)
+            why = missing or "no curve there turns that way"
+            yield Measurement(f"cobb_{name.lower()}", "", "deg", None, why, unsigned=True, ends_found=True)
             continue
         beyond = [faults[i] for i in (curve.upper - 1, curve.lower + 1) if 0 <= i < len(levels) and faults[i]]
         reason = f"the curve may go on where {beyond[0]}" if beyond else None

@@ -183,7 +183,7 @@ def build_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Back
         stages,
         maps,
         channels,
-        projection=config.projection,
+        projection={**(config.projection or {})},
         frozen_batch_norm=config.frozen_batch_norm,
         input_statistics=input_statistics(config.name),
     )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from vertebra_kp.config.io import read_yaml
 
 Range = tuple[float, float]  # drawn uniformly from low to high
@@ -59,16 +61,7 @@ class Preset:
     compression: Range  # share of the slow changes that the display takes out, as clinical processing does
 
 
-def _read_presets() -> dict[str, Preset]:
-    tables = read_yaml(Path(__file__).with_name("presets.yaml"))
-    as_fields = {
-        name: {field: tuple(value) if isinstance(value, list) else value for field, value in ranges.items()}
-        for name, ranges in tables.items()
-    }
-    return {name: Preset(**ranges) for name, ranges in as_fields.items()}
-
-
-PRESETS = _read_presets()
+PRESETS = TypeAdapter(dict[str, Preset]).validate_python(read_yaml(Path(__file__).with_name("presets.yaml")))
 
 # A step of so much of the endplate below is labelled a slip: half-way between the largest healthy step and the
 # smallest drawn slip of all presets, so a label tells which of the two was drawn.

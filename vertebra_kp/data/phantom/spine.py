@@ -219,12 +219,7 @@ def _draw_end_vertebrae(labelled: list[int], count: int, rng: np.random.Generato
 
 
 def _stack(
-    width: np.ndarray,
-    height: np.ndarray,
-    tilt_deg: np.ndarray,
-    slip: np.ndarray,
-    gap_mm: np.ndarray,
-    hinge: float,
+    width: np.ndarray, height: np.ndarray, tilt_deg: np.ndarray, slip: np.ndarray, gap_mm: np.ndarray, hinge: float
 ) -> np.ndarray:
     """Centres ``[n, 2]`` of bodies piled on the lowest; the middle of its superior endplate is the origin.
 

@@ -69,9 +69,7 @@ def _frontal_trunk(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> np
         ]
         lungs.append(np.array(lung) * (side, 1) + np.array([middle, 0]))
     heart = ellipse(
-        np.array([middle + rng.uniform(20, 34), dome_y - 45]),
-        (rng.uniform(42, 56), rng.uniform(56, 74)),
-        -25.0,
+        np.array([middle + rng.uniform(20, 34), dome_y - 45]), (rng.uniform(42, 56), rng.uniform(56, 74)), -25.0
     )
     mediastinum = ellipse(np.array([middle, (dome_y + neck_y) / 2]), (rng.uniform(26, 32), 0.6 * (t12_y - neck_y)))
     air = canvas.shapes([rounded(lung) for lung in lungs])
