@@ -7,7 +7,7 @@ beside L4 and L5, the sacrum below. ``anatomy.yaml`` has the outlines and their 
 import numpy as np
 
 from vertebra_kp.data.phantom.anatomy import OUTLINES
-from vertebra_kp.data.phantom.body import add_body
+from vertebra_kp.data.phantom.body import Body, add_body
 from vertebra_kp.data.phantom.canvas import Canvas, bow, ellipse, rounded, turned
 from vertebra_kp.data.phantom.spine import Spine
 
@@ -144,18 +144,9 @@ def _lateral_pelvis(
     for k in range(1, 4):
         tilt += 10.0  # the sacrum is hollow towards the front
         centre = centre + turned(np.array([0, 0.93 * 0.88 ** (k - 0.5) * spine.height_mm[s1].mean()]), tilt)
-        add_body(
-            bone,
-            canvas,
-            centre,
-            tilt,
-            spine.width_mm[s1] * 0.8**k,
-            spine.height_mm[s1] * 0.8**k,
-            np.array([0.5, 0.5]),
-            waist_mm=0.5,
-            rounding_mm=1.5,
-            density=0.75 * density,
-        )
+        width_mm, height_mm = spine.width_mm[s1] * 0.8**k, spine.height_mm[s1] * 0.8**k
+        body = Body(width_mm, height_mm, np.array([0.5, 0.5]), waist_mm=0.5, rounding_mm=1.5)
+        add_body(bone, canvas, body, centre_mm=centre, tilt_deg=tilt, density=0.75 * density)
     crest = spine.on_body(s1, rounded(OUTLINES["sacral_crest"]))
     _add(bone, canvas.blurred(canvas.shapes([crest], value=100, outline=150), 0.8), 0.5 * density)
     layer = np.zeros(canvas.size, np.uint8)

@@ -6,6 +6,7 @@ later).
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def draw_spine(schema: Schema, preset: Preset, rng: np.random.Generator) -> Spin
     labelled = [i for i, level in enumerate(levels) if level in schema.levels and level != "S1"]
     slip = _draw_slips(preset, labelled, len(levels), rng)
     pose = _lateral_tilts if lateral else _frontal_tilts
-    tilt, height, truth = pose(preset, levels, labelled, width, height, rng)
+    tilt, height, truth = pose(preset, _Bodies(levels, labelled, width, height), rng)
     for fracture in truth["fractures"]:
         if fracture["kind"] == "biconcave":
             row = levels.index(fracture["level"])
@@ -109,15 +110,20 @@ def _draw_slips(preset: Preset, labelled: list[int], n: int, rng: np.random.Gene
     return slip
 
 
+class _Bodies(NamedTuple):
+    """Levels from head to foot, which of them are labelled, ``width`` and ``height`` [n, 2] in mm."""
+
+    levels: list[str]
+    labelled: list[int]
+    width: np.ndarray
+    height: np.ndarray
+
+
 def _fracture(
-    preset: Preset,
-    levels: list[str],
-    labelled: list[int],
-    height: np.ndarray,
-    kinds: tuple[str, ...],
-    rng: np.random.Generator,
+    preset: Preset, bodies: _Bodies, kinds: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, list[dict]]:
     """Heights with some walls shortened, and the list of what was done."""
+    levels, labelled, _, height = bodies
     height, fractures = height.copy(), []
     if rng.random() < preset.fracture_probability:
         count = rng.integers(preset.fractures[0], preset.fractures[1] + 1)
@@ -132,19 +138,14 @@ def _fracture(
 
 
 def _lateral_tilts(
-    preset: Preset,
-    levels: list[str],
-    labelled: list[int],
-    width: np.ndarray,
-    height: np.ndarray,
-    rng: np.random.Generator,
+    preset: Preset, bodies: _Bodies, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """Mid-line tilts from sacral slope and lordosis; discs take what the bodies leave."""
+    levels, labelled, width, height = bodies
     slope = rng.uniform(*preset.sacral_slope_deg)
     lordosis = slope + rng.uniform(*preset.l1_slope_deg)
     healthy = height
-    kinds = ("wedge", "crush", "biconcave")
-    height, fractures = _fracture(preset, levels, labelled, height, kinds, rng)
+    height, fractures = _fracture(preset, bodies, ("wedge", "crush", "biconcave"), rng)
     wedge = _body_wedges_deg(width, height)
     lumbar = [i for i in labelled if levels[i].startswith("L")]
     lordosis += FRACTURE_KYPHOSIS * (wedge - _body_wedges_deg(width, healthy))[lumbar].sum()
@@ -167,14 +168,10 @@ def _lateral_tilts(
 
 
 def _frontal_tilts(
-    preset: Preset,
-    levels: list[str],
-    labelled: list[int],
-    width: np.ndarray,
-    height: np.ndarray,
-    rng: np.random.Generator,
+    preset: Preset, bodies: _Bodies, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """Mid-line tilts of a scoliosis: extreme at the end vertebrae of its curves, smooth between them."""
+    levels, labelled, width, height = bodies
     most = 3 if len(labelled) > 8 else 1
     count = int(rng.integers(1, most + 1))
     ends = _draw_end_vertebrae(labelled, count, rng)
@@ -201,7 +198,7 @@ def _frontal_tilts(
     side = np.clip(side, -0.15 * height[:, 0], 0.15 * height[:, 0])
     height = height + np.stack((side, -side), axis=1)
     kinds = ("wedge_left", "wedge_right", "crush", "biconcave")
-    height, fractures = _fracture(preset, levels, labelled, height, kinds, rng)
+    height, fractures = _fracture(preset, bodies._replace(height=height), kinds, rng)
     curves = [
         {"upper": levels[a], "lower": levels[b], "angle_deg": float(angle)}
         for (a, b), angle in zip(pairwise(ends), angles, strict=True)

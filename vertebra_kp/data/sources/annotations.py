@@ -1,6 +1,5 @@
 """What readers of annotation formats share: the file, the films that it names, corners put in their places."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.files import film_inside, read_json
 from vertebra_kp.data.sources.problems import Faults, SourceError, raise_if_any
+from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, text_of
 
-MAX_NUMBER = 1e6  # pixels, percent, mm: no film is larger, and float32 is still good to 1/16 pixel there
 PREDICTED = "corners are predictions that nobody has corrected"  # a record's note
 
 
@@ -122,58 +121,22 @@ class Reading(Faults):
         return [self.records[id] for id in sorted(self.records)]
 
 
-def annotation_file(root: Path, name: str) -> Path:
-    """The file ``name`` in ``root``, or the only other JSON there; SourceError when there is none or a choice."""
-    if (root / name).is_file():
-        return root / name
-    found = sorted(root.glob("*.json"))
-    if len(found) == 1:
-        return found[0]
-    names = short([path.name for path in found]) if found else "none"
-    raise SourceError(f"data.root must be a folder with {name} or one *.json, found {names} in {root}")
+def read_annotations(root: Path, name: str) -> tuple[Path, object]:
+    """The file ``name`` in ``root``, or the only other JSON there, and the JSON in it.
 
-
-def read_annotations(root: Path, path: Path) -> object:
-    """The JSON in a file of ``root``; SourceError when it holds none or is a link that leads out."""
+    Raises SourceError when there is none or a choice, and when the file is damaged or a link that leads out.
+    """
+    path = root / name
+    if not path.is_file():
+        found = sorted(root.glob("*.json"))
+        if len(found) != 1:
+            names = short([path.name for path in found]) if found else "none"
+            raise SourceError(f"data.root must be a folder with {name} or one *.json, found {names} in {root}")
+        path = found[0]
     try:
-        return read_json(path, within=root)
+        return path, read_json(path, within=root)
     except (ValueError, OSError) as error:
         raise SourceError(str(error)) from error
-
-
-# --- JSON values: what is not of the kind that ``what`` says is a ValueError --------------------------
-
-
-def json_object(value: object, what: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{what}, got {short(value)}")
-    return value
-
-
-def json_list(value: object, what: str) -> list[object]:
-    if not isinstance(value, list):
-        raise ValueError(f"{what}, got {short(value)}")
-    return value
-
-
-def json_text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{what}, got {short(value)}")
-    return value
-
-
-def json_numbers(value: object, count: int, what: str) -> list[float]:
-    """A list of ``count`` numbers up to ``MAX_NUMBER``."""
-    numbers = [json_number(number) for number in value] if isinstance(value, list) else []
-    if len(numbers) != count or any(map(math.isnan, numbers)):
-        raise ValueError(f"{what}, got {short(value)}")
-    return numbers
-
-
-def json_number(value: object) -> float:
-    """A JSON number as float; nan for what is none or is beyond ``MAX_NUMBER``."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) <= MAX_NUMBER else math.nan
 
 
 def named_film(root: Path, file: object, extras: Mapping[str, object]) -> Film:
@@ -182,15 +145,15 @@ def named_film(root: Path, file: object, extras: Mapping[str, object]) -> Film:
     The film's id is its path relative to ``root``; without a patient it is a group of its own. ValueError says
     what is wrong.
     """
-    path = film_inside(root, json_text(file, "the name of the film must be a text"))
+    path = film_inside(root, text_of(file, "the name of the film must be a text"))
     patient, spacing_mm = extras.get("patient"), extras.get("spacing_mm")
     if isinstance(patient, bool) or not isinstance(patient, str | int | None):
         raise ValueError(f"patient of {file!r} must be a text, a whole number or missing, got {short(patient)}")
-    if spacing_mm is not None and not json_number(spacing_mm) > 0:
+    if spacing_mm is not None and not number_of(spacing_mm) > 0:
         raise ValueError(f"spacing_mm of {file!r} must be a number above 0 or missing, got {short(spacing_mm)}")
     id = path.relative_to(root).as_posix()
     group = "" if patient is None else str(patient).strip()
-    return Film(id, path, group or id, None if spacing_mm is None else json_number(spacing_mm))
+    return Film(id, path, group or id, None if spacing_mm is None else number_of(spacing_mm))
 
 
 def is_clockwise(outline: np.ndarray) -> bool:

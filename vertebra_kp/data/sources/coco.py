@@ -29,20 +29,9 @@ from vertebra_kp.core.anatomy import CORNERS, Schema
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.names import corner_name, parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import (
-    MAX_NUMBER,
-    Corner,
-    Film,
-    Reading,
-    annotation_file,
-    json_number,
-    json_numbers,
-    json_text,
-    labels_of,
-    named_film,
-    read_annotations,
-)
+from vertebra_kp.data.sources.annotations import Corner, Film, Reading, labels_of, named_film, read_annotations
 from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, text_of
 
 ANNOTATIONS = "annotations.json"
 VISIBILITIES = (0, 1, 2)
@@ -57,8 +46,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     Raises SourceError for a missing or unreadable JSON, and one that lists every entry that is wrong.
     """
     root = root.expanduser()
-    path = annotation_file(root, ANNOTATIONS)
-    content = read_annotations(root, path)
+    path, content = read_annotations(root, ANNOTATIONS)
     if not isinstance(content, dict):
         raise SourceError(
             f"{path} must be an object with images, categories and annotations, got {short(content)}; "
@@ -154,7 +142,7 @@ def _parse_keypoint_names(category: object, names: object) -> Keypoints:
     corners = [name.strip().upper() for name in names]
     if not set(corners) <= set(CORNERS):
         return [parse_corner(name) for name in names]
-    level = parse_level(json_text(category, f"name must be the level of {', '.join(corners)}"))
+    level = parse_level(text_of(category, f"name must be the level of {', '.join(corners)}"))
     return [(level, corner) for corner in corners]
 
 
@@ -166,11 +154,11 @@ def _labelled_corners(keypoints: object, names: Keypoints) -> list[Corner]:
     for i, (level, corner) in enumerate(names):
         x, y, v = keypoints[3 * i : 3 * i + 3]
         with faults.at():
-            if json_number(v) not in VISIBILITIES:
+            if number_of(v) not in VISIBILITIES:
                 raise ValueError(f"v of {corner_name(level, corner)} must be 0, 1 or 2, got {short(v)}")
             if v:
                 wanted = f"x, y of {corner_name(level, corner)} must be pixel indices up to {MAX_NUMBER:g}"
-                xy = points_from_indices(np.array(json_numbers([x, y], 2, wanted)))
+                xy = points_from_indices(np.array(numbers_of([x, y], 2, wanted)))
                 corners.append(Corner(level, corner, float(xy[0]), float(xy[1])))
     faults.raise_all()
     return corners

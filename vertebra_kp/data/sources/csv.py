@@ -24,10 +24,11 @@ from pathlib import Path
 from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema, State
 from vertebra_kp.data.names import STATES
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import MAX_NUMBER, Corner, Film, Reading, labels_of
+from vertebra_kp.data.sources.annotations import Corner, Film, Reading, labels_of
 from vertebra_kp.data.sources.files import film_inside, forward_slashes
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError, some
+from vertebra_kp.data.sources.values import MAX_NUMBER
 
 log = logging.getLogger(__name__)
 

@@ -28,9 +28,10 @@ from reprlib import repr as short
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Film, Reading, json_object, labels_of, named_film
+from vertebra_kp.data.sources.annotations import Corner, Film, Reading, labels_of, named_film
 from vertebra_kp.data.sources.labelme import read_document, shape_points
 from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import object_of
 
 FILMS, LABELS = "datasets-PNG", "datasets-JSON"
 LEVELS = SCHEMAS["la_cervical"].levels
@@ -79,7 +80,7 @@ def _read_corners(name: str, shapes: list[object]) -> tuple[list[Corner], tuple[
     corners, faults = [], Faults()
     for number, shape in enumerate(shapes):
         with faults.at(f"shapes[{number}]"):
-            corners.append(_read_corner(json_object(shape, "a shape must be an object")))
+            corners.append(_read_corner(object_of(shape, "a shape must be an object")))
     faults.raise_all()
     given = [corner for corner in corners if corner is not None]
     twice = [corner for corner in given if (corner.level, corner.name) == GIVEN_TWICE.get(name)]

@@ -41,9 +41,10 @@ from defusedxml.ElementTree import ParseError, iterparse
 from vertebra_kp.core.anatomy import Schema, State
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import MAX_NUMBER, Corner, Film, Labels, Reading, named_film
+from vertebra_kp.data.sources.annotations import Corner, Film, Labels, Reading, named_film
 from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import MAX_NUMBER
 
 ANNOTATIONS = "annotations.xml"
 IMAGES = "images"

@@ -28,19 +28,15 @@ from vertebra_kp.core.anatomy import CORNERS, Schema, State
 from vertebra_kp.data.names import STATES, corner_name, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (
-    MAX_NUMBER,
     PREDICTED,
     Corner,
     Reading,
-    annotation_file,
-    json_number,
-    json_numbers,
-    json_object,
     labels_of,
     named_film,
     read_annotations,
 )
 from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, object_of
 
 LABELS = "labels.json"
 MIN_PRESENCE = 0.5  # of a predicted level
@@ -52,8 +48,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     Raises SourceError for a missing or unreadable JSON, and one that lists every film that is wrong.
     """
     root = root.expanduser()
-    path = annotation_file(root, LABELS)
-    content = read_annotations(root, path)
+    path, content = read_annotations(root, LABELS)
     entries = content.get("films") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise SourceError(f"{path} must be an object with films, a list; convert the labels to json")
@@ -61,7 +56,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     for index, value in enumerate(entries):
         place = f"films[{index}]"
         with reading.at(place):
-            entry = json_object(value, "a film must be an object")
+            entry = object_of(value, "a film must be an object")
             film = reading.new(named_film(root, entry.get("file"), entry), place)
             corners, predicted = _read_levels(entry.get("levels"))
             if corners:
@@ -73,9 +68,9 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
 def _read_levels(levels: object) -> tuple[list[Corner], bool]:
     """The corners of a film of which something is known, and whether they are predictions."""
     corners, predicted, faults = list[Corner](), False, Faults()
-    for name, value in json_object(levels, "levels must be an object").items():
+    for name, value in object_of(levels, "levels must be an object").items():
         with faults.at(name):
-            level, content = parse_level(name), json_object(value, "must be an object")
+            level, content = parse_level(name), object_of(value, "must be an object")
             scored = "scores" in content  # labels are not
             predicted |= scored
             if not scored or _is_present(content.get("presence")):
@@ -85,7 +80,7 @@ def _read_levels(levels: object) -> tuple[list[Corner], bool]:
 
 
 def _is_present(presence: object) -> bool:
-    number = 0.0 if presence is None else json_number(presence)
+    number = 0.0 if presence is None else number_of(presence)
     if math.isnan(number):
         raise ValueError(f"presence must be a number or null, got {short(presence)}")
     return number >= MIN_PRESENCE
@@ -104,7 +99,7 @@ def _read_corners(level: str, content: dict[str, object]) -> list[Corner]:
             raise ValueError(f"{name} is {given}, which does not fit position {short(positions.get(name))}")
         if state == State.LABELLED:
             wanted = f"{corner_name(level, name)} must be [x, y], pixels up to {MAX_NUMBER:g}"
-            x, y = json_numbers(positions[name], 2, wanted)
+            x, y = numbers_of(positions[name], 2, wanted)
             corners.append(Corner(level, name, x, y))
         elif state != State.UNLABELLED:
             corners.append(Corner(level, name, math.nan, math.nan, state))
@@ -113,6 +108,6 @@ def _read_corners(level: str, content: dict[str, object]) -> list[Corner]:
 
 def _by_corner(field: str, value: object) -> dict[str, object]:
     wanted = f"{field} must be an object with {', '.join(CORNERS)}"
-    if not set(found := json_object(value, wanted)) <= set(CORNERS):
+    if not set(found := object_of(value, wanted)) <= set(CORNERS):
         raise ValueError(f"{wanted}, got {short(value)}")
     return found

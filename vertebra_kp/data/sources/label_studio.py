@@ -48,17 +48,13 @@ from vertebra_kp.data.sources.annotations import (
     Corner,
     Film,
     Reading,
-    annotation_file,
-    json_list,
-    json_number,
-    json_numbers,
-    json_object,
     labels_of,
     named_film,
     read_annotations,
 )
 from vertebra_kp.data.sources.files import forward_slashes
 from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import list_of, number_of, numbers_of, object_of
 
 TASKS = "tasks.json"
 LOCAL_FILES = "/data/local-files/"
@@ -75,8 +71,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     Raises SourceError for a missing or unreadable JSON, and one that lists every task that is wrong.
     """
     root = root.expanduser()
-    path = annotation_file(root, TASKS)
-    tasks = read_annotations(root, path)
+    path, tasks = read_annotations(root, TASKS)
     if not isinstance(tasks, list) or not tasks:
         raise SourceError(f"{path} must be a list of tasks, got {short(tasks)}; export the project as JSON")
     annotated = any(isinstance(task, dict) and task.get("annotations") for task in tasks)
@@ -138,7 +133,7 @@ def _read_corners(film: Film, task: dict[str, object], kind: str) -> list[Corner
 def _regions(task: dict[str, object], kind: str) -> list[object]:
     """The regions of the one answer that counts."""
     wanted = f"{kind} must be a list of objects"
-    answers = [json_object(answer, wanted) for answer in json_list(task.get(kind), wanted)]
+    answers = [object_of(answer, wanted) for answer in list_of(task.get(kind), wanted)]
     for answer in answers:
         if not isinstance(answer.get("was_cancelled"), bool | None):
             raise ValueError(f"was_cancelled must be true or false, got {short(answer['was_cancelled'])}")
@@ -147,7 +142,7 @@ def _regions(task: dict[str, object], kind: str) -> list[object]:
         raise ValueError(
             f"{len(kept)} {kind} that are not cancelled, wanted one; label the film, or keep the right one"
         )
-    return json_list(kept[0].get("result"), "result must be a list")
+    return list_of(kept[0].get("result"), "result must be a list")
 
 
 def _parse_region(region: object) -> Corner:
@@ -164,16 +159,16 @@ def _parse_region(region: object) -> Corner:
     with faults.at():
         wanted = "original_width, original_height must be the film's size in pixels"
         given = [region.get("original_width"), region.get("original_height")]
-        width, height = size = json_numbers(given, 2, wanted)
+        width, height = size = numbers_of(given, 2, wanted)
         if min(size) <= 0:
             raise ValueError(f"{wanted}, got {short(given)}")
     with faults.at():
-        if json_number(region.get("image_rotation", 0)) != 0:
+        if number_of(region.get("image_rotation", 0)) != 0:
             raise ValueError(
                 f"image_rotation must be 0, got {short(region['image_rotation'])}; turn the film back"
             )
     with faults.at():
-        x, y = json_numbers([value.get("x"), value.get("y")], 2, "x, y must be percent of the film")
+        x, y = numbers_of([value.get("x"), value.get("y")], 2, "x, y must be percent of the film")
     if faults.found:
         raise ValueError(f"{corner_name(level, corner)}: {'; '.join(faults.found)}")
     return Corner(level, corner, x / 100 * width, y / 100 * height)

@@ -30,20 +30,10 @@ import numpy as np
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import (
-    Corner,
-    Film,
-    Labels,
-    Reading,
-    is_clockwise,
-    json_list,
-    json_numbers,
-    json_object,
-    json_text,
-    named_film,
-)
+from vertebra_kp.data.sources.annotations import Corner, Film, Labels, Reading, is_clockwise, named_film
 from vertebra_kp.data.sources.files import forward_slashes, read_json
 from vertebra_kp.data.sources.problems import SourceError
+from vertebra_kp.data.sources.values import list_of, numbers_of, object_of, text_of
 
 SUFFIX = ".json"
 POLYGON_CORNERS = ("TL", "TR", "BR", "BL")
@@ -76,7 +66,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             film, labels = _film(root, path, document.image_path), Labels(schema)
             for number, shape in enumerate(document.shapes):
                 with reading.at(f"{name}: shapes[{number}]"):
-                    labels.put(_corners(json_object(shape, "a shape must be an object")))
+                    labels.put(_corners(object_of(shape, "a shape must be an object")))
             reading.add(reading.new(film, name), labels)
     empty = f"{root} holds no {SUFFIX} file with shapes; label films with labelme, save them there"
     return reading.finish(root, "correct these in labelme, or take the files out", empty=empty)
@@ -94,7 +84,7 @@ def read_document(root: Path, path: Path) -> Document:
 def shape_points(shape: dict[str, object]) -> list[tuple[float, float]]:
     """The points (x, y) of a shape, continuous coordinates; ValueError for what are none."""
     wanted = "points must be a list of [x, y] in pixels"
-    pairs = [json_numbers(point, 2, wanted) for point in json_list(shape.get("points"), wanted)]
+    pairs = [numbers_of(point, 2, wanted) for point in list_of(shape.get("points"), wanted)]
     return [(x, y) for x, y in pairs]
 
 
@@ -106,14 +96,14 @@ def _json_files(root: Path) -> list[Path]:
 
 def _film(root: Path, path: Path, image_path: object) -> Film:
     """The film that a JSON names; ``..`` may lead to another folder of ``root``, but not out of it."""
-    name = forward_slashes(json_text(image_path, "imagePath must be the name of the film"))
+    name = forward_slashes(text_of(image_path, "imagePath must be the name of the film"))
     folder = path.parent.relative_to(root).as_posix()
     return named_film(root, posixpath.normpath(posixpath.join(folder, name)), {})
 
 
 def _corners(shape: dict[str, object]) -> list[Corner]:
     """The corners that a shape gives; ValueError says why it gives none."""
-    label, kind = json_text(shape.get("label"), "label must be a text"), shape.get("shape_type")
+    label, kind = text_of(shape.get("label"), "label must be a text"), shape.get("shape_type")
     if kind == "point":
         names = [parse_corner(label)]
     elif kind == "polygon" or kind is None:  # the first versions knew polygons only

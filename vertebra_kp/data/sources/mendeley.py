@@ -49,9 +49,10 @@ from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema, Side
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.images import film_size
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Reading, is_clockwise, json_numbers, labels_of, named_film
+from vertebra_kp.data.sources.annotations import Corner, Reading, is_clockwise, labels_of, named_film
 from vertebra_kp.data.sources.files import read_json, read_text
 from vertebra_kp.data.sources.problems import SourceError, some
+from vertebra_kp.data.sources.values import numbers_of
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ def _read_json_corners(content: object) -> np.ndarray:
         wanted = f"keypoints[{number}] must be four points x, y, v"
         if not isinstance(points, list) or len(points) != len(CORNERS):
             raise ValueError(f"{wanted}, got {short(points)}")
-        vertebrae += [json_numbers(point, 3, wanted) for point in points]
+        vertebrae += [numbers_of(point, 3, wanted) for point in points]
     return points_from_indices(_visible(np.reshape(vertebrae, (-1, len(CORNERS), 3))))
 
 

@@ -34,20 +34,11 @@ from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.names import parse_corner
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import (
-    MAX_NUMBER,
-    Corner,
-    Reading,
-    json_list,
-    json_numbers,
-    json_object,
-    json_text,
-    labels_of,
-    named_film,
-)
+from vertebra_kp.data.sources.annotations import Corner, Reading, labels_of, named_film
 from vertebra_kp.data.sources.files import read_json
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import MAX_NUMBER, list_of, numbers_of, object_of, text_of
 
 SUFFIX = ".mrk.json"
 SIGNS = {"LPS": 1, "RAS": -1}  # of x and y
@@ -103,7 +94,7 @@ def _read_corners(content: object) -> tuple[list[Corner], float | None]:
     placed: list[Corner] = []  # in mm from the centre of the first pixel
     spacings: set[float] = set()
     faults = Faults()
-    for i, markup in enumerate(json_list(file.get("markups"), "markups must be a list")):
+    for i, markup in enumerate(list_of(file.get("markups"), "markups must be a list")):
         with faults.at(f"markups[{i}]"):
             sign, points = _parse_markup(markup)
             for j, point in enumerate(points):
@@ -134,7 +125,7 @@ def _parse_markup(markup: object) -> tuple[int, list[dict[str, object]]]:
     if units not in MILLIMETRES:
         raise ValueError(f"coordinateUnits must be mm, got {short(units)}")
     wanted = "controlPoints must be a list of objects"
-    points = [json_object(point, wanted) for point in json_list(markup.get("controlPoints"), wanted)]
+    points = [object_of(point, wanted) for point in list_of(markup.get("controlPoints"), wanted)]
     for point in points:
         if (status := point.get("positionStatus", "defined")) not in STATUSES:
             raise ValueError(f"positionStatus must be one of {', '.join(STATUSES)}, got {short(status)}")
@@ -160,9 +151,9 @@ def _parse_spacing(point: dict[str, object]) -> set[float]:
 
 def _parse_point(point: dict[str, object]) -> Corner:
     """The corner of a control point, x and y in mm as they stand in the file."""
-    label = json_text(point.get("label"), "label must be a text like L1.TL")
+    label = text_of(point.get("label"), "label must be a text like L1.TL")
     level, corner = parse_corner(label)
-    x, y, z = json_numbers(point.get("position"), 3, f"position of {label} must be three numbers in mm")
+    x, y, z = numbers_of(point.get("position"), 3, f"position of {label} must be three numbers in mm")
     if abs(z) > HALF_SLICE_MM:
         raise ValueError(f"position of {label} is off the film, z must be 0, got {z:g}; place it in the slice")
     return Corner(level, corner, x, y)
