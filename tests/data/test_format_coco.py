@@ -200,7 +200,7 @@ FAULTS = [
     (
         "annotations",
         annotation([1, None, 2, *[0] * 9]),
-        "x, y of L1.TL must be pixel indices up to 1e+06, got 1, None",
+        "x, y of L1.TL must be pixel indices up to 1e+06, got [1, None]",
     ),
     ("annotations", annotation([1, 10**400, 2, *[0] * 9]), "x, y of L1.TL must be pixel indices"),
     ("annotations", annotation([float("inf"), 1, 2, *[0] * 9]), "x, y of L1.TL must be pixel indices"),

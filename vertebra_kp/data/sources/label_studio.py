@@ -124,9 +124,10 @@ def _find_film(root: Path, task: object) -> Film:
 def _read_corners(film: Film, task: dict[str, object], kind: str) -> list[Corner]:
     corners, faults = [], Faults()
     for index, region in enumerate(_regions(task, kind)):
-        with faults.at(f"{kind} of {film.id}: result[{index}]"):
+        with faults.at(f"result[{index}]"):
             corners.append(_parse_region(region))
-    faults.raise_all()
+    if faults.found:
+        raise ValueError(f"{kind} of {film.id}: {'; '.join(faults.found)}")
     return corners
 
 
