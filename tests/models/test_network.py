@@ -370,8 +370,8 @@ def test_imagenet_weights_that_cannot_be_fetched_name_both_ways_out(monkeypatch)
     monkeypatch.setattr(library, "get_model_weights", lambda name: offline)
     with pytest.raises(WeightsError, match="name resolution failed") as caught:
         network_of(backbone={"weights": "imagenet"})
-    assert "state dict as network.backbone.weights" in str(caught.value)
-    assert "set it to none to train from random weights" in str(caught.value)
+    assert "network.backbone.weights=FILE" in str(caught.value)
+    assert "network.backbone.weights=none" in str(caught.value)
 
 
 def test_a_network_whose_checkpoint_follows_does_not_ask_for_the_backbone_weights():
