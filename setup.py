@@ -72,6 +72,7 @@ setup(
             "config/files/*.yaml",
             "data/split_files/*.json",
             "data/repair_files/*.json",
+            "data/phantom/*.yaml",
             "models/pretrained/*/*",
             "reports/templates/*",
         ]

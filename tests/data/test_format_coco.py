@@ -186,7 +186,7 @@ FAULTS = [
     ("images", {"id": 24, "file_name": "link.png"}, "link to a place outside"),
     ("images", {"id": 25, "file_name": "n" * 500}, "too long"),
     ("images", {"id": 26, "file_name": 5}, "name of the film must be a text, got 5"),
-    ("images", {"id": 27, "file_name": "./a.png"}, "film a.png stands above already"),
+    ("images", {"id": 27, "file_name": "./a.png"}, "film a.png stands in images[0] already; keep one"),
     ("images", {"id": 28, "file_name": "b.png", "patient": ["P"]}, "patient of 'b.png' must be a text"),
     ("images", {"id": 29, "file_name": "b.png", "spacing_mm": 0}, "spacing_mm of 'b.png' must be a number"),
     ("images", {"id": 30, "file_name": "b.png", "spacing_mm": "0.1"}, "got '0.1'"),
@@ -200,7 +200,7 @@ FAULTS = [
     (
         "annotations",
         annotation([1, None, 2, *[0] * 9]),
-        "x, y of L1.TL must be pixel indices up to 1e+06, got 1, None",
+        "x, y of L1.TL must be pixel indices up to 1e+06, got [1, None]",
     ),
     ("annotations", annotation([1, 10**400, 2, *[0] * 9]), "x, y of L1.TL must be pixel indices"),
     ("annotations", annotation([float("inf"), 1, 2, *[0] * 9]), "x, y of L1.TL must be pixel indices"),

@@ -273,10 +273,10 @@ def test_every_problem_of_every_image_is_listed_at_once(tmp_path):
     expected = [
         "image 'a.png': points 'L1.TL': L1.TL is given twice",
         "image 'a.png': points 'x': 'x' names no corner",
-        "image 'a.png': stands twice in the file",
+        "image 'a.png': film a.png stands in image 1 already; keep one",
         "image 'b.png': film 'b.png' is not in",
         "image '../outside.png': file must be relative",
-        "image 'a.png': stands twice in the file",
+        "image 'a.png': film a.png stands in image 1 already; keep one",
         "image '/etc/hostname': file must be relative",
         "image 'C:\\\\films\\\\a.png': file must be relative",
         "image 'link.png': film 'link.png' is not in",

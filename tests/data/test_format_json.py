@@ -134,7 +134,9 @@ def test_every_problem_is_listed_at_once_with_its_film(tmp_path):
         read_records(tmp_path, LA)
     head, *lines = str(caught.value).splitlines()
     assert f"labels.json: {len(FAULTS) + 1} problems; correct these films" in head
-    for index, (line, (_, fault)) in enumerate(zip(lines, [*FAULTS, (None, "stands above already")], strict=True)):
+    for index, (line, (_, fault)) in enumerate(
+        zip(lines, [*FAULTS, (None, "stands in films[5] already; keep one")], strict=True)
+    ):
         assert line.strip().startswith(f"films[{index}]: ")
         assert fault in line
 

@@ -139,7 +139,7 @@ def test_a_film_that_is_not_in_the_folder_is_an_error(tmp_path, image, message):
 
 def test_two_tasks_of_one_film_are_an_error(tmp_path):
     write_json(tmp_path, [task(annotation(region()), image=f"/data/upload/1/{i:08d}-a.png") for i in range(2)])
-    with pytest.raises(SourceError, match=r"\[1\] task 7: film a\.png has a task above already"):
+    with pytest.raises(SourceError, match=r"\[1\] task 7: film a\.png stands in \[0\] task 7 already; keep one"):
         read_records(tmp_path, AP)
 
 
@@ -196,7 +196,7 @@ FAULTS = [
     ({"image": "film_5.png", "kp": []}, "a task is an object with data"),
     (5, "a task is an object with data, got 5; export JSON, not JSON-MIN"),
     (task(annotations=None), "annotations must be a list of objects, got None"),
-    (task(7), "annotations must be a list of objects, got [7]"),
+    (task(7), "annotations must be a list of objects, got 7"),
     (task(annotation(was_cancelled="no")), "was_cancelled must be true or false, got 'no'"),
     (task(annotation(result={})), "result must be a list, got {}"),
     (task(annotation(7)), "result[0]: type must be keypointlabels, got 7"),
@@ -206,10 +206,10 @@ FAULTS = [
     (task(annotation(region(value={"x": 1, "y": 2}))), "keypointlabels must be one label like L1.TL, got None"),
     (task(annotation(region(value={"keypointlabels": ["L1.TL", "L1.TR"]}))), "must be one label like L1.TL"),
     (task(annotation(region(original_width=0))), "L1.TL: original_width, original_height must be the film's size"),
-    (task(annotation(region(original_height=None))), "got 30, None"),
+    (task(annotation(region(original_height=None))), "got [30, None]"),
     (task(annotation(region(image_rotation=90))), "L1.TL: image_rotation must be 0, got 90; turn the film back"),
-    (task(annotation(region(x="1"))), "L1.TL: x, y must be percent of the film, got '1', 20.0"),
-    (task(annotation(region(y=float("nan")))), "got 10.0, nan"),
+    (task(annotation(region(x="1"))), "L1.TL: x, y must be percent of the film, got ['1', 20.0]"),
+    (task(annotation(region(y=float("nan")))), "got [10.0, nan]"),
     (task(annotation(region(x=10**400))), "x, y must be percent of the film"),
     (task(annotation(region(x=1e6, original_width=1e6))), "L1.TL lies at (1e+10, 9), beyond any film"),
     (task(annotation(region(), region(x=11))), "L1.TL is given twice; keep one"),

@@ -239,7 +239,7 @@ def test_every_problem_of_every_file_is_listed_at_once(tmp_path):
         "g.json: film 'xxx",
         "h.json: imagePath must be the name of the film, got ''",
         "i.json: imagePath must be the name of the film, got ['a.png']",
-        "j.json: imagePath names a.png, as a.json does",
+        "j.json: film a.png stands in a.json already; keep one",
         "k.json: is no LabelMe file, it has no list 'shapes'",
         "l.json: is no LabelMe file",
         f"m.json: {root / 'm.json'} is not JSON",

@@ -116,7 +116,7 @@ FAULTS = [
     (content(point(), coordinateSystem=["LPS"]), "coordinateSystem must be LPS or RAS, got ['LPS']"),
     (content(point(), coordinateUnits="um"), "coordinateUnits must be mm, got 'um'"),
     (content(point(), controlPoints={}), "controlPoints must be a list of objects, got {}"),
-    (content(5), "controlPoints must be a list of objects, got [5]"),
+    (content(5), "controlPoints must be a list of objects, got 5"),
     (content(point(positionStatus="lost")), "positionStatus must be one of defined, undefined"),
     (content(point("F-1")), "markups[0].controlPoints[0]: 'F-1' names no corner"),
     (content(point(None)), "label must be a text like L1.TL, got None"),

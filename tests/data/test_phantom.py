@@ -101,18 +101,8 @@ def test_the_outline_of_an_unrounded_body_meets_in_its_labelled_corners(tilt_deg
     origin = (45.03, -41.7) if mirrored else (-38.41, -41.7)
     canvas = Canvas((401, 397), 0.21, origin, mirrored)
     bone = np.zeros(canvas.size, np.float32)
-    body.add_body(
-        bone,
-        canvas,
-        spine.centre_mm[0],
-        tilt_deg,
-        spine.width_mm[0],
-        spine.height_mm[0],
-        spine.concavity_mm[0],
-        waist_mm=0.0,
-        rounding_mm=0.0,
-        density=1.0,
-    )
+    shape = body.Body(spine.width_mm[0], spine.height_mm[0], spine.concavity_mm[0], waist_mm=0.0, rounding_mm=0.0)
+    body.add_body(bone, canvas, shape, centre_mm=spine.centre_mm[0], tilt_deg=tilt_deg, density=1.0)
     corners = canvas.to_image(spine.corners_mm()[0])
     centre = corners.mean(axis=0)
     edges = {}

@@ -318,9 +318,9 @@ def test_buu_lists_every_film_with_broken_labels(tmp_path):
     assert "5 problems" in head
     faults = (
         "10 rows, wanted 11",
-        "row 5 holds NaN",
+        "row 5: holds NaN",
         "row 3: could not convert",
-        "row 1 has 3 columns",
+        "row 1: has 3 columns",
         "without labels",
     )
     for number, (line, fault) in enumerate(zip(lines, faults, strict=True), start=1):

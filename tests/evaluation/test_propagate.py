@@ -41,5 +41,5 @@ def test_an_endplate_angle_has_the_error_of_the_rule_of_thumb():
 def test_what_was_not_measured_has_no_error():
     points = np.full((6, 4, 2), np.nan)
     nothing = measure(Spine(SCHEMAS["la_lumbar"], points, anterior_side="left"))[0]
-    with pytest.raises(ValueError, match=r"lumbar_lordosis L1-S1 has no value: L1.TL is not seen"):
+    with pytest.raises(ValueError, match=r"lumbar_lordosis L1-S1 has no value: L1.TL is not visible"):
         standard_error(nothing, points, np.zeros((6, 4, 2, 2)))

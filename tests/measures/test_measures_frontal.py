@@ -88,7 +88,7 @@ def test_a_curve_that_may_go_on_beyond_the_film_is_not_measured(hidden):
     points[LEVELS.index(hidden)] = np.nan
     measured = found(points)
     beyond, whole = ("cobb_pt", "cobb_tl") if hidden == "T1" else ("cobb_tl", "cobb_pt")
-    assert measured[beyond].reason == f"the curve may go on where {hidden}.TL is not seen"
+    assert measured[beyond].reason == f"the curve may go on where {hidden}.TL is not visible"
     assert measured[whole].value == pytest.approx(40)
     assert measured["cobb_mt"].value == pytest.approx(40)
     assert measured["cobb_aasce_1"].value is None
@@ -99,7 +99,7 @@ def test_in_a_spine_with_a_gap_the_largest_curve_of_all_parts_is_found_and_no_re
     points[LEVELS.index("T3")] = np.nan
     measured = found(points)
     assert (measured["cobb_main"].at, measured["cobb_main"].value) == ("T7-T12", pytest.approx(45))
-    assert measured["cobb_mt"].reason == measured["cobb_tl"].reason == "T3.TL is not seen"
+    assert measured["cobb_mt"].reason == measured["cobb_tl"].reason == "T3.TL is not visible"
     points[LEVELS.index("T8")] = np.nan
     assert found(points)["cobb_main"].at == "T12-L3"
 

@@ -85,9 +85,9 @@ def test_a_slip_needs_three_corners_only():
     points[4, [0, 1, 2]] = np.nan  # of L5 only the postero-inferior corner is left
     measured = found(points)
     assert measured["slip_percent", "L5/S1"].value == pytest.approx(0)
-    assert measured["disc_angle", "L5/S1"].reason == "L5.BL is not seen"
+    assert measured["disc_angle", "L5/S1"].reason == "L5.BL is not visible"
     points[4, 3] = np.nan
-    assert found(points)["slip_percent", "L5/S1"].reason == "L5.BR is not seen"
+    assert found(points)["slip_percent", "L5/S1"].reason == "L5.BR is not visible"
 
 
 def test_a_mirrored_film_gives_the_same_measures_from_the_other_side():
@@ -118,7 +118,7 @@ def test_wedges_and_crushes_are_lost_height_against_the_neighbours():
     crush = found(points)["crush_loss", "L3"]
     assert (crush.value, crush.grade) == (pytest.approx(50), "3")
     points[[0, 2]] = np.nan
-    assert found(points)["wedge_loss", "L2"].reason == "no neighbour is seen to compare with"
+    assert found(points)["wedge_loss", "L2"].reason == "no neighbour is visible to compare with"
 
 
 @pytest.mark.parametrize("spacing_mm", [None, 0.0, -0.2, float("nan"), float("inf"), 143.0])

@@ -47,7 +47,7 @@ def compare(found: dict, name: str, at: str, expected: float, tolerance: float) 
     """1 if measured (and right), 0 if the film does not show it."""
     measurement = found[name, at]
     if measurement.value is None:
-        assert "seen" in measurement.reason
+        assert "visible" in measurement.reason
         return 0
     assert measurement.value == pytest.approx(expected, abs=tolerance), (name, at)
     return 1

@@ -1,6 +1,7 @@
 """What every network keeps, whatever it is made of: shapes, gradients, freezing, state, one answer in eval."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,16 @@ def total(network: VertebraNetwork, film: torch.Tensor) -> torch.Tensor:
     output = network(film)
     terms = (output.heatmap_logits, output.presence_logits, *output.class_logits.values())
     return sum(term.float().square().mean() + term.float().mean() for term in terms)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_size_that_the_strides_do_not_divide_is_one_clear_error(name, monkeypatch):
+    monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
+    network = build(config_of(DECODERS[name])).eval()
+    for size, padded in (((250, 128), (256, 128)), ((32, 33), (32, 64)), ((1, 31), (32, 32))):
+        message = f"input_size must be divisible by 32, got {size}; pad to {padded}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            network(torch.zeros(1, 1, *size))
 
 
 def test_shapes_follow_the_schema_and_the_output_stride(made):

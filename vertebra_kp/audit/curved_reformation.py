@@ -10,6 +10,7 @@ from itertools import product
 import cv2
 import numpy as np
 
+from vertebra_kp.core.geometry import points_to_indices
 from vertebra_kp.core.spine_curve import BEYOND, LEAST_LEVELS, line_through
 
 PIXELS = 8  # of a reformation in each level
@@ -70,7 +71,7 @@ def reformat(image: np.ndarray, points_xy: np.ndarray) -> Reformation | None:
     aside = np.arange(-HALF_WIDTH, HALF_WIDTH, 1 / PIXELS)
     step = (step + np.median(step)) / 2  # bodies grow towards the feet, the chest does not
     grid = xy[:, None] + aside[None, :, None] * (step[:, None] * across)[:, None]
-    x, y = np.moveaxis(grid.astype(np.float32) - 0.5, -1, 0)  # continuous coordinates -> indices
+    x, y = np.moveaxis(points_to_indices(grid.astype(np.float32)), -1, 0)
     grey = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderValue=0).astype(np.float32)
     height, width = image.shape
     visible = ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).astype(np.float32)

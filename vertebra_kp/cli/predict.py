@@ -17,6 +17,7 @@ from vertebra_kp.core.anatomy import Side
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import DONE, DONE_IN_PART, INTERRUPTED
 from vertebra_kp.core.files import write_image, write_text
+from vertebra_kp.core.text import printable
 from vertebra_kp.data.dicom import DicomFilm, DicomInfo, read_dicom
 from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.films import Film
@@ -260,7 +261,7 @@ def predict_missing(job: Job, items: Sequence[Item], journal: Journal) -> bool:
         if outcome.line is not None:
             journal.add(str(outcome.item.path), outcome.line)
         for message in outcome.messages:
-            tqdm.write(message, file=sys.stderr)
+            tqdm.write(printable(message), file=sys.stderr)
         troubled |= outcome.troubled
     return troubled
 

@@ -158,7 +158,7 @@ _SCALARS = (  # tag, pattern, first characters
     ("int", r"[-+]?(?:0|[1-9][0-9_]*)", list("-+0123456789")),
     (
         "float",
-        r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)",
+        r"[-+]?(?:([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)",
         list("-+.0123456789"),
     ),
 )
@@ -166,9 +166,6 @@ _SCALARS = (  # tag, pattern, first characters
 
 class _Loader(yaml.SafeLoader):
     """Knows the scalars above, lists and mappings, and nothing else."""
-
-    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
-        return int(node.value.replace("_", ""))
 
     def construct_number(self, node: yaml.ScalarNode) -> float:
         number = float(node.value)
@@ -182,22 +179,18 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Also quotes text that only ``_Loader`` takes for a number; lists of scalars take one line."""
 
-    def represent_sequence(
-        self, tag: str, sequence: Iterable[Any], flow_style: bool | None = None
-    ) -> yaml.SequenceNode:
-        items = list(sequence)
+    def represent_items(self, items: list[Any]) -> yaml.SequenceNode:
         flat = not any(isinstance(item, dict | list) for item in items)
-        return super().represent_sequence(tag, items, flow_style=flat)
+        return self.represent_sequence(_PREFIX + "seq", items, flow_style=flat)
 
 
 _Loader.yaml_implicit_resolvers = {}
 _Loader.yaml_constructors = {
     tag: yaml.SafeLoader.yaml_constructors[tag]
-    for tag in (None, *(_PREFIX + kind for kind in ("null", "bool", "str", "seq", "map")))
+    for tag in (None, *(_PREFIX + kind for kind in ("null", "bool", "int", "str", "seq", "map")))
 }
-_Loader.add_constructor(_PREFIX + "int", _Loader.construct_whole_number)
 _Loader.add_constructor(_PREFIX + "float", _Loader.construct_number)
-_Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence(_PREFIX + "seq", items))
+_Dumper.add_representer(list, _Dumper.represent_items)
 for _kind, _pattern, _first in _SCALARS:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_PREFIX + _kind, re.compile(rf"(?:{_pattern})\Z"), _first)

@@ -13,8 +13,16 @@ TIMM = re.compile(r"timm/[A-Za-z0-9_.-]+")
 # Maps of a backbone by their stride, finest first, whatever the backbone is.
 STRIDES = {"F1": 2, "F2": 4, "F3": 8, "S16": 16, "F4": 32}
 
+STRIDE = STRIDES["F4"]  # sizes of what a network sees are multiples of it
+
 FeatureName = Literal["F1", "F2", "F3", "S16", "F4"]
 Width = Annotated[int, Field(ge=4)]
+
+
+def size_fault(size: tuple[int, int]) -> str | None:
+    """Why a network cannot take images of this height and width, with the next one that it can; else None."""
+    padded = tuple(-(-side // STRIDE) * STRIDE for side in size)
+    return None if padded == size else f"input_size must be divisible by {STRIDE}, got {size}; pad to {padded}"
 
 
 def changed(section: Section) -> set[str]:

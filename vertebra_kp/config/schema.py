@@ -8,15 +8,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vertebra_kp.config.network import NetworkConfig
+from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
 from vertebra_kp.config.section import Count, Fraction, NonNegative, Positive, Section
 from vertebra_kp.core.anatomy import ONE_VERTEBRA, OTHER_VIEW, SCHEMAS, Schema
 
-STRIDE = 32  # of the deepest feature map: input sizes are multiples of it
+DataSet = Literal["aasce", "buu_lspine", "csxa", "mendeley"]
+Format = Literal["coco", "csv", "cvat", "json", "label_studio", "labelme", "slicer"]  # of labels of one's own
 
 
 class PhantomConfig(Section):
-    """Films drawn on the fly; sample i of a seed is the same on every machine."""
+    """Synthetic images (phantoms), made on the fly; sample i of a seed is the same on every machine."""
 
     preset: Literal["standard", "hard"] = "standard"
     seed: Count = 0
@@ -28,7 +29,7 @@ class PhantomConfig(Section):
     fresh: bool = True
     other_view: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the films that show the same levels from the other side, lateral for AP and AP for lateral: of
-    those only the view is labelled. For a network that tells the view."""
+    those only the view is labelled. For a network that classifies the view."""
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
@@ -40,7 +41,7 @@ class PhantomConfig(Section):
 
 
 class PatchConfig(Section):
-    """Single vertebrae cut out of films and set upright: what a second network looks at, level by level."""
+    """Single vertebrae cut out of films and set upright: what the crop refinement sees, level by level."""
 
     widths: Positive = 2.0
     """Side of a patch, in widths of its vertebra."""
@@ -49,20 +50,7 @@ class PatchConfig(Section):
 
 
 class DataConfig(Section):
-    source: Literal[
-        "phantom",
-        "aasce",
-        "buu_lspine",
-        "coco",
-        "csv",
-        "csxa",
-        "cvat",
-        "json",
-        "label_studio",
-        "labelme",
-        "mendeley",
-        "slicer",
-    ] = "phantom"
+    source: Literal["phantom", DataSet, Format] = "phantom"
     root: Path | None = None
     """Folder of the data set; for AASCE the environment variable VERTEBRA_KP_AASCE also counts."""
     anatomy: Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical"] = "la_lumbar"
@@ -111,9 +99,8 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = []
-        padded = tuple(-(-side // STRIDE) * STRIDE for side in self.input_size)
-        if padded != self.input_size:
-            problems.append(f"input_size must be divisible by {STRIDE}, got {self.input_size}; pad to {padded}")
+        if fault := size_fault(self.input_size):
+            problems.append(fault)
         if self.source != "phantom":
             if not self.split_file:
                 problems.append(f"split_file is needed for source {self.source}")
@@ -161,7 +148,7 @@ class AugmentConfig(Section):
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Relative: 0.1 draws factors from 0.9 to 1.1."""
     stretch: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Height against width, the area kept: 0.1 draws ratios from 0.9 to 1.1."""
+    """Aspect-ratio jitter, height against width with the area kept: 0.1 draws ratios from 0.9 to 1.1."""
     shift: Fraction = 0.04
     """Fraction of the input size."""
     flip: bool = False
@@ -217,7 +204,7 @@ class PhaseConfig(Section):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     epochs: Annotated[int, Field(ge=1)]
     films: Literal["data", "phantom"] = "data"
-    """``phantom`` trains this phase on drawn films of ``data.phantom``'s preset and seed, new ones in every epoch
+    """``phantom`` trains this phase on phantoms of ``data.phantom``'s preset and seed, new ones in every epoch
     and as many as the data set has; validation stays on the data set."""
     freeze_stages: int | list[str] | Literal["all"] = 0
     """0 freezes nothing, ``all`` the backbone, n its stem and first n stages, -n all but the last n; or stages by
@@ -239,7 +226,7 @@ class PhaseConfig(Section):
 class TrainConfig(Section):
     start_from: Path | None = None
     """Checkpoint of another run with the same network and anatomy, whose weights this one begins with, the
-    backbone's included: drawn films before real ones, or a published network before your own films."""
+    backbone's included: phantoms before real images, or a published network before your own films."""
     phases: Annotated[list[PhaseConfig], Field(min_length=1)]
     seed: Count = 0
     batch_size: Annotated[int, Field(ge=1)] = 8
@@ -275,8 +262,8 @@ class InferenceConfig(Section):
     flip: bool = False
     """Average the heatmaps of the film and of its mirror image (AP films): twice the work, a little less error."""
     chain: bool = False
-    """Place all levels together, one step apart, before corners are read off their maps: for spines of many alike
-    vertebrae, of which the network takes one for its neighbour."""
+    """Level decoding (Viterbi): place all levels together, one step apart, before corners are read off their maps.
+    For spines of many alike vertebrae, of which the network takes one for its neighbour."""
 
 
 class Config(Section):
@@ -300,7 +287,7 @@ class Config(Section):
             )
         if self.data.phantom.other_view and (classes is None or "view" not in classes.targets):
             raise ValueError(
-                f"data.phantom.other_view is {self.data.phantom.other_view}, but the network tells no view; "
+                f"data.phantom.other_view is {self.data.phantom.other_view}, but no view is classified; "
                 "add view to network.classification.targets, or set other_view to 0"
             )
         return self

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel
 
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, Schema, State
 from vertebra_kp.core.errors import UserError
@@ -37,40 +38,58 @@ def films_of_predictions(path: Path, root: Path, *, min_presence: float = MIN_PR
     that ``predict`` or ``evaluate`` wrote.
     """
     try:
-        return [_predicted(film, root, min_presence) for film in read_json(path)["films"]]
+        content = _Predictions.model_validate(read_json(path))
+        return [_predicted(film, root, min_presence) for film in content.films]
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        fault = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: not predictions of vertebra_kp ({fault})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not predictions of vertebra_kp ({error})") from error
 
 
-def _predicted(film: dict[str, Any], root: Path, min_presence: float) -> LabelledFilm:
-    levels = tuple(film["levels"])
-    schemas = [schema for schema in SCHEMAS.values() if (schema.view, schema.levels) == (film["view"], levels)]
-    if not schemas:
-        raise ValueError(f"no keypoint schema has view {film['view']} and levels {', '.join(levels)}")
-    schema = schemas[0]
+class _Level(BaseModel):
+    presence: float | None
+    corners: dict[Literal["TL", "TR", "BL", "BR"], tuple[float, float]]
+    scores: dict[str, float] | None = None
+
+
+class _Film(BaseModel):
+    file: str
+    size: tuple[int, int]
+    view: str
+    levels: dict[str, _Level]
+    spacing_mm: float | None = None
+
+
+class _Predictions(BaseModel):
+    """What is read of a ``predictions.json``."""
+
+    films: list[_Film]
+
+
+def _predicted(film: _Film, root: Path, min_presence: float) -> LabelledFilm:
+    view_and_levels = (film.view, tuple(film.levels))
+    schema = next((s for s in SCHEMAS.values() if (s.view, s.levels) == view_and_levels), None)
+    if schema is None:
+        raise ValueError(f"no keypoint schema has view {film.view} and levels {', '.join(film.levels)}")
     points, states = label_arrays(schema)
     scores = np.full(states.shape, np.nan)
-    for i, level in enumerate(film["levels"].values()):
-        if level["presence"] is None or level["presence"] < min_presence:
+    for i, level in enumerate(film.levels.values()):
+        if level.presence is None or level.presence < min_presence:
             continue
-        for corner, xy in level["corners"].items():
+        for corner, xy in level.corners.items():
             j = CORNERS.index(corner)
             points[i, j], states[i, j] = xy, State.LABELLED
-            scores[i, j] = level["scores"][corner] if "scores" in level else np.nan
-    height, width = film["size"]
-    file = name_under(Path(film["file"]), root)
+            scores[i, j] = (level.scores or {}).get(corner, np.nan)
+    file = name_under(Path(film.file), root)
     scored = np.isfinite(scores[states == State.LABELLED]).all()
     return LabelledFilm(
         file=file,
-        size=(height, width),
+        size=film.size,
         schema=schema,
         points_xy_image=points,
         states=states,
         group=file,
-        spacing_mm=film.get("spacing_mm"),
+        spacing_mm=film.spacing_mm,
         scores=scores if scored else None,
     )
 
@@ -79,5 +98,5 @@ def name_under(path: Path, root: Path) -> str:
     """The film's path relative to ``root``, with forward slashes. Raises UserError when it lies elsewhere."""
     relative = Path(os.path.relpath(path.absolute(), root.expanduser().absolute()))
     if ".." in relative.parts:
-        raise UserError(f"film {path} does not lie in {root}; choose as root the folder of all images")
+        raise UserError(f"film {path} does not lie in {root}; name the folder that holds all films")
     return relative.as_posix()

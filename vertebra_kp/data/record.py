@@ -51,6 +51,11 @@ class LabelledFilm:
     spacing_mm: float | None = None
     scores: np.ndarray | None = None
 
+    def extras(self) -> dict[str, str | float]:
+        """What JSON formats say beside the corners, where it is known: ``patient`` and ``spacing_mm``."""
+        patient: dict[str, str | float] = {} if self.group == self.file else {"patient": self.group}
+        return patient if self.spacing_mm is None else patient | {"spacing_mm": float(self.spacing_mm)}
+
     def labelled(self) -> list[tuple[str, str, float, float]]:
         """(level, corner, x, y) of every labelled corner, from head to foot."""
         found = np.argwhere(self.states == State.LABELLED)

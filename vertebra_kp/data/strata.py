@@ -19,6 +19,7 @@ def stratum(record: Record, schema: Schema) -> int:
     """Which band of curve (AP) or slip (LA) a film's labels fall in, from 0; UNMEASURED when they do not say."""
     if record.points_xy_image is None:
         return UNMEASURED
+    bands: tuple[float, ...]
     if schema.view == "AP":
         size, bands = largest_curve_deg(record.points_xy_image), CURVE_DEG
     else:

@@ -65,7 +65,7 @@ def _sample(film: Film, placement: np.ndarray, input_size: tuple[int, int]) -> S
 
 
 def random_affine(size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Rotation, scaling, stretching about the centre, then a shift, drawn uniformly from the config's ranges."""
+    """Rotation, scale and aspect-ratio jitter about the centre, then a shift, drawn from the config's ranges."""
     height, width = size
     angle = rng.uniform(-config.rotate_deg, config.rotate_deg)
     factor = 1 + rng.uniform(-config.scale, config.scale)

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.core.spine_curve import SAMPLES, SpineLine, line_through
 
 BLUR = 0.12  # of a step: standard deviation over which a map's mass along the line is gathered
@@ -77,8 +78,8 @@ def _height(corners: np.ndarray, line: SpineLine) -> float:
 
 def _place_of_cells(line: SpineLine, size: tuple[int, int]) -> np.ndarray:
     """``u`` of every cell's nearest point on the line, ``[h, w]``."""
-    y, x = np.mgrid[: size[0], : size[1]] + 0.5
-    cells = np.stack([x, y], axis=-1)
+    row, column = np.mgrid[: size[0], : size[1]]
+    cells = points_from_indices(np.stack([column, row], axis=-1))
     _, nearest = cKDTree(line.xy).query(cells)
     down = np.stack([-line.across[:, 1], line.across[:, 0]], axis=1)[nearest]
     return line.u[nearest] + ((cells - line.xy[nearest]) * down).sum(axis=-1) / line.step[nearest]

@@ -66,6 +66,10 @@ def mean_of(formulas: Sequence[Formula]) -> Formula:
     return lambda points: np.mean([formula(points) for formula in formulas], axis=0)
 
 
+def scaled(formula: Formula, factor: float) -> Formula:
+    return lambda points: formula(points) * factor
+
+
 def ratio(numerator: Formula, denominator: Formula) -> Formula:
     return lambda points: numerator(points) / denominator(points)
 

@@ -4,7 +4,8 @@ Axial rotation and the balance of the trunk (C7, pelvis) cannot be had from the 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -88,7 +89,7 @@ def name_curves(curves: list[Curve], levels: tuple[str, ...]) -> dict[str, Curve
 
 
 def _cobb(spine: Spine) -> Iterator[Measurement]:
-    """The largest angle of what is seen, and for a whole spine those of the three regions."""
+    """The largest angle of what is visible, and for a whole spine those of the three regions."""
     levels, points = spine.schema.levels, spine.points_xy_image.astype(np.float64)
     faults = [lines_fault(spine, (superior(i), inferior(i))) for i in range(len(levels))]
     missing = next(filter(None, faults), None)
@@ -101,18 +102,15 @@ def _cobb(spine: Spine) -> Iterator[Measurement]:
         named |= {name: by_region.get(name) for name in CURVES}
     for name, curve in named.items():
         if curve is None:
-            reason = missing or "no curve there turns that way"
-            yield Measurement(f"cobb_{name.lower()}", "", "deg", None, reason, unsigned=True, ends_found=True)
+            why = missing or "no curve there turns that way"
+            yield Measurement(f"cobb_{name.lower()}", "", "deg", None, why, unsigned=True, ends_found=True)
             continue
-        lines = superior(curve.upper), inferior(curve.lower)
-        at = f"{levels[curve.upper]}-{levels[curve.lower]}"
-        angle = absolute_angle(*lines)
-        cobb = measured(spine, f"cobb_{name.lower()}", at, "deg", lines, angle, unsigned=True)
         beyond = [faults[i] for i in (curve.upper - 1, curve.lower + 1) if 0 <= i < len(levels) and faults[i]]
-        if beyond:
-            reason = f"the curve may go on where {beyond[0]}"
-            cobb = replace(cobb, value=None, formula=None, reason=reason)
-        yield replace(cobb, ends_found=True)
+        reason = f"the curve may go on where {beyond[0]}" if beyond else None
+        lines = superior(curve.upper), inferior(curve.lower)
+        at, angle = f"{levels[curve.upper]}-{levels[curve.lower]}", absolute_angle(*lines)
+        of_curve = partial(measured, spine, at, unsigned=True, ends_found=True, reason=reason)
+        yield of_curve(f"cobb_{name.lower()}", "deg", lines, angle)
 
 
 def _slopes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,23 +143,21 @@ def _aasce(spine: Spine) -> Iterator[Measurement]:
     else:
         pairs = aasce_end_vertebrae(spine.points_xy_image.astype(np.float64), size[0])
     for k, pair in enumerate(pairs, 1):
+        name = f"cobb_aasce_{k}"
         if pair is None:
-            yield Measurement(f"cobb_aasce_{k}", "", "deg", None, reason, unsigned=True, ends_found=True)
+            yield Measurement(name, "", "deg", None, reason, unsigned=True, ends_found=True)
             continue
-        upper, lower = pair
-        at = f"{levels[upper]}-{levels[lower]}"
         lines = [line(i) for i in pair for line in (superior, inferior)]
-        angle = angle_of_mid_lines(upper, lower)
-        cobb = measured(spine, f"cobb_aasce_{k}", at, "deg", lines, angle, unsigned=True)
-        yield replace(cobb, ends_found=True)
+        of_curve = partial(measured, spine, f"{levels[pair[0]]}-{levels[pair[1]]}", unsigned=True, ends_found=True)
+        yield of_curve(name, "deg", lines, angle_of_mid_lines(*pair))
 
 
 def _side_steps(spine: Spine) -> Iterator[Measurement]:
     """Laterolisthesis: step of the middle of the upper body's endplate on the lower's, positive to image left."""
-    for upper, lower in pairwise(range(spine.schema.num_levels)):
-        at = f"{spine.schema.levels[upper]}/{spine.schema.levels[lower]}"
-        above, below = inferior(upper), superior(lower)
+    levels = spine.schema.levels
+    for upper, lower in pairwise(range(len(levels))):
+        of_disc = partial(measured, spine, f"{levels[upper]}/{levels[lower]}", across=(upper, lower))
+        above, below = plates = inferior(upper), superior(lower)
         step = side_step(above, below)
-        share = percent(step, length_of(below))
-        yield measured(spine, "laterolisthesis_mm", at, "mm", (above, below), step, across=(upper, lower))
-        yield measured(spine, "laterolisthesis_percent", at, "%", (above, below), share, across=(upper, lower))
+        yield of_disc("laterolisthesis_mm", "mm", plates, step)
+        yield of_disc("laterolisthesis_percent", "%", plates, percent(step, length_of(below)))

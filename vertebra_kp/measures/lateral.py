@@ -6,6 +6,7 @@ biconcave fractures (the middle of an endplate).
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 from vertebra_kp.measures.formulas import (
@@ -50,96 +51,64 @@ def _without(measurement: Measurement, reason: str) -> Measurement:
 
 def _curvature(spine: Spine, front: str) -> Iterator[Measurement]:
     level = {name: i for i, name in enumerate(spine.schema.levels)}
-    if {"L1", "S1"} <= level.keys():
-        ends = superior(level["L1"]), superior(level["S1"])
-        yield measured(spine, "lumbar_lordosis", "L1-S1", "deg", ends, opening(*ends, front))
-    if {"C2", "C7"} <= level.keys():
-        ends = inferior(level["C2"]), inferior(level["C7"])
-        yield measured(spine, "cervical_lordosis", "C2-C7", "deg", ends, opening(*ends, front))
+    for name, first, last, endplate in (
+        ("lumbar_lordosis", "L1", "S1", superior),
+        ("cervical_lordosis", "C2", "C7", inferior),
+    ):
+        if {first, last} <= level.keys():
+            ends = endplate(level[first]), endplate(level[last])
+            yield measured(spine, f"{first}-{last}", name, "deg", ends, opening(*ends, front))
     if "S1" in level:
-        endplate = superior(level["S1"])
-        yield measured(spine, "sacral_slope", "S1", "deg", (endplate,), forward_slope(endplate, front))
+        sacrum = superior(level["S1"])
+        yield measured(spine, "S1", "sacral_slope", "deg", (sacrum,), forward_slope(sacrum, front))
 
 
 def _discs(spine: Spine, front: str) -> Iterator[Measurement]:
     levels, schema = spine.schema.levels, spine.schema
     for upper, lower in pairwise(range(len(levels))):
-        at = f"{levels[upper]}/{levels[lower]}"
+        of_disc = partial(measured, spine, f"{levels[upper]}/{levels[lower]}", across=(upper, lower))
         above, below = plates = inferior(upper), superior(lower)
-        depths = length_of(above), length_of(below)
-        anterior, posterior = edges = disc_edge(upper, lower, front), disc_edge(upper, lower, _other(front))
-        heights = length_of(anterior), length_of(posterior)
-        yield measured(spine, "disc_angle", at, "deg", plates, opening(above, below, front), across=(upper, lower))
+        edges = disc_edge(upper, lower, front), disc_edge(upper, lower, _other(front))
+        anterior, posterior = heights = length_of(edges[0]), length_of(edges[1])
+        height, depth = mean_of(heights), mean_of((length_of(above), length_of(below)))
+        yield of_disc("disc_angle", "deg", plates, opening(above, below, front))
         if levels[upper] not in schema.inferior_only:
             last = below if levels[lower] in schema.superior_only else inferior(lower)
             ends = superior(upper), last
-            yield measured(spine, "segmental_angle", at, "deg", ends, opening(*ends, front), across=(upper, lower))
+            yield of_disc("segmental_angle", "deg", ends, opening(*ends, front))
         step = forward_step(above, below, front)
-        three = below, posterior  # corners: S1 has no more, and the fourth is not needed
-        yield measured(spine, "slip_mm", at, "mm", three, step, across=(upper, lower))
-        yield measured(
-            spine,
-            "slip_percent",
-            at,
-            "%",
-            three,
-            percent(step, length_of(below)),
-            meyerding,
-            across=(upper, lower),
-        )
-        yield measured(
-            spine, "anterior_disc_height", at, "mm", (anterior,), heights[0], unsigned=True, across=(upper, lower)
-        )
-        yield measured(
-            spine,
-            "posterior_disc_height",
-            at,
-            "mm",
-            (posterior,),
-            heights[1],
-            unsigned=True,
-            across=(upper, lower),
-        )
-        index = ratio(mean_of(heights), mean_of(depths))
-        yield measured(
-            spine,
-            "disc_height_index_depth",
-            at,
-            "ratio",
-            (*edges, *plates),
-            index,
-            unsigned=True,
-            across=(upper, lower),
-        )
+        three = below, edges[1]  # corners: S1 has no more, and the fourth is not needed
+        yield of_disc("slip_mm", "mm", three, step)
+        yield of_disc("slip_percent", "%", three, percent(step, length_of(below)), meyerding)
+        yield of_disc("anterior_disc_height", "mm", edges[:1], anterior, unsigned=True)
+        yield of_disc("posterior_disc_height", "mm", edges[1:], posterior, unsigned=True)
+        yield of_disc("disc_height_index_depth", "ratio", (*edges, *plates), ratio(height, depth), unsigned=True)
         if levels[upper] not in schema.inferior_only:
-            diameter = mean_of((length_of(superior(upper)), length_of(above)))
             body = (*edges, superior(upper), above)
-            index = ratio(mean_of(heights), diameter)
-            yield measured(
-                spine, "disc_height_index_body", at, "ratio", body, index, unsigned=True, across=(upper, lower)
-            )
+            diameter = mean_of((length_of(superior(upper)), length_of(above)))
+            yield of_disc("disc_height_index_body", "ratio", body, ratio(height, diameter), unsigned=True)
 
 
 def _bodies(spine: Spine, front: str) -> Iterator[Measurement]:
     whole = [i for i in range(spine.schema.num_levels) if spine.schema.exists[i].all()]
     walls = {i: (wall(i, front), wall(i, _other(front))) for i in whole}
     heights = {i: tuple(map(length_of, walls[i])) for i in whole}
-    seen = [i for i in whole if lines_fault(spine, walls[i]) is None]
+    visible = [i for i in whole if lines_fault(spine, walls[i]) is None]
     for i in whole:
-        at = spine.schema.levels[i]
+        of_body = partial(measured, spine, spine.schema.levels[i])
         anterior, posterior = heights[i]
-        yield measured(spine, "anterior_height", at, "mm", walls[i][:1], anterior, unsigned=True)
-        yield measured(spine, "posterior_height", at, "mm", walls[i][1:], posterior, unsigned=True)
-        yield measured(spine, "wedge_ratio", at, "ratio", walls[i], ratio(anterior, posterior), unsigned=True)
-        neighbours = [j for j in (i - 1, i + 1) if j in seen]
+        yield of_body("anterior_height", "mm", walls[i][:1], anterior, unsigned=True)
+        yield of_body("posterior_height", "mm", walls[i][1:], posterior, unsigned=True)
+        yield of_body("wedge_ratio", "ratio", walls[i], ratio(anterior, posterior), unsigned=True)
+        neighbours = [j for j in (i - 1, i + 1) if j in visible]
         lines = [line for j in (i, *neighbours) for line in walls[j]]
         for name, figure in {
             "wedge_loss": {j: ratio(*heights[j]) for j in whole},
             "crush_loss": {j: heights[j][1] for j in whole},
         }.items():
             healthy = mean_of([figure[j] for j in neighbours] or [figure[i]])
-            loss = measured(spine, name, at, "%", lines, loss_percent(figure[i], healthy), genant)
-            yield loss if neighbours else _without(loss, "no neighbour is seen to compare with")
+            loss = of_body(name, "%", lines, loss_percent(figure[i], healthy), genant)
+            yield loss if neighbours else _without(loss, "no neighbour is visible to compare with")
 
 
 def _other(side: str) -> str:

@@ -1,13 +1,13 @@
 """What is measured, what it needs, and why it could not be: never a number made up."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from vertebra_kp.core.anatomy import CORNERS, Schema, Side
-from vertebra_kp.measures.formulas import Formula
+from vertebra_kp.measures.formulas import Formula, scaled
 from vertebra_kp.measures.lines import Line
 
 Unit = Literal["deg", "mm", "%", "ratio"]
@@ -24,7 +24,7 @@ LONGEST_MM_PER_PIXEL = 10.0  # no film's pixel is a centimetre: such a number is
 class Spine:
     """The corners of one film, and what else a measure may ask for.
 
-    ``points_xy_image`` ``[levels, 4, 2]`` in pixels of the original film, nan for what is not seen; ``size``
+    ``points_xy_image`` ``[levels, 4, 2]`` in pixels of the original film, nan for what is not visible; ``size``
     (height, width), which the AASCE protocol asks for; ``spacing_mm`` of a pixel, None when unknown;
     ``anterior_side`` of a lateral film.
     Raises ValueError for points of another shape.
@@ -83,35 +83,35 @@ class Measurement:
 
 def measured(
     spine: Spine,
-    name: str,
     at: str,
+    name: str,
     unit: Unit,
     lines: Sequence[Line],
     formula: Formula,
     grade: Callable[[float], str] | None = None,
     *,
     unsigned: bool = False,
+    ends_found: bool = False,
     across: tuple[int, int] | None = None,
+    reason: str | None = None,
 ) -> Measurement:
     """The measurement by ``formula``, or the first thing that it lacks of ``lines`` and, in mm, of the spacing.
 
-    ``formula`` gives pixels where the unit is mm; ``across`` are the neighbours (indices) that it lies between.
+    ``formula`` gives pixels where the unit is mm; ``across`` are the neighbours (indices) that it lies between;
+    a ``reason`` says that there is no value in any case.
     """
-    reason = lines_fault(spine, lines)
+    reason = reason or lines_fault(spine, lines)
     if reason is None and across is not None:
         reason = disc_fault(spine, *across)
     if reason is None and unit == "mm":
         reason = spine.spacing_fault
+    found = Measurement(name, at, unit, None, reason, None, tuple(lines), None, unsigned, ends_found)
     if reason is not None:
-        return Measurement(name, at, unit, None, reason, lines=tuple(lines), unsigned=unsigned)
-    of_film = _in_mm(formula, spine.spacing_mm) if unit == "mm" and spine.spacing_mm else formula
-    value = float(of_film(spine.points_xy_image.astype(np.float64)))
-    told = grade(value) if grade else None
-    return Measurement(name, at, unit, value, None, told, tuple(lines), of_film, unsigned)
-
-
-def _in_mm(formula: Formula, spacing_mm: float) -> Formula:
-    return lambda points: formula(points) * spacing_mm
+        return found
+    if unit == "mm" and spine.spacing_mm:
+        formula = scaled(formula, spine.spacing_mm)
+    value = float(formula(spine.points_xy_image.astype(np.float64)))
+    return replace(found, value=value, grade=grade(value) if grade else None, formula=formula)
 
 
 def lines_fault(spine: Spine, lines: Sequence[Line]) -> str | None:
@@ -120,7 +120,7 @@ def lines_fault(spine: Spine, lines: Sequence[Line]) -> str | None:
     for line in lines:
         for level, corner in line.corners:
             if not np.isfinite(points[level, corner]).all():
-                return f"{levels[level]}.{CORNERS[corner]} is not seen"
+                return f"{levels[level]}.{CORNERS[corner]} is not visible"
         if not np.any(line.of(points)):
             (level, start), (end_level, end) = line.corners
             return f"{levels[level]}.{CORNERS[start]} and {levels[end_level]}.{CORNERS[end]} are one point"
@@ -131,7 +131,7 @@ def lines_fault(spine: Spine, lines: Sequence[Line]) -> str | None:
 
 
 def body_fault(corners: np.ndarray) -> str | None:
-    """What is wrong with the corners ``[4, 2]`` of a body, as far as they are seen; None for a plausible one.
+    """What is wrong with the corners ``[4, 2]`` of a body, as far as they are visible; None for a plausible one.
 
     A body is a convex quadrilateral, TL, TR, BR, BL clockwise on the screen; an endplate runs to the right.
     """
@@ -152,9 +152,9 @@ def body_fault(corners: np.ndarray) -> str | None:
 
 
 def disc_fault(spine: Spine, upper: int, lower: int) -> str | None:
-    """Why two neighbours (indices) cannot be ones as they lie; None where they can, or too little is seen.
+    """Why two neighbours (indices) cannot be ones as they lie; None where they can, or too little is visible.
 
-    Told by the disc's edges that are seen, along the normal of the lower superior endplate.
+    Told by the disc's edges that are visible, along the normal of the lower superior endplate.
     """
     points = spine.points_xy_image.astype(np.float64)
     endplate = points[lower, 1] - points[lower, 0]

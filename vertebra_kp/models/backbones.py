@@ -183,7 +183,7 @@ def build_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Back
         stages,
         maps,
         channels,
-        projection=config.projection,
+        projection={str(name): width for name, width in (config.projection or {}).items()},
         frozen_batch_norm=config.frozen_batch_norm,
         input_statistics=input_statistics(config.name),
     )

@@ -139,13 +139,7 @@ class HeatmapCodec:
             value = maps.flatten(-2).gather(-1, (base + dy * W + dx)[..., None])[..., 0]
             return torch.log((value / peak).clamp_min(LOG_FLOOR))
 
-        centre, left, right, up, down = (
-            log_at(0, 0),
-            log_at(-1, 0),
-            log_at(1, 0),
-            log_at(0, -1),
-            log_at(0, 1),
-        )
+        centre, left, right, up, down = (log_at(0, 0), log_at(-1, 0), log_at(1, 0), log_at(0, -1), log_at(0, 1))
         gx, gy = (right - left) / 2, (down - up) / 2
         hxx, hyy = right - 2 * centre + left, down - 2 * centre + up
         hxy = (log_at(1, 1) - log_at(-1, 1) - log_at(1, -1) + log_at(-1, -1)) / 4

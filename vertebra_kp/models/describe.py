@@ -63,10 +63,7 @@ def describe(config: Config) -> str:
         network = build_network(config.network, schema, load_weights=False).eval()
     features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
     output = network(torch.zeros(1, 1, *size, device="meta"))
-    lines = [
-        f"{config.name}: {schema.name}, {schema.num_channels} corners, input {size[0]} x {size[1]}",
-        "",
-    ]
+    lines = [f"{config.name}: {schema.name}, {schema.num_channels} corners, input {size[0]} x {size[1]}", ""]
     lines.append(f"{'map':<10}{'channels':>9}{'height x width':>17}{'stride':>8}")
     for name, feature in features.items():
         _, C, h, w = feature.shape

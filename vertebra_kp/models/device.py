@@ -3,7 +3,7 @@
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -19,14 +19,20 @@ def choose_device(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def hardware(device: torch.device) -> dict[str, Any]:
-    return {
-        "device": device.type,
-        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+class Hardware(TypedDict):
+    """What a run ran on, as its results name it."""
+
+    device: str
+    name: str
+    threads: int
+    torch: str
+    python: str
+
+
+def hardware(device: torch.device) -> Hardware:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    threads, python = torch.get_num_threads(), platform.python_version()
+    return {"device": device.type, "name": name, "threads": threads, "torch": torch.__version__, "python": python}
 
 
 def _cpu_name() -> str:

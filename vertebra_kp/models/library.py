@@ -88,11 +88,12 @@ def timm_stages(network: nn.Module) -> dict[str, nn.Module] | None:
         stem = [
             layer for key in ("conv_stem", "bn1", "act1") if (layer := getattr(network, key, None)) is not None
         ]
-        return _numbered([nn.Sequential(*stem), *network.blocks])
-    if not hasattr(network, "return_layers"):
+        return _numbered([nn.Sequential(*stem), *network.get_submodule("blocks").children()])
+    returned = getattr(network, "return_layers", None)
+    if returned is None:
         return None
     layers = list(network.children())
-    ends = [i for i, key in enumerate(network.keys()) if key in network.return_layers]
+    ends = [i for i, (key, _) in enumerate(network.named_children()) if key in returned]
     starts = [0, *(end + 1 for end in ends)]
     stages: list[nn.Module] = [nn.Sequential(*layers[a:b]) for a, b in pairwise(starts)]
     if str(network.output_fmt).endswith("NHWC"):

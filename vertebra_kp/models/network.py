@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.config.network import NetworkConfig
+from vertebra_kp.config.network import NetworkConfig, size_fault
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.models.backbones import Backbone, Stages, build_backbone
@@ -31,6 +31,9 @@ class Output:
 
 
 class VertebraNetwork(nn.Module):
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         backbone: Backbone,
@@ -53,7 +56,10 @@ class VertebraNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, film: Tensor, return_attention: bool = False) -> Output:
-        """Grey film ``[B, 1, H, W]`` in 0..1, H and W divisible by 32, to logits."""
+        """Grey film ``[B, 1, H, W]`` in 0..1, H and W divisible by 32, to logits. ValueError for other sizes."""
+        _, _, H, W = film.shape
+        if fault := size_fault((H, W)):
+            raise ValueError(fault)
         features = self.backbone(self.normalise(film))
         encoded, attention = self.neck(features, return_attention)
         decoded = self.decoder(encoded)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vertebra_kp.core.geometry import HALF_PIXEL, points_to_indices
+from vertebra_kp.core.geometry import points_to_indices
 
 SHIFT = 4  # fractional bits of cv2's vertex coordinates
 
@@ -126,8 +126,9 @@ class Canvas:
         if x0 >= x1 or y0 >= y1:
             return None
         step = np.float32(self.spacing_mm)
-        dx = (np.arange(x0, x1, dtype=np.float32) + np.float32(HALF_PIXEL - cx)) * step * self.direction
-        dy = (np.arange(y0, y1, dtype=np.float32) + np.float32(HALF_PIXEL - cy)) * step
+        ahead, above = -points_to_indices((cx, cy))
+        dx = (np.arange(x0, x1, dtype=np.float32) + np.float32(ahead)) * step * self.direction
+        dy = (np.arange(y0, y1, dtype=np.float32) + np.float32(above)) * step
         c, s = np.float32(np.cos(np.deg2rad(tilt_deg))), np.float32(np.sin(np.deg2rad(tilt_deg)))
         dx, dy = dx.astype(np.float32)[None], dy[:, None]
         return (slice(y0, y1), slice(x0, x1)), c * dx + s * dy, c * dy - s * dx

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from vertebra_kp.core.anatomy import FLIPPED_CORNER, SLIPS_SEEN, Schema, Side, State
-from vertebra_kp.data.phantom.body import add_body
+from vertebra_kp.data.phantom.body import Body, add_body
 from vertebra_kp.data.phantom.canvas import Canvas
 from vertebra_kp.data.phantom.devices import add_devices
 from vertebra_kp.data.phantom.presets import PRESETS, SLIP_FROM, Preset
@@ -17,11 +17,8 @@ from vertebra_kp.data.phantom.spine import Spine, draw_spine
 from vertebra_kp.data.phantom.trunk import soft_tissue
 from vertebra_kp.data.record import mask_slips, unknown_slips
 
-FIELD_ASPECT = {
-    "la_lumbar": 2.0,
-    "ap_lumbar": 2.0,
-    "ap_whole_spine": 2.5,
-}  # height / width of the drawn field
+# Height / width of the drawn field
+FIELD_ASPECT = {"la_lumbar": 2.0, "ap_lumbar": 2.0, "ap_whole_spine": 2.5}
 ANATOMIES = tuple(FIELD_ASPECT)  # names of the schemas that can be drawn
 TILE_TEXELS, TEXEL_MM = 512, 0.6
 
@@ -145,18 +142,9 @@ def _attenuation(canvas: Canvas, spine: Spine, preset: Preset, rng: np.random.Ge
     add_bones(bone, canvas, spine, density, rng)
     for i in range(len(spine.levels)):
         scale = spine.width_mm[i].mean() / 40
-        add_body(
-            bone,
-            canvas,
-            spine.centre_mm[i],
-            spine.tilt_deg[i],
-            spine.width_mm[i],
-            spine.height_mm[i],
-            spine.concavity_mm[i],
-            waist_mm=1.5 * scale,
-            rounding_mm=1.0 * scale,
-            density=density * np.clip(scale, 0.7, 1.2),
-        )
+        body = Body(spine.width_mm[i], spine.height_mm[i], spine.concavity_mm[i], 1.5 * scale, 1.0 * scale)
+        strength = density * np.clip(scale, 0.7, 1.2)
+        add_body(bone, canvas, body, centre_mm=spine.centre_mm[i], tilt_deg=spine.tilt_deg[i], density=strength)
     offset = rng.uniform(0, TILE_TEXELS, 2)
     bone *= 1 + 0.12 * _texture(canvas, offset)
     tissue = soft_tissue(canvas, spine, preset, rng)

@@ -1,38 +1,19 @@
 """All bone but the vertebral bodies: posterior elements, ribs, clavicles, sacrum, pelvis.
 
 It hangs on the spine, so it moves with it and tells the levels' names: the twelfth ribs, the iliac crests
-beside L4 and L5, the sacrum below. Outlines of posterior elements are in units of half the body's width and
-half its height, about its centre; all others in mm. Frontal ones are given for the image's right half.
+beside L4 and L5, the sacrum below. ``anatomy.yaml`` has the outlines and their units.
 """
 
 import numpy as np
 
-from vertebra_kp.data.phantom.body import add_body
+from vertebra_kp.data.phantom.anatomy import OUTLINES
+from vertebra_kp.data.phantom.body import Body, add_body
 from vertebra_kp.data.phantom.canvas import Canvas, bow, ellipse, rounded, turned
 from vertebra_kp.data.phantom.spine import Spine
 
-# frontal view, half-body units
-PEDICLE = ellipse((0.6, -0.3), (0.15, 0.42))
-TRANSVERSE_PROCESS = np.array([(0.75, -0.45), (1.3, -0.5), (1.75, -0.55), (1.78, -0.3), (1.3, -0.1), (0.75, 0.0)])
-LAMINA = np.array([(0.0, 0.0), (0.5, -0.15), (0.68, 0.5), (0.62, 1.5), (0.35, 1.55), (0.3, 0.75), (0.0, 0.85)])
-SPINOUS_PROCESS = np.array([(-0.06, 0.1), (0.06, 0.1), (0.14, 0.95), (0.0, 1.2), (-0.14, 0.95)])
-# lateral view, half-body units
-LATERAL_PEDICLE = np.array([(0.9, -0.75), (1.5, -0.7), (1.5, -0.05), (0.9, 0.0)])
-FACETS = np.array([(1.35, -1.2), (1.55, -1.35), (1.8, -0.3), (2.0, 1.3), (1.7, 1.45), (1.4, 0.2)])
-LUMBAR_SPINE = np.array([(1.8, -0.1), (2.6, 0.0), (3.25, 0.15), (3.35, 1.1), (2.7, 1.2), (1.8, 0.75)])
-THORACIC_SPINE = np.array([(1.8, 0.1), (2.7, 0.9), (3.1, 1.6), (2.9, 1.9), (2.3, 1.5), (1.8, 0.8)])
-SACRAL_CREST = np.array([(1.0, -0.6), (1.7, -0.7), (2.1, 0.8), (2.2, 3.0), (1.5, 4.6), (0.9, 2.0)])
-# mm; frontal pelvis from the middle of the lowest endplate, the half-width of which is added to x
-SACRUM = np.array([(0, 7), (26, 12), (26, 42), (2, 75), (-16, 115)])
-ILIAC_WING = np.array(
-    [(12, 20), (24, 12), (55, -12), (95, 2), (120, 45), (108, 72), (84, 82), (66, 116), (38, 96), (12, 66)]
-)
-SACRAL_FORAMEN = [((17.0 - 1.5 * k, 28.0 + 20.0 * k), (4.5, 3.5)) for k in range(4)]
-# mm; lateral pelvis from the centre of S1, anterior at the left
-LATERAL_WING = np.array(
-    [(46, 12), (34, -22), (4, -42), (-34, -36), (-62, -8), (-56, 30), (-28, 70), (0, 92), (32, 62)]
-)
-CLAVICLE = np.array([(16, 34), (60, 16), (130, 0)])
+PEDICLE = ellipse(np.array([0.6, -0.3]), (0.15, 0.42))  # frontal, in half widths and heights of the body
+# centre and radii in mm, centre as of the outline ``sacrum``
+SACRAL_FORAMINA = [ellipse(np.array([17.0 - 1.5 * k, 28.0 + 20.0 * k]), (4.5, 3.5)) for k in range(4)]
 # rib: half-width of the cage there as a fraction, fall from its head to the side wall in mm
 RIB_REACH = ((1, 3, 8, 10, 11, 12), (0.42, 0.72, 1.0, 1.0, 0.85, 0.5))
 RIB_FALL = ((1, 6, 12), (5.0, 45.0, 45.0))
@@ -63,10 +44,10 @@ def _sided(outline: np.ndarray, sides: tuple[int, ...] = (-1, 1)) -> list[np.nda
 def _frontal_posterior_elements(bone: np.ndarray, canvas: Canvas, spine: Spine, density: float) -> None:
     laminae, transverse, processes, pedicles = [], [], [], []
     for i in range(len(spine.levels)):
-        laminae += [spine.on_body(i, rounded(side)) for side in _sided(LAMINA)]
-        transverse += [spine.on_body(i, side) for side in _sided(TRANSVERSE_PROCESS)]
+        laminae += [spine.on_body(i, rounded(side)) for side in _sided(OUTLINES["lamina"])]
+        transverse += [spine.on_body(i, side) for side in _sided(OUTLINES["transverse_process"])]
         pedicles += [spine.on_body(i, side) for side in _sided(PEDICLE)]
-        processes.append(spine.on_body(i, SPINOUS_PROCESS))
+        processes.append(spine.on_body(i, OUTLINES["spinous_process"]))
     layer = canvas.shapes(laminae, value=40, outline=65, line_mm=0.8)
     layer = canvas.shapes(transverse, value=60, outline=105, line_mm=0.8, onto=layer)
     layer = canvas.shapes(processes, value=110, outline=220, line_mm=1.0, onto=layer)
@@ -99,7 +80,7 @@ def _frontal_ribs(
         layer = canvas.lines(curves, value=130, line_mm=5.0, onto=layer)
         _add(bone, canvas.blurred(layer, 0.5), strength * density)
     if "T1" in spine.levels:
-        clavicles = [spine.centre_mm[spine.levels.index("T1")] + side for side in _sided(CLAVICLE)]
+        clavicles = [spine.centre_mm[spine.levels.index("T1")] + side for side in _sided(OUTLINES["clavicle"])]
         layer = canvas.lines(clavicles, value=255, line_mm=11.0)
         layer = canvas.lines(clavicles, value=150, line_mm=7.0, onto=layer)
         _add(bone, canvas.blurred(layer, 1.0), 0.35 * density)
@@ -111,13 +92,13 @@ def _frontal_pelvis(
     """Sacrum and iliac wings, tilted half as much as the vertebra that stands on them."""
     base, tilt = spine.corners_mm()[-1, 2:].mean(axis=0), spine.tilt_deg[-1] / 2
     beside = np.array([spine.width_mm[-1, 1] / 2, 0.0])
-    right = SACRUM + beside
+    right = OUTLINES["sacrum"] + beside
     sacrum = np.concatenate((right, right[::-1] * (-1, 1)))
     layer = canvas.shapes([base + turned(rounded(sacrum), tilt)], value=115, outline=200, line_mm=1.5)
-    foramina = [base + turned(side, tilt) for f in SACRAL_FORAMEN for side in _sided(ellipse(*f))]
+    foramina = [base + turned(side, tilt) for foramen in SACRAL_FORAMINA for side in _sided(foramen)]
     layer = canvas.shapes(foramina, value=60, outline=150, line_mm=0.8, onto=layer)
     _add(bone, canvas.blurred(layer, 0.6), 0.65 * density)
-    wing = ILIAC_WING * (1, rng.uniform(0.9, 1.2)) + beside
+    wing = OUTLINES["iliac_wing"] * (1, rng.uniform(0.9, 1.2)) + beside
     wings = [base + turned(rounded(side), tilt) for side in _sided(wing)]
     layer = canvas.shapes(wings, value=90, outline=215, line_mm=2.0)
     _add(bone, canvas.blurred(layer, 0.8), 0.55 * density)
@@ -126,9 +107,9 @@ def _frontal_pelvis(
 def _lateral_posterior_elements(bone: np.ndarray, canvas: Canvas, spine: Spine, density: float) -> None:
     pedicles, facets, processes = [], [], []
     for i, level in enumerate(spine.levels[:-1]):
-        pedicles.append(spine.on_body(i, LATERAL_PEDICLE))
-        facets.append(spine.on_body(i, rounded(FACETS)))
-        process = LUMBAR_SPINE if level.startswith("L") else THORACIC_SPINE
+        pedicles.append(spine.on_body(i, OUTLINES["lateral_pedicle"]))
+        facets.append(spine.on_body(i, rounded(OUTLINES["facets"])))
+        process = OUTLINES["lumbar_spine"] if level.startswith("L") else OUTLINES["thoracic_spine"]
         processes.append(spine.on_body(i, rounded(process)))
     layer = canvas.shapes(processes, value=75, outline=120, line_mm=1.0)
     layer = canvas.shapes(facets, value=125, outline=190, line_mm=1.0, onto=layer)
@@ -163,23 +144,14 @@ def _lateral_pelvis(
     for k in range(1, 4):
         tilt += 10.0  # the sacrum is hollow towards the front
         centre = centre + turned(np.array([0, 0.93 * 0.88 ** (k - 0.5) * spine.height_mm[s1].mean()]), tilt)
-        add_body(
-            bone,
-            canvas,
-            centre,
-            tilt,
-            spine.width_mm[s1] * 0.8**k,
-            spine.height_mm[s1] * 0.8**k,
-            np.array([0.5, 0.5]),
-            waist_mm=0.5,
-            rounding_mm=1.5,
-            density=0.75 * density,
-        )
-    crest = spine.on_body(s1, rounded(SACRAL_CREST))
+        width_mm, height_mm = spine.width_mm[s1] * 0.8**k, spine.height_mm[s1] * 0.8**k
+        body = Body(width_mm, height_mm, np.array([0.5, 0.5]), waist_mm=0.5, rounding_mm=1.5)
+        add_body(bone, canvas, body, centre_mm=centre, tilt_deg=tilt, density=0.75 * density)
+    crest = spine.on_body(s1, rounded(OUTLINES["sacral_crest"]))
     _add(bone, canvas.blurred(canvas.shapes([crest], value=100, outline=150), 0.8), 0.5 * density)
     layer = np.zeros(canvas.size, np.uint8)
     for _ in range(2):
-        wing = LATERAL_WING * (1, rng.uniform(0.85, 1.25)) + rng.uniform((-6, -4), (6, 4))
+        wing = OUTLINES["lateral_wing"] * (1, rng.uniform(0.85, 1.25)) + rng.uniform((-6, -4), (6, 4))
         layer = canvas.shapes(
             [spine.centre_mm[s1] + rounded(wing)], value=90, outline=190, line_mm=2.0, onto=layer
         )

@@ -1,43 +1,19 @@
 """Geometry of a spine in millimetres, drawn from a preset: rigid bodies stacked from the sacrum up.
 
 Frame: x to the image's right, y down; on lateral views anterior is at the left (the film may be mirrored
-later). Mean sizes are approximate, after Panjabi et al., Spine 1991 (thoracic) and 1992 (lumbar); discs and
-cervical bodies are typical adult values.
+later).
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from vertebra_kp.core.anatomy import LEVELS, Schema, View
+from vertebra_kp.data.phantom.anatomy import SIZES_MM
 from vertebra_kp.data.phantom.presets import MOST_JITTER_SD, Preset
 
-# Width of the superior and inferior endplate (AP), their depth (lateral), anterior and posterior height of
-# the body, height of the disc below; all in mm.
-SIZES_MM: dict[str, tuple[float, ...]] = {
-    "C5": (18.0, 19.5, 15.0, 16.0, 12.0, 12.0, 5.0),
-    "C6": (19.0, 21.5, 15.5, 16.0, 12.0, 12.0, 5.0),
-    "C7": (21.0, 24.0, 16.0, 16.5, 13.0, 13.0, 4.5),
-    "T1": (24.5, 27.8, 18.5, 19.7, 13.8, 14.1, 4.0),
-    "T2": (24.9, 27.4, 19.6, 21.6, 15.2, 15.6, 4.0),
-    "T3": (24.6, 25.9, 22.7, 23.3, 15.3, 15.7, 4.0),
-    "T4": (24.5, 26.0, 23.3, 24.5, 15.8, 16.2, 4.0),
-    "T5": (24.9, 27.0, 24.3, 25.8, 15.8, 16.2, 4.0),
-    "T6": (26.2, 28.2, 26.0, 26.9, 17.0, 17.4, 4.2),
-    "T7": (27.8, 29.1, 27.4, 28.5, 17.7, 18.2, 4.4),
-    "T8": (29.5, 30.5, 27.9, 29.4, 18.2, 18.7, 4.6),
-    "T9": (30.6, 33.0, 29.3, 31.0, 18.9, 19.3, 5.0),
-    "T10": (31.9, 35.4, 30.5, 31.6, 19.8, 20.2, 5.5),
-    "T11": (34.9, 39.1, 31.9, 31.8, 20.6, 21.3, 6.0),
-    "T12": (39.0, 42.1, 32.8, 33.4, 22.1, 22.7, 7.0),
-    "L1": (41.2, 43.3, 34.1, 35.3, 24.4, 23.8, 8.0),
-    "L2": (42.6, 45.5, 34.6, 34.9, 25.2, 24.3, 9.0),
-    "L3": (44.1, 48.0, 35.2, 34.8, 25.4, 23.8, 10.0),
-    "L4": (46.6, 49.5, 35.5, 33.9, 26.0, 24.1, 10.5),
-    "L5": (47.3, 49.4, 34.7, 33.2, 27.2, 22.9, 9.0),
-    "S1": (50.0, 40.0, 34.0, 25.0, 29.0, 25.0, 2.0),
-}
 DISC_SHARE = {"L5": 0.30, "L4": 0.24, "L3": 0.19, "L2": 0.15, "L1": 0.12}  # of the discs' lordosis
 KYPHOSIS_STEP_DEG = -2.0  # of a thoracolumbar disc on lateral films
 POSTERIOR_DISC = 0.6  # posterior over central disc height (lateral)
@@ -113,7 +89,7 @@ def draw_spine(schema: Schema, preset: Preset, rng: np.random.Generator) -> Spin
     labelled = [i for i, level in enumerate(levels) if level in schema.levels and level != "S1"]
     slip = _draw_slips(preset, labelled, len(levels), rng)
     pose = _lateral_tilts if lateral else _frontal_tilts
-    tilt, height, truth = pose(preset, levels, labelled, width, height, rng)
+    tilt, height, truth = pose(preset, _Bodies(levels, labelled, width, height), rng)
     for fracture in truth["fractures"]:
         if fracture["kind"] == "biconcave":
             row = levels.index(fracture["level"])
@@ -134,15 +110,20 @@ def _draw_slips(preset: Preset, labelled: list[int], n: int, rng: np.random.Gene
     return slip
 
 
+class _Bodies(NamedTuple):
+    """Levels from head to foot, which of them are labelled, ``width`` and ``height`` [n, 2] in mm."""
+
+    levels: list[str]
+    labelled: list[int]
+    width: np.ndarray
+    height: np.ndarray
+
+
 def _fracture(
-    preset: Preset,
-    levels: list[str],
-    labelled: list[int],
-    height: np.ndarray,
-    kinds: tuple[str, ...],
-    rng: np.random.Generator,
+    preset: Preset, bodies: _Bodies, kinds: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[np.ndarray, list[dict]]:
     """Heights with some walls shortened, and the list of what was done."""
+    levels, labelled, _, height = bodies
     height, fractures = height.copy(), []
     if rng.random() < preset.fracture_probability:
         count = rng.integers(preset.fractures[0], preset.fractures[1] + 1)
@@ -157,19 +138,14 @@ def _fracture(
 
 
 def _lateral_tilts(
-    preset: Preset,
-    levels: list[str],
-    labelled: list[int],
-    width: np.ndarray,
-    height: np.ndarray,
-    rng: np.random.Generator,
+    preset: Preset, bodies: _Bodies, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """Mid-line tilts from sacral slope and lordosis; discs take what the bodies leave."""
+    levels, labelled, width, height = bodies
     slope = rng.uniform(*preset.sacral_slope_deg)
     lordosis = slope + rng.uniform(*preset.l1_slope_deg)
     healthy = height
-    kinds = ("wedge", "crush", "biconcave")
-    height, fractures = _fracture(preset, levels, labelled, height, kinds, rng)
+    height, fractures = _fracture(preset, bodies, ("wedge", "crush", "biconcave"), rng)
     wedge = _body_wedges_deg(width, height)
     lumbar = [i for i in labelled if levels[i].startswith("L")]
     lordosis += FRACTURE_KYPHOSIS * (wedge - _body_wedges_deg(width, healthy))[lumbar].sum()
@@ -192,14 +168,10 @@ def _lateral_tilts(
 
 
 def _frontal_tilts(
-    preset: Preset,
-    levels: list[str],
-    labelled: list[int],
-    width: np.ndarray,
-    height: np.ndarray,
-    rng: np.random.Generator,
+    preset: Preset, bodies: _Bodies, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """Mid-line tilts of a scoliosis: extreme at the end vertebrae of its curves, smooth between them."""
+    levels, labelled, width, height = bodies
     most = 3 if len(labelled) > 8 else 1
     count = int(rng.integers(1, most + 1))
     ends = _draw_end_vertebrae(labelled, count, rng)
@@ -226,7 +198,7 @@ def _frontal_tilts(
     side = np.clip(side, -0.15 * height[:, 0], 0.15 * height[:, 0])
     height = height + np.stack((side, -side), axis=1)
     kinds = ("wedge_left", "wedge_right", "crush", "biconcave")
-    height, fractures = _fracture(preset, levels, labelled, height, kinds, rng)
+    height, fractures = _fracture(preset, bodies._replace(height=height), kinds, rng)
     curves = [
         {"upper": levels[a], "lower": levels[b], "angle_deg": float(angle)}
         for (a, b), angle in zip(pairwise(ends), angles, strict=True)
@@ -244,12 +216,7 @@ def _draw_end_vertebrae(labelled: list[int], count: int, rng: np.random.Generato
 
 
 def _stack(
-    width: np.ndarray,
-    height: np.ndarray,
-    tilt_deg: np.ndarray,
-    slip: np.ndarray,
-    gap_mm: np.ndarray,
-    hinge: float,
+    width: np.ndarray, height: np.ndarray, tilt_deg: np.ndarray, slip: np.ndarray, gap_mm: np.ndarray, hinge: float
 ) -> np.ndarray:
     """Centres ``[n, 2]`` of bodies piled on the lowest; the middle of its superior endplate is the origin.
 

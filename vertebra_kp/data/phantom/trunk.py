@@ -5,26 +5,13 @@ It has no sharp edges, so it is drawn coarsely. Frontal outlines are given for t
 
 import numpy as np
 
+from vertebra_kp.data.phantom.anatomy import OUTLINES
 from vertebra_kp.data.phantom.canvas import Canvas, ellipse, rounded
 from vertebra_kp.data.phantom.presets import Preset
 from vertebra_kp.data.phantom.spine import Spine
 
 TISSUE_PER_MM = 0.02  # attenuation of soft tissue at about 70 keV
 COARSE = 4
-# mm; one lung from the side, about the dome of the diaphragm before T12
-LATERAL_LUNG = np.array(
-    [
-        (-200, 20),
-        (-140, -28),
-        (-80, -36),
-        (-20, -15),
-        (18, 22),
-        (36, 22),
-        (44, -40),
-        (50, -400),
-        (-200, -400),
-    ]
-)
 
 
 def soft_tissue(canvas: Canvas, spine: Spine, preset: Preset, rng: np.random.Generator) -> np.ndarray:
@@ -82,9 +69,7 @@ def _frontal_trunk(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> np
         ]
         lungs.append(np.array(lung) * (side, 1) + np.array([middle, 0]))
     heart = ellipse(
-        np.array([middle + rng.uniform(20, 34), dome_y - 45]),
-        (rng.uniform(42, 56), rng.uniform(56, 74)),
-        -25.0,
+        np.array([middle + rng.uniform(20, 34), dome_y - 45]), (rng.uniform(42, 56), rng.uniform(56, 74)), -25.0
     )
     mediastinum = ellipse(np.array([middle, (dome_y + neck_y) / 2]), (rng.uniform(26, 32), 0.6 * (t12_y - neck_y)))
     air = canvas.shapes([rounded(lung) for lung in lungs])
@@ -106,7 +91,7 @@ def _lateral_trunk(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> np
     dome = centre[spine.last_thoracic] + np.array([0, rng.uniform(-25, 0)])
     share = rng.uniform(0.15, 0.25)
     for apart in (0.0, rng.uniform(8, 16)):
-        leaf = dome + LATERAL_LUNG - np.array([0, apart])
+        leaf = dome + OUTLINES["lateral_lung"] - np.array([0, apart])
         thickness *= 1 - share * _coverage(canvas, [leaf], 2.5)
     return thickness
 

@@ -23,23 +23,15 @@ from vertebra_kp.data.sources.problems import SourceError
 
 __all__ = ["SOURCES", "SourceError", "find_films", "read_records", "schema_of"]
 
+_FORMATS = (buu_lspine, coco, csv, csxa, cvat, json, label_studio, labelme, mendeley, slicer)
 READERS: dict[str, Callable[[Path, Schema], list[Record]]] = {
-    "buu_lspine": buu_lspine.read_records,
-    "coco": coco.read_records,
-    "csv": csv.read_records,
-    "csxa": csxa.read_records,
-    "cvat": cvat.read_records,
-    "json": json.read_records,
-    "label_studio": label_studio.read_records,
-    "labelme": labelme.read_records,
-    "mendeley": mendeley.read_records,
-    "slicer": slicer.read_records,
+    module.__name__.rpartition(".")[2]: module.read_records for module in _FORMATS
 }
 SOURCES = ("aasce", *READERS)
 
 
 def schema_of(source: str, anatomy: str | None) -> Schema:
-    """The keypoint schema that a command line names; AASCE has its own. Raises SourceError when none is named."""
+    """The keypoint schema that is named for a source; AASCE has its own. Raises SourceError when none is named."""
     if anatomy is None and source != "aasce":
         raise SourceError(f"source {source} needs an anatomy, one of {', '.join(SCHEMAS)}")
     return SCHEMAS[anatomy or "ap_whole_spine"]

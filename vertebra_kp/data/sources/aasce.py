@@ -23,8 +23,9 @@ from scipy.io import loadmat
 
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, Schema, State
 from vertebra_kp.core.geometry import points_from_indices
-from vertebra_kp.data.record import Record, label_arrays
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.sources.annotations import Film, Labels, Reading
+from vertebra_kp.data.sources.problems import SourceError
 
 ROOT_VARIABLE = "VERTEBRA_KP_AASCE"
 FOLDER = "boostnet_labeldata"
@@ -52,25 +53,21 @@ def read_records(
         )
     root = find_root(root, part)
     label_folder = root / "labels" / part
-    records, problems = [], []
+    reading = Reading()
     for film in sorted((root / "data" / part).iterdir()):
         if film.suffix.lower() != ".jpg" or film.name.startswith("."):
             continue
-        try:
+        with reading.at(film.name):
             corners = _read_corners(label_folder / f"{film.name}.mat")
             if not stored_order:
                 corners = top_vertebra_first(corners)
-        except ValueError as error:
-            problems.append(f"{film.name}: {error}")
-            continue
-        points, states = label_arrays(schema)
-        points[:] = corners[[LEVELS.index(level) for level in schema.levels]]
-        states[:] = State.LABELLED
-        records.append(Record(film.name, film, case_group(film.name), points, states))
-    raise_if_any(problems, label_folder, "restore these labels from the data set, or take the films out")
-    if not records:
-        raise SourceError(f"{root / 'data' / part} holds no .jpg film; unpack the data set there")
-    return records
+            labels = Labels(schema)
+            labels.points[:] = corners[[LEVELS.index(level) for level in schema.levels]]
+            labels.states[:] = State.LABELLED
+            reading.add(Film(film.name, film, case_group(film.name)), labels)
+    remedy = "restore these labels from the data set, or take the films out"
+    empty = f"{root / 'data' / part} holds no .jpg film; unpack the data set there"
+    return reading.finish(label_folder, remedy, empty=empty)
 
 
 def top_vertebra_first(corners: np.ndarray) -> np.ndarray:

@@ -1,21 +1,20 @@
 """What readers of annotation formats share: the file, the films that it names, corners put in their places."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from vertebra_kp.core.anatomy import CORNERS, Schema, State
+from vertebra_kp.core.anatomy import CORNERS, Schema, Side, State
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.files import film_inside, read_json
-from vertebra_kp.data.sources.problems import SourceError
+from vertebra_kp.data.sources.problems import Faults, SourceError, raise_if_any
+from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, text_of
 
-MAX_NUMBER = 1e6  # pixels, percent, mm: no film is larger, and float32 is still good to 1/16 pixel there
 PREDICTED = "corners are predictions that nobody has corrected"  # a record's note
 
 
@@ -50,8 +49,15 @@ class Labels:
         self.points, self.states = label_arrays(schema)
         self._given: set[tuple[str, str]] = set()
 
-    def put(self, corner: Corner) -> None:
-        """Raises ValueError for a corner that is given twice, does not exist, or lies beyond any film."""
+    def put(self, corners: Iterable[Corner]) -> None:
+        """ValueError lists the corners that are given twice, do not exist, or lie beyond any film."""
+        faults = Faults()
+        for corner in corners:
+            with faults.at():
+                self._put(corner)
+        faults.raise_all()
+
+    def _put(self, corner: Corner) -> None:
         level, name, x, y, state = corner
         if (level, name) in self._given:
             raise ValueError(f"{corner_name(level, name)} is given twice; keep one")
@@ -72,98 +78,82 @@ class Labels:
 
 
 def labels_of(corners: Iterable[Corner], schema: Schema) -> Labels:
-    """Corners in their places; ValueError lists all that ``Labels.put`` refuses."""
+    """Corners in their places; ValueError as ``Labels.put``."""
     labels = Labels(schema)
-    faults = []
-    for corner in corners:
-        try:
-            labels.put(corner)
-        except ValueError as error:
-            faults.append(str(error))
-    if faults:
-        raise ValueError("; ".join(faults))
+    labels.put(corners)
     return labels
 
 
-def labels_of_shapes(
-    shapes: Iterable[tuple[str, Any]], corners_of: Callable[[Any], list[Corner]], schema: Schema
-) -> tuple[Labels, list[str]]:
-    """The labels that (place in the file, shape) give, and what is wrong with the shapes, by place.
+class Reading(Faults):
+    """The records of a data set, and what is wrong with it, while it is read."""
 
-    ``corners_of`` raises ValueError for a shape that gives no corner.
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: dict[str, Record] = {}
+        self._places: dict[str, str] = {}  # where each film stands in the data set, by its id
+
+    def new(self, film: Film, place: str) -> Film:
+        """The film that stands at ``place``; ValueError when it stands at another one too."""
+        if (first := self._places.setdefault(film.id, place)) != place:
+            raise ValueError(f"film {film.id} stands in {first} already; keep one")
+        return film
+
+    def add(
+        self, film: Film, labels: Labels, notes: tuple[str, ...] = (), *, anterior_side: Side = "left"
+    ) -> None:
+        """A film with its labels; only lateral films have an anterior side."""
+        self.records[film.id] = Record(
+            id=film.id,
+            image_path=film.path,
+            group=film.group,
+            points_xy_image=labels.points,
+            states=labels.states,
+            spacing_mm=film.spacing_mm,
+            anterior_side=anterior_side if labels.schema.view == "LA" else None,
+            notes=notes,
+        )
+
+    def finish(self, where: Path, remedy: str, *, empty: str) -> list[Record]:
+        """The records by id; SourceError lists the faults of ``where``, or is ``empty`` where no record is."""
+        raise_if_any(self.found, where, remedy)
+        if not self.records:
+            raise SourceError(empty)
+        return [self.records[id] for id in sorted(self.records)]
+
+
+def read_annotations(root: Path, name: str) -> tuple[Path, object]:
+    """The file ``name`` in ``root``, or the only other JSON there, and the JSON in it.
+
+    Raises SourceError when there is none or a choice, and when the file is damaged or a link that leads out.
     """
-    labels = Labels(schema)
-    faults: list[str] = []
-    for place, shape in shapes:
-        try:
-            corners = corners_of(shape)
-        except ValueError as error:
-            faults.append(f"{place}: {error}")
-            continue
-        for corner in corners:
-            try:
-                labels.put(corner)
-            except ValueError as error:
-                faults.append(f"{place}: {error}")
-    return labels, faults
-
-
-def film_record(film: Film, labels: Labels, notes: tuple[str, ...] = ()) -> Record:
-    """A film with its labels; lateral films have their anterior side at the left of the image."""
-    return Record(
-        id=film.id,
-        image_path=film.path,
-        group=film.group,
-        points_xy_image=labels.points,
-        states=labels.states,
-        spacing_mm=film.spacing_mm,
-        anterior_side="left" if labels.schema.view == "LA" else None,
-        notes=notes,
-    )
-
-
-def annotation_file(root: Path, name: str) -> Path:
-    """The file ``name`` in ``root``, or the only other JSON there; SourceError when there is none or a choice."""
-    if (root / name).is_file():
-        return root / name
-    found = sorted(root.glob("*.json"))
-    if len(found) == 1:
-        return found[0]
-    names = short([path.name for path in found]) if found else "none"
-    raise SourceError(f"data.root must be a folder with {name} or one *.json, found {names} in {root}")
-
-
-def read_annotations(root: Path, path: Path) -> Any:
-    """The JSON in a file of ``root``; SourceError when it holds none or is a link that leads out."""
+    path = root / name
+    if not path.is_file():
+        found = sorted(root.glob("*.json"))
+        if len(found) != 1:
+            names = short([path.name for path in found]) if found else "none"
+            raise SourceError(f"data.root must be a folder with {name} or one *.json, found {names} in {root}")
+        path = found[0]
     try:
-        return read_json(path, within=root)
+        return path, read_json(path, within=root)
     except (ValueError, OSError) as error:
         raise SourceError(str(error)) from error
 
 
-def json_number(value: Any) -> float:
-    """A JSON number as float; nan for what is none or is beyond ``MAX_NUMBER``."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) <= MAX_NUMBER else math.nan
-
-
-def named_film(root: Path, file: Any, extras: dict[str, Any]) -> Film:
+def named_film(root: Path, file: object, extras: Mapping[str, object]) -> Film:
     """The film ``file`` in ``root``, with ``patient`` and ``spacing_mm`` of ``extras``.
 
     The film's id is its path relative to ``root``; without a patient it is a group of its own. ValueError says
     what is wrong.
     """
-    if not isinstance(file, str):
-        raise ValueError(f"the name of the film must be a text, got {short(file)}")
-    path = film_inside(root, file)
+    path = film_inside(root, text_of(file, "the name of the film must be a text"))
     patient, spacing_mm = extras.get("patient"), extras.get("spacing_mm")
     if isinstance(patient, bool) or not isinstance(patient, str | int | None):
         raise ValueError(f"patient of {file!r} must be a text, a whole number or missing, got {short(patient)}")
-    if spacing_mm is not None and not json_number(spacing_mm) > 0:
+    if spacing_mm is not None and not number_of(spacing_mm) > 0:
         raise ValueError(f"spacing_mm of {file!r} must be a number above 0 or missing, got {short(spacing_mm)}")
     id = path.relative_to(root).as_posix()
     group = "" if patient is None else str(patient).strip()
-    return Film(id, path, group or id, None if spacing_mm is None else float(spacing_mm))
+    return Film(id, path, group or id, None if spacing_mm is None else number_of(spacing_mm))
 
 
 def is_clockwise(outline: np.ndarray) -> bool:

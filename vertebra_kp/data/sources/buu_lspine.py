@@ -22,6 +22,7 @@ retrolisthesis: the slips of a film that says so are unknown too. (On an AP film
 import csv
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +30,10 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import SCHEMAS, SLIP_CLASSES, SLIPS_SEEN, UNKNOWN, Schema, State, View
 from vertebra_kp.core.geometry import points_from_indices
-from vertebra_kp.data.record import Record, label_arrays, unknown_slips
+from vertebra_kp.data.record import Record, unknown_slips
+from vertebra_kp.data.sources.annotations import Film, Labels, Reading
 from vertebra_kp.data.sources.files import read_text
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import Faults, SourceError
 
 log = logging.getLogger(__name__)
 
@@ -62,45 +64,30 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         raise SourceError(
             f"{root} has no folder {schema.view}; data.root of buu_lspine is the folder with AP/ and LA/"
         )
-    records, problems, strange = [], list[str](), list[str]()
+    reading, strange = Reading(), list[str]()
     for film in sorted(folder.iterdir()):
         name = _NAME.match(film.stem)
         if film.suffix.lower() != ".jpg" or not name:
             continue
-        try:
+        with reading.at(film.name):
             endplates = _read_endplates(film.with_suffix(".csv"), schema.view)
-            labels = _label_of_levels(endplates.labels, schema.view, film.with_suffix(".csv").name)
-        except ValueError as error:
-            problems.append(f"{film.name}: {error}")
-            continue
-        notes: tuple[str, ...] = ()
-        if impossible := sorted(set(labels.values()) - {UNKNOWN, *SLIPS_SEEN[schema.view]}):
-            told = ", ".join(f"{label} ({SLIP_CLASSES[label]})" for label in impossible)
-            notes, labels = (f"slips are unknown: no {schema.view} film shows label {told}",), {}
-            strange.append(f"{film.stem} {notes[0]}")
-        points, states = _as_corners(endplates.ends, schema)
-        slips = unknown_slips(schema)
-        for level in labels.keys() & set(schema.levels):
-            slips[schema.levels.index(level)] = labels[level]
-        records.append(
-            Record(
-                film.stem,
-                film,
-                name[1],
-                points,
-                states,
-                anterior_side="left" if schema.view == "LA" else None,
-                view=schema.view,
-                slips=slips,
-                notes=notes,
-            )
-        )
+            slip_of = _label_of_levels(endplates.labels, schema.view, film.with_suffix(".csv").name)
+            notes: tuple[str, ...] = ()
+            if impossible := sorted(set(slip_of.values()) - {UNKNOWN, *SLIPS_SEEN[schema.view]}):
+                told = ", ".join(f"{label} ({SLIP_CLASSES[label]})" for label in impossible)
+                notes, slip_of = (f"slips are unknown: no {schema.view} film shows label {told}",), {}
+                strange.append(f"{film.stem} {notes[0]}")
+            slips = unknown_slips(schema)
+            for level in slip_of.keys() & set(schema.levels):
+                slips[schema.levels.index(level)] = slip_of[level]
+            reading.add(Film(film.stem, film, name[1]), _as_corners(endplates.ends, schema), notes)
+            record = reading.records[film.stem]
+            reading.records[film.stem] = replace(record, view=schema.view, slips=slips)
     if strange:
         log.warning("%s: %d films like %s", folder, len(strange), strange[0])
-    raise_if_any(problems, folder, "restore these labels from the data set, or take the films out")
-    if not records:
-        raise SourceError(f"{folder} holds no film named like 0001-F-037Y0.jpg; unpack the data set there")
-    return records
+    remedy = "restore these labels from the data set, or take the films out"
+    empty = f"{folder} holds no film named like 0001-F-037Y0.jpg; unpack the data set there"
+    return reading.finish(folder, remedy, empty=empty)
 
 
 def endplate_rows(view: str) -> list[tuple[str, int]]:
@@ -109,14 +96,14 @@ def endplate_rows(view: str) -> list[tuple[str, int]]:
     return [(level, left) for level, left in rows if (level, left) != (SUPERIOR_ONLY, 2)]
 
 
-def _as_corners(endplates: np.ndarray, schema: Schema) -> tuple[np.ndarray, np.ndarray]:
-    points, states = label_arrays(schema)
+def _as_corners(endplates: np.ndarray, schema: Schema) -> Labels:
+    labels = Labels(schema)
     for (level, left), ends in zip(endplate_rows(schema.view), endplates, strict=True):
         if level in schema.levels:
             corners = schema.levels.index(level), slice(left, left + 2)
-            points[corners] = ends
-            states[corners] = State.LABELLED
-    return points, states
+            labels.points[corners] = ends
+            labels.states[corners] = State.LABELLED
+    return labels
 
 
 def _label_of_levels(labels: list[int], view: View, file: str) -> dict[str, int]:
@@ -157,20 +144,15 @@ def _read_endplates(path: Path, view: str) -> Endplates:
     wanted = len(endplate_rows(view))
     if len(rows) != wanted:
         raise ValueError(f"{path.name} has {len(rows)} rows, wanted {wanted} (one an endplate)")
-    ends, labels = [], []
+    ends, labels, faults = [], [], Faults()
     for number, row in enumerate(rows, start=1):
-        if len(row) not in ROW_COLUMNS:
-            raise ValueError(f"{path.name} row {number} has {len(row)} columns, wanted x1,y1,x2,y2[,label]")
-        try:
-            values = [float(cell) for cell in row[:4]]
-        except ValueError as error:
-            raise ValueError(f"{path.name} row {number}: {error}") from error
-        if not np.isfinite(values).all():
-            raise ValueError(f"{path.name} row {number} holds NaN or infinity: {','.join(row[:4])}")
-        ends.append(values)
-        cell = row[4] if len(row) > 4 else ""
-        try:
+        with faults.at(f"{path.name} row {number}"):
+            if len(row) not in ROW_COLUMNS:
+                raise ValueError(f"has {len(row)} columns, wanted x1,y1,x2,y2[,label]")
+            ends.append([float(cell) for cell in row[:4]])
+            if not np.isfinite(ends[-1]).all():
+                raise ValueError(f"holds NaN or infinity: {','.join(row[:4])}")
+            cell = row[4] if len(row) > 4 else ""
             labels.append(_read_label(cell) if cell.strip() else UNKNOWN)
-        except ValueError as error:
-            raise ValueError(f"{path.name} row {number}: {error}") from error
+    faults.raise_all()
     return Endplates(points_from_indices(np.reshape(ends, (wanted, 2, 2))), labels)

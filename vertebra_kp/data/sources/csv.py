@@ -24,15 +24,15 @@ from pathlib import Path
 from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema, State
 from vertebra_kp.data.names import STATES
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import MAX_NUMBER, Corner, Film, film_record, labels_of
+from vertebra_kp.data.sources.annotations import Corner, Film, Reading, labels_of
 from vertebra_kp.data.sources.files import film_inside, forward_slashes
 from vertebra_kp.data.sources.folder import find_films
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import SourceError, some
+from vertebra_kp.data.sources.values import MAX_NUMBER
 
 log = logging.getLogger(__name__)
 
 LABELS = "labels.csv"
-NAMED = 5  # films that a warning names
 HEADER = ("file", "patient", "spacing_mm", "level", "corner", "x", "y", "state")
 
 
@@ -59,9 +59,9 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         raise SourceError(f"{root} has no {LABELS}; data.root of csv is the folder with films and {LABELS}")
     films: dict[str, list[_Row]] = {}
     seen: dict[tuple[str, str, str], int] = {}
-    problems: list[str] = []
+    reading = Reading()
     for line, cells in _read_cells(table):
-        try:
+        with reading.at(f"line {line}"):
             row = _parse(cells)
             first = films.get(row.file, [row])[0]
             if row.file not in films:
@@ -70,21 +70,18 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             corner = row.file, row.level, row.corner
             if seen.setdefault(corner, line) != line:
                 raise ValueError(f"{row.level} {row.corner} of {row.file} stands in line {seen[corner]} already")
-        except ValueError as error:
-            problems.append(f"line {line}: {error}")
-            continue
-        films.setdefault(row.file, []).append(row)
-    raise_if_any(problems, table, "correct these lines")
-    if not films:
-        raise SourceError(f"{table} has no rows; add one row per corner: {','.join(HEADER)}")
-    if forgotten := sorted(_film_names(root) - films.keys()):
-        named = ", ".join(forgotten[:NAMED]) + (" ..." if len(forgotten) > NAMED else "")
-        log.warning("%s: %d films have no row and are left out: %s; label them", table, len(forgotten), named)
-    return [_record(root, rows, schema) for _, rows in sorted(films.items())]
-
-
-def _film_names(root: Path) -> set[str]:
-    return {path.relative_to(root).as_posix() for path in find_films([str(root)])}
+            films.setdefault(row.file, []).append(row)
+    for file, rows in films.items():
+        first = rows[0]
+        film = Film(file, root / file, first.patient or file, first.spacing_mm)
+        corners = [Corner(row.level, row.corner, row.x, row.y, row.state) for row in rows]
+        reading.add(film, labels_of(corners, schema))
+    empty = f"{table} has no rows; add one row per corner: {','.join(HEADER)}"
+    records = reading.finish(table, "correct these lines", empty=empty)
+    films_there = {path.relative_to(root).as_posix() for path in find_films([str(root)])}
+    if forgotten := sorted(films_there - films.keys()):
+        log.warning("%s: %d films have no row and are left out: %s; label them", table, *some(forgotten))
+    return records
 
 
 def _read_cells(table: Path) -> Iterator[tuple[int, list[str]]]:
@@ -98,10 +95,9 @@ def _read_cells(table: Path) -> Iterator[tuple[int, list[str]]]:
             for cells in reader:
                 if any(cell.strip() for cell in cells):
                     yield reader.line_num, [cell.strip() for cell in cells]
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{table} is not UTF-8 ({error}); save it as CSV UTF-8") from error
-    except csv.Error as error:
-        raise SourceError(f"{table} is not a CSV table ({error}); save it as CSV UTF-8") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "a CSV table"
+        raise SourceError(f"{table} is not {what} ({error}); save it as CSV UTF-8") from error
 
 
 def _parse(cells: list[str]) -> _Row:
@@ -151,10 +147,3 @@ def _check_row(row: _Row, first: _Row, schema: Schema) -> None:
         corner = schema.levels.index(row.level), CORNERS.index(row.corner)
         if not schema.exists[corner]:
             raise ValueError(f"{row.level} has no {row.corner} in {schema.name}; its state must be nonexistent")
-
-
-def _record(root: Path, rows: list[_Row], schema: Schema) -> Record:
-    first = rows[0]
-    film = Film(first.file, root / first.file, first.patient or first.file, first.spacing_mm)
-    corners = (Corner(row.level, row.corner, row.x, row.y, row.state) for row in rows)
-    return film_record(film, labels_of(corners, schema))

@@ -24,14 +24,14 @@ notes say so.
 import re
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
 
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Film, film_record, labels_of, named_film
+from vertebra_kp.data.sources.annotations import Corner, Film, Reading, labels_of, named_film
 from vertebra_kp.data.sources.labelme import read_document, shape_points
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import object_of
 
 FILMS, LABELS = "datasets-PNG", "datasets-JSON"
 LEVELS = SCHEMAS["la_cervical"].levels
@@ -57,19 +57,15 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         raise SourceError(f"{root} must hold {FILMS} and {LABELS}; data.root of csxa is the folder with both")
     files = {path.stem: path for path in sorted((root / LABELS).glob("*.json")) if not path.name.startswith("._")}
     films = {path.stem for path in (root / FILMS).glob("*.png") if not path.name.startswith("._")}
-    problems = [f"{FILMS}/{name}.png: film without labels" for name in sorted(films - files.keys())]
-    records = []
+    reading = Reading()
+    reading.found += [f"{FILMS}/{name}.png: film without labels" for name in sorted(films - files.keys())]
     for name, path in files.items():
-        try:
+        with reading.at(f"{LABELS}/{path.name}"):
             film = _film(root, name)
-            corners, notes = _read_corners(name, read_document(root, path)["shapes"])
-            records.append(film_record(film, labels_of(corners, schema), notes))
-        except (ValueError, OSError) as error:
-            problems.append(f"{LABELS}/{path.name}: {error}")
-    raise_if_any(problems, root, "restore these files from the data set, or take them out with their films")
-    if not records:
-        raise SourceError(f"{root / LABELS} holds no *.json; unpack the data set there")
-    return sorted(records, key=lambda record: record.id)
+            corners, notes = _read_corners(name, read_document(root, path).shapes)
+            reading.add(film, labels_of(corners, schema), notes)
+    remedy = "restore these files from the data set, or take them out with their films"
+    return reading.finish(root, remedy, empty=f"{root / LABELS} holds no *.json; unpack the data set there")
 
 
 def _film(root: Path, name: str) -> Film:
@@ -79,16 +75,13 @@ def _film(root: Path, name: str) -> Film:
     return named_film(root, f"{FILMS}/{name}.png", {"patient": case[1]})
 
 
-def _read_corners(name: str, shapes: list[Any]) -> tuple[list[Corner], tuple[str, ...]]:
+def _read_corners(name: str, shapes: list[object]) -> tuple[list[Corner], tuple[str, ...]]:
     """The corners of a film's landmarks, and notes; ValueError lists what is wrong."""
-    corners, faults = [], []
+    corners, faults = [], Faults()
     for number, shape in enumerate(shapes):
-        try:
-            corners.append(_read_corner(shape))
-        except ValueError as error:
-            faults.append(f"shapes[{number}]: {error}")
-    if faults:
-        raise ValueError("; ".join(faults))
+        with faults.at(f"shapes[{number}]"):
+            corners.append(_read_corner(object_of(shape, "a shape must be an object")))
+    faults.raise_all()
     given = [corner for corner in corners if corner is not None]
     twice = [corner for corner in given if (corner.level, corner.name) == GIVEN_TWICE.get(name)]
     if len(twice) < 2:
@@ -97,10 +90,8 @@ def _read_corners(name: str, shapes: list[Any]) -> tuple[list[Corner], tuple[str
     return [corner for corner in given if corner not in twice], (note,)
 
 
-def _read_corner(shape: Any) -> Corner | None:
+def _read_corner(shape: dict[str, object]) -> Corner | None:
     """The corner that a shape gives, None for the centroid of C2; ValueError says why it gives none."""
-    if not isinstance(shape, dict):
-        raise ValueError(f"a shape must be an object, got {short(shape)}")
     label, kind = shape.get("label"), shape.get("shape_type")
     landmark = _LANDMARK.match(label) if isinstance(label, str) else None
     if label != NO_CORNER and (landmark is None or landmark[1] not in LEVELS):

@@ -30,9 +30,9 @@ patient, so every film is a group of its own, and no spacing. Lateral films look
 
 import io
 import math
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
+from reprlib import repr as short
 from xml.etree.ElementTree import Element
 
 from defusedxml import DefusedXmlException
@@ -41,16 +41,10 @@ from defusedxml.ElementTree import ParseError, iterparse
 from vertebra_kp.core.anatomy import Schema, State
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import (
-    MAX_NUMBER,
-    Corner,
-    Film,
-    film_record,
-    labels_of_shapes,
-    named_film,
-)
+from vertebra_kp.data.sources.annotations import Corner, Film, Labels, Reading, named_film
 from vertebra_kp.data.sources.files import read_text
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import MAX_NUMBER
 
 ANNOTATIONS = "annotations.xml"
 IMAGES = "images"
@@ -69,29 +63,20 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     path = root / ANNOTATIONS
     if not path.is_file():
         raise SourceError(f"{root} has no {ANNOTATIONS}; data.root of cvat is an unpacked export as {FORMAT}")
-    records: dict[str, Record] = {}
-    problems: list[str] = []
-    try:
-        for image in _images(root, path):
+    reading = Reading()
+    with reading.at():
+        for number, image in enumerate(_images(root, path), start=1):
             shapes = [shape for shape in image if shape.tag not in NO_SHAPES]
             if not shapes:
                 continue
-            places = ((f"{shape.tag} {reprlib.repr(shape.get('label'))}", shape) for shape in shapes)
-            labels, faults = labels_of_shapes(places, _corners, schema)
-            try:
-                film = _film(root, image)
-                if film.id in records:
-                    faults.append("stands twice in the file; join the two")
-                records[film.id] = film_record(film, labels)
-            except ValueError as error:
-                faults.append(str(error))
-            problems += [f"image {image.get('name')!r}: {fault}" for fault in faults]
-    except ValueError as error:
-        problems.append(str(error))
-    raise_if_any(problems, path, f"correct these in CVAT and export them again as {FORMAT}")
-    if not records:
-        raise SourceError(f"{path} has no image with shapes; label films in CVAT and export them as {FORMAT}")
-    return [records[id] for id in sorted(records)]
+            place, labels = f"image {image.get('name')!r}", Labels(schema)
+            for shape in shapes:
+                with reading.at(f"{place}: {shape.tag} {short(shape.get('label'))}"):
+                    labels.put(_corners(shape))
+            with reading.at(place):
+                reading.add(reading.new(_film(root, image), f"image {number}"), labels)
+    empty = f"{path} has no image with shapes; label films in CVAT and export them as {FORMAT}"
+    return reading.finish(path, f"correct these in CVAT and export them again as {FORMAT}", empty=empty)
 
 
 def _images(root: Path, path: Path) -> Iterator[Element]:
@@ -133,17 +118,16 @@ def _corners(shape: Element) -> list[Corner]:
         return [_corner(*parse_corner(label), shape)]
     if shape.tag != "skeleton":
         raise ValueError("is not read; draw a skeleton of TL, TR, BL, BR per level, or a point per corner")
-    level, corners = parse_level(label), []
+    level, corners, faults = parse_level(label), [], Faults()
     for element in shape:
         if element.tag in NO_SHAPES:
             continue
         if element.tag != "points":
             raise ValueError(f"its elements must be points, got {element.tag}")
         name = element.get("label") or ""
-        try:
+        with faults.at(f"point {name!r}"):
             corners.append(_corner(*parse_corner(f"{level}.{name}"), element))
-        except ValueError as error:
-            raise ValueError(f"point {name!r}: {error}") from error
+    faults.raise_all()
     return corners
 
 
@@ -157,7 +141,7 @@ def _corner(level: str, name: str, point: Element) -> Corner:
     try:
         x, y = (float(number) for number in text.split(","))
     except ValueError as error:
-        raise ValueError(f"points must be one x,y in pixels, got {reprlib.repr(text)}") from error
+        raise ValueError(f"points must be one x,y in pixels, got {short(text)}") from error
     if not (abs(x) <= MAX_NUMBER and abs(y) <= MAX_NUMBER):  # true for NaN
-        raise ValueError(f"points must be pixels, up to {MAX_NUMBER:.0f}, got {reprlib.repr(text)}")
+        raise ValueError(f"points must be pixels, up to {MAX_NUMBER:.0f}, got {short(text)}")
     return Corner(level, name, x, y)

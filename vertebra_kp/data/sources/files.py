@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 MAX_TEXT_BYTES = 512 * 2**20  # of one annotation file; 100,000 films of 68 points as COCO take 400 MB
 
@@ -47,7 +46,7 @@ def read_text(path: Path, *, within: Path | None = None) -> str:
         raise ValueError(f"{path} is not UTF-8 ({error})") from error
 
 
-def read_json(path: Path, *, within: Path | None = None) -> Any:
+def read_json(path: Path, *, within: Path | None = None) -> object:
     """A JSON text of bounded size; ValueError as ``read_text`` and for what is no JSON."""
     text = read_text(path, within=within)
     try:

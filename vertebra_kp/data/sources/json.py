@@ -23,23 +23,20 @@ the presence of labels and covariances are not read.
 import math
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
 
 from vertebra_kp.core.anatomy import CORNERS, Schema, State
 from vertebra_kp.data.names import STATES, corner_name, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (
-    MAX_NUMBER,
     PREDICTED,
     Corner,
-    annotation_file,
-    film_record,
-    json_number,
+    Reading,
     labels_of,
     named_film,
     read_annotations,
 )
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, object_of
 
 LABELS = "labels.json"
 MIN_PRESENCE = 0.5  # of a predicted level
@@ -51,64 +48,45 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     Raises SourceError for a missing or unreadable JSON, and one that lists every film that is wrong.
     """
     root = root.expanduser()
-    path = annotation_file(root, LABELS)
-    content = read_annotations(root, path)
+    path, content = read_annotations(root, LABELS)
     entries = content.get("films") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise SourceError(f"{path} must be an object with films, a list; convert the labels to json")
-    records: dict[str, Record | None] = {}
-    problems = []
-    for index, entry in enumerate(entries):
-        try:
-            if not isinstance(entry, dict):
-                raise ValueError(f"a film must be an object, got {short(entry)}")
-            film = named_film(root, entry.get("file"), entry)
-            if film.id in records:
-                raise ValueError(f"film {film.id} stands above already; keep one")
-            records[film.id] = None
+    reading = Reading()
+    for index, value in enumerate(entries):
+        place = f"films[{index}]"
+        with reading.at(place):
+            entry = object_of(value, "a film must be an object")
+            film = reading.new(named_film(root, entry.get("file"), entry), place)
             corners, predicted = _read_levels(entry.get("levels"))
             if corners:
-                notes = (PREDICTED,) if predicted else ()
-                records[film.id] = film_record(film, labels_of(corners, schema), notes)
-        except ValueError as error:
-            problems.append(f"films[{index}]: {error}")
-    raise_if_any(problems, path, "correct these films")
-    labelled = [record for _, record in sorted(records.items()) if record is not None]
-    if not labelled:
-        raise SourceError(f"{path} has no labelled corner; label films and write it again")
-    return labelled
+                reading.add(film, labels_of(corners, schema), (PREDICTED,) if predicted else ())
+    empty = f"{path} has no labelled corner; label films and write it again"
+    return reading.finish(path, "correct these films", empty=empty)
 
 
-def _read_levels(levels: Any) -> tuple[list[Corner], bool]:
+def _read_levels(levels: object) -> tuple[list[Corner], bool]:
     """The corners of a film of which something is known, and whether they are predictions."""
-    if not isinstance(levels, dict):
-        raise ValueError(f"levels must be an object, got {short(levels)}")
-    corners, faults = [], []
-    predicted = False
-    for name, content in levels.items():
-        try:
-            level = parse_level(name)
-            if not isinstance(content, dict):
-                raise ValueError(f"must be an object, got {short(content)}")
+    corners, predicted, faults = list[Corner](), False, Faults()
+    for name, value in object_of(levels, "levels must be an object").items():
+        with faults.at(name):
+            level, content = parse_level(name), object_of(value, "must be an object")
             scored = "scores" in content  # labels are not
             predicted |= scored
             if not scored or _is_present(content.get("presence")):
                 corners += _read_corners(level, content)
-        except ValueError as error:
-            faults.append(f"{name}: {error}")
-    if faults:
-        raise ValueError("; ".join(faults))
+    faults.raise_all()
     return corners, predicted
 
 
-def _is_present(presence: Any) -> bool:
-    number = 0.0 if presence is None else json_number(presence)
+def _is_present(presence: object) -> bool:
+    number = 0.0 if presence is None else number_of(presence)
     if math.isnan(number):
         raise ValueError(f"presence must be a number or null, got {short(presence)}")
     return number >= MIN_PRESENCE
 
 
-def _read_corners(level: str, content: dict[str, Any]) -> list[Corner]:
+def _read_corners(level: str, content: dict[str, object]) -> list[Corner]:
     positions = _by_corner("corners", content.get("corners"))
     states = _by_corner("states", content.get("states", {}))
     corners = []
@@ -120,21 +98,16 @@ def _read_corners(level: str, content: dict[str, Any]) -> list[Corner]:
         if (state == State.LABELLED) != (name in positions):
             raise ValueError(f"{name} is {given}, which does not fit position {short(positions.get(name))}")
         if state == State.LABELLED:
-            corners.append(Corner(level, name, *_position(level, name, positions[name])))
+            wanted = f"{corner_name(level, name)} must be [x, y], pixels up to {MAX_NUMBER:g}"
+            x, y = numbers_of(positions[name], 2, wanted)
+            corners.append(Corner(level, name, x, y))
         elif state != State.UNLABELLED:
             corners.append(Corner(level, name, math.nan, math.nan, state))
     return corners
 
 
-def _by_corner(field: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or not set(value) <= set(CORNERS):
-        raise ValueError(f"{field} must be an object with {', '.join(CORNERS)}, got {short(value)}")
-    return value
-
-
-def _position(level: str, name: str, value: Any) -> tuple[float, float]:
-    numbers = [json_number(number) for number in value] if isinstance(value, list) else []
-    if len(numbers) != 2 or any(map(math.isnan, numbers)):
-        place = corner_name(level, name)
-        raise ValueError(f"{place} must be [x, y], pixels up to {MAX_NUMBER:g}, got {short(value)}")
-    return numbers[0], numbers[1]
+def _by_corner(field: str, value: object) -> dict[str, object]:
+    wanted = f"{field} must be an object with {', '.join(CORNERS)}"
+    if not set(found := object_of(value, wanted)) <= set(CORNERS):
+        raise ValueError(f"{wanted}, got {short(value)}")
+    return found

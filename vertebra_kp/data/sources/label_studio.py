@@ -34,12 +34,10 @@ several, is an error. A file without any annotation is one of pre-annotations: i
 task, and every record says so in its notes.
 """
 
-import math
 import os
 import re
 from pathlib import Path, PurePosixPath
 from reprlib import repr as short
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from vertebra_kp.core.anatomy import Schema
@@ -49,15 +47,14 @@ from vertebra_kp.data.sources.annotations import (
     PREDICTED,
     Corner,
     Film,
-    annotation_file,
-    film_record,
-    json_number,
+    Reading,
     labels_of,
     named_film,
     read_annotations,
 )
 from vertebra_kp.data.sources.files import forward_slashes
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import list_of, number_of, numbers_of, object_of
 
 TASKS = "tasks.json"
 LOCAL_FILES = "/data/local-files/"
@@ -74,33 +71,23 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     Raises SourceError for a missing or unreadable JSON, and one that lists every task that is wrong.
     """
     root = root.expanduser()
-    path = annotation_file(root, TASKS)
-    tasks = read_annotations(root, path)
+    path, tasks = read_annotations(root, TASKS)
     if not isinstance(tasks, list) or not tasks:
         raise SourceError(f"{path} must be a list of tasks, got {short(tasks)}; export the project as JSON")
     annotated = any(isinstance(task, dict) and task.get("annotations") for task in tasks)
     kind = "annotations" if annotated else "predictions"
-    records: dict[str, Record | None] = {}
-    problems = []
+    reading = Reading()
     for index, task in enumerate(tasks):
-        try:
-            film = _find_film(root, task)
-            if film.id in records:
-                raise ValueError(f"film {film.id} has a task above already; keep one")
-            records[film.id] = None
+        place = f"[{index}]{_title(task)}"
+        with reading.at(place):
+            film = reading.new(_find_film(root, task), place)
             if corners := _read_corners(film, task, kind):
-                notes = (PREDICTED,) if kind == "predictions" else ()
-                records[film.id] = film_record(film, labels_of(corners, schema), notes)
-        except ValueError as error:
-            problems.append(f"[{index}]{_title(task)}: {error}")
-    raise_if_any(problems, path, "correct these tasks and export them again")
-    labelled = [record for _, record in sorted(records.items()) if record is not None]
-    if not labelled:
-        raise SourceError(f"{path} has no labelled corner; label films and export it again")
-    return labelled
+                reading.add(film, labels_of(corners, schema), (PREDICTED,) if kind == "predictions" else ())
+    empty = f"{path} has no labelled corner; label films and export it again"
+    return reading.finish(path, "correct these tasks and export them again", empty=empty)
 
 
-def film_name(root: Path, image: Any) -> str:
+def film_name(root: Path, image: object) -> str:
     """The film of a task's ``image``, relative to ``root``, looked for as the head of this file says."""
     if not isinstance(image, str) or not image or len(image) > MAX_PATH:
         raise ValueError(f"data.image must be the film's path, got {short(image)}; the config names it $image")
@@ -124,34 +111,30 @@ def film_name(root: Path, image: Any) -> str:
     raise ValueError(f"film {names[-1]!r} of {short(image)} is not in {root}; copy it there, or take the task out")
 
 
-def _title(task: Any) -> str:
+def _title(task: object) -> str:
     return f" task {short(task['id'])}" if isinstance(task, dict) and "id" in task else ""
 
 
-def _find_film(root: Path, task: Any) -> Film:
-    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+def _find_film(root: Path, task: object) -> Film:
+    if not isinstance(task, dict) or not isinstance(data := task.get("data"), dict):
         raise ValueError(f"a task is an object with data, got {short(task)}; export JSON, not JSON-MIN")
-    data = task["data"]
     return named_film(root, data["film"] if "film" in data else film_name(root, data.get("image")), data)
 
 
-def _read_corners(film: Film, task: dict[str, Any], kind: str) -> list[Corner]:
-    corners, faults = [], []
+def _read_corners(film: Film, task: dict[str, object], kind: str) -> list[Corner]:
+    corners, faults = [], Faults()
     for index, region in enumerate(_regions(task, kind)):
-        try:
+        with faults.at(f"result[{index}]"):
             corners.append(_parse_region(region))
-        except ValueError as error:
-            faults.append(f"result[{index}]: {error}")
-    if faults:
-        raise ValueError(f"{kind} of {film.id}: {'; '.join(faults)}")
+    if faults.found:
+        raise ValueError(f"{kind} of {film.id}: {'; '.join(faults.found)}")
     return corners
 
 
-def _regions(task: dict[str, Any], kind: str) -> list[Any]:
+def _regions(task: dict[str, object], kind: str) -> list[object]:
     """The regions of the one answer that counts."""
-    answers = task.get(kind)
-    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
-        raise ValueError(f"{kind} must be a list of objects, got {short(answers)}")
+    wanted = f"{kind} must be a list of objects"
+    answers = [object_of(answer, wanted) for answer in list_of(task.get(kind), wanted)]
     for answer in answers:
         if not isinstance(answer.get("was_cancelled"), bool | None):
             raise ValueError(f"was_cancelled must be true or false, got {short(answer['was_cancelled'])}")
@@ -160,13 +143,10 @@ def _regions(task: dict[str, Any], kind: str) -> list[Any]:
         raise ValueError(
             f"{len(kept)} {kind} that are not cancelled, wanted one; label the film, or keep the right one"
         )
-    regions = kept[0].get("result")
-    if not isinstance(regions, list):
-        raise ValueError(f"result must be a list, got {short(regions)}")
-    return regions
+    return list_of(kept[0].get("result"), "result must be a list")
 
 
-def _parse_region(region: Any) -> Corner:
+def _parse_region(region: object) -> Corner:
     """The corner of one keypoint, in continuous image coordinates."""
     if not isinstance(region, dict) or region.get("type") != KEYPOINT:
         what = region.get("type") if isinstance(region, dict) else region
@@ -176,16 +156,20 @@ def _parse_region(region: Any) -> Corner:
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
         raise ValueError(f"{KEYPOINT} must be one label like L1.TL, got {short(labels)}")
     level, corner = parse_corner(labels[0])
-    faults = []
-    size = json_number(region.get("original_width")), json_number(region.get("original_height"))
-    if not (size[0] > 0 and size[1] > 0):
-        got = f"{short(region.get('original_width'))}, {short(region.get('original_height'))}"
-        faults.append(f"original_width, original_height must be the film's size in pixels, got {got}")
-    if json_number(region.get("image_rotation", 0)) != 0:
-        faults.append(f"image_rotation must be 0, got {short(region['image_rotation'])}; turn the film back")
-    percent = json_number(value.get("x")), json_number(value.get("y"))
-    if any(map(math.isnan, percent)):
-        faults.append(f"x, y must be percent of the film, got {short(value.get('x'))}, {short(value.get('y'))}")
-    if faults:
-        raise ValueError(f"{corner_name(level, corner)}: {'; '.join(faults)}")
-    return Corner(level, corner, percent[0] / 100 * size[0], percent[1] / 100 * size[1])
+    faults = Faults()
+    with faults.at():
+        wanted = "original_width, original_height must be the film's size in pixels"
+        given = [region.get("original_width"), region.get("original_height")]
+        width, height = size = numbers_of(given, 2, wanted)
+        if min(size) <= 0:
+            raise ValueError(f"{wanted}, got {short(given)}")
+    with faults.at():
+        if number_of(region.get("image_rotation", 0)) != 0:
+            raise ValueError(
+                f"image_rotation must be 0, got {short(region['image_rotation'])}; turn the film back"
+            )
+    with faults.at():
+        x, y = numbers_of([value.get("x"), value.get("y")], 2, "x, y must be percent of the film")
+    if faults.found:
+        raise ValueError(f"{corner_name(level, corner)}: {'; '.join(faults.found)}")
+    return Corner(level, corner, x / 100 * width, y / 100 * height)

@@ -21,31 +21,31 @@ is a group of its own, and no spacing. Lateral films have their anterior side at
 """
 
 import posixpath
-import reprlib
 from pathlib import Path
-from typing import Any
+from reprlib import repr as short
+from typing import NamedTuple
 
 import numpy as np
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import (
-    MAX_NUMBER,
-    Corner,
-    Film,
-    film_record,
-    is_clockwise,
-    labels_of_shapes,
-    named_film,
-)
+from vertebra_kp.data.sources.annotations import Corner, Film, Labels, Reading, is_clockwise, named_film
 from vertebra_kp.data.sources.files import forward_slashes, read_json
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import SourceError
+from vertebra_kp.data.sources.values import list_of, numbers_of, object_of, text_of
 
 SUFFIX = ".json"
 POLYGON_CORNERS = ("TL", "TR", "BR", "BL")
 LINE_CORNERS = ("TL", "TR")
 LINE_LEVEL = "S1"  # of any other vertebra a line could be either endplate
+
+
+class Document(NamedTuple):
+    """What is read of a LabelMe file, not checked yet."""
+
+    shapes: list[object]
+    image_path: object
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
@@ -56,53 +56,36 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     root = root.expanduser()
     if not root.is_dir():
         raise SourceError(f"{root} is no folder; data.root of labelme is the folder with films and JSON files")
-    records: dict[str, Record] = {}
-    json_of_film: dict[str, str] = {}
-    problems: list[str] = []
+    reading = Reading()
     for path in _json_files(root):
         name = path.relative_to(root).as_posix()
-        try:
+        with reading.at(name):
             document = read_document(root, path)
-            if not document["shapes"]:
+            if not document.shapes:
                 continue
-            film = _film(root, path, document.get("imagePath"))
-        except (ValueError, OSError) as error:
-            problems.append(f"{name}: {error}")
-            continue
-        places = ((f"shapes[{number}]", shape) for number, shape in enumerate(document["shapes"]))
-        labels, faults = labels_of_shapes(places, _corners, schema)
-        if json_of_film.setdefault(film.id, name) != name:
-            faults.append(f"imagePath names {film.id}, as {json_of_film[film.id]} does; keep one of the two")
-        problems += [f"{name}: {fault}" for fault in faults]
-        records[film.id] = film_record(film, labels)
-    raise_if_any(problems, root, "correct these in labelme, or take the files out")
-    if not records:
-        raise SourceError(f"{root} holds no {SUFFIX} file with shapes; label films with labelme, save them there")
-    return [records[id] for id in sorted(records)]
+            film, labels = _film(root, path, document.image_path), Labels(schema)
+            for number, shape in enumerate(document.shapes):
+                with reading.at(f"{name}: shapes[{number}]"):
+                    labels.put(_corners(object_of(shape, "a shape must be an object")))
+            reading.add(reading.new(film, name), labels)
+    empty = f"{root} holds no {SUFFIX} file with shapes; label films with labelme, save them there"
+    return reading.finish(root, "correct these in labelme, or take the files out", empty=empty)
 
 
-def read_document(root: Path, path: Path) -> dict[str, Any]:
+def read_document(root: Path, path: Path) -> Document:
     """A LabelMe document of ``root`` that has a list of shapes; ValueError says what is wrong with the file."""
     document = read_json(path, within=root)
     shapes = document.get("shapes") if isinstance(document, dict) else None
-    if not isinstance(shapes, list):
+    if not isinstance(document, dict) or not isinstance(shapes, list):
         raise ValueError("is no LabelMe file, it has no list 'shapes'; move it out of the folder")
-    return document
+    return Document(shapes, document.get("imagePath"))
 
 
-def shape_points(shape: dict[str, Any]) -> list[tuple[float, float]]:
+def shape_points(shape: dict[str, object]) -> list[tuple[float, float]]:
     """The points (x, y) of a shape, continuous coordinates; ValueError for what are none."""
-    points = shape.get("points")
-    if not isinstance(points, list) or not all(_is_point(point) for point in points):
-        raise ValueError(f"points must be a list of [x, y] in pixels, got {reprlib.repr(points)}")
-    return [(float(x), float(y)) for x, y in points]
-
-
-def _is_point(point: Any) -> bool:
-    if not isinstance(point, list) or len(point) != 2:
-        return False
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in point)
-    return numbers and all(abs(value) <= MAX_NUMBER for value in point)  # false for NaN
+    wanted = "points must be a list of [x, y] in pixels"
+    pairs = [numbers_of(point, 2, wanted) for point in list_of(shape.get("points"), wanted)]
+    return [(x, y) for x, y in pairs]
 
 
 def _json_files(root: Path) -> list[Path]:
@@ -111,21 +94,16 @@ def _json_files(root: Path) -> list[Path]:
     return sorted(path for path in files if not path.name.startswith("._") and not path.is_dir())
 
 
-def _film(root: Path, path: Path, image_path: Any) -> Film:
+def _film(root: Path, path: Path, image_path: object) -> Film:
     """The film that a JSON names; ``..`` may lead to another folder of ``root``, but not out of it."""
-    if not isinstance(image_path, str) or not image_path:
-        raise ValueError(f"imagePath must be the name of the film, got {reprlib.repr(image_path)}")
+    name = forward_slashes(text_of(image_path, "imagePath must be the name of the film"))
     folder = path.parent.relative_to(root).as_posix()
-    return named_film(root, posixpath.normpath(posixpath.join(folder, forward_slashes(image_path))), {})
+    return named_film(root, posixpath.normpath(posixpath.join(folder, name)), {})
 
 
-def _corners(shape: Any) -> list[Corner]:
+def _corners(shape: dict[str, object]) -> list[Corner]:
     """The corners that a shape gives; ValueError says why it gives none."""
-    if not isinstance(shape, dict):
-        raise ValueError(f"a shape must be an object, got {reprlib.repr(shape)}")
-    label, kind = shape.get("label"), shape.get("shape_type")
-    if not isinstance(label, str):
-        raise ValueError(f"label must be a text, got {reprlib.repr(label)}")
+    label, kind = text_of(shape.get("label"), "label must be a text"), shape.get("shape_type")
     if kind == "point":
         names = [parse_corner(label)]
     elif kind == "polygon" or kind is None:  # the first versions knew polygons only
@@ -135,14 +113,16 @@ def _corners(shape: Any) -> list[Corner]:
         level = parse_level(label)
         names = [(level, corner) for corner in LINE_CORNERS]
     else:
-        raise ValueError(f"shape_type {reprlib.repr(kind)} of {label!r} is not read; draw a point per corner")
+        raise ValueError(f"shape_type {short(kind)} of {label!r} is not read; draw a point per corner")
     xy = shape_points(shape)
     if len(xy) != len(names):
         raise ValueError(f"{kind} {label!r} must have {len(names)} points, got {len(xy)}")
     if kind == "polygon":
         _check_polygon(label, np.array(xy))
-    elif kind != "point":
-        _check_line(label, kind, level, xy)
+    elif kind != "point" and level != LINE_LEVEL:
+        raise ValueError(f"{kind} {label!r} must be {LINE_LEVEL}; label {level} by a polygon or by points")
+    elif kind != "point" and not xy[0][0] < xy[1][0]:
+        raise ValueError(f"{kind} {label!r} must go from left to right (TL, TR); draw it again")
     return [Corner(*name, *point) for name, point in zip(names, xy, strict=True)]
 
 
@@ -164,10 +144,3 @@ def _check_polygon(label: str, xy: np.ndarray) -> None:
             f"{np.rad2deg(np.arctan2(down, across)):.0f} degrees; draw it again, or label its corners as points "
             f"({label}.TL, ...) if the vertebra is tilted that much"
         )
-
-
-def _check_line(label: str, kind: str, level: str, xy: list[tuple[float, float]]) -> None:
-    if level != LINE_LEVEL:
-        raise ValueError(f"{kind} {label!r} must be {LINE_LEVEL}; label {level} by a polygon or by points")
-    if not xy[0][0] < xy[1][0]:
-        raise ValueError(f"{kind} {label!r} must go from left to right (TL, TR); draw it again")

@@ -38,30 +38,21 @@ L1..L5 of the published label are 1.6 to 1.9 times as wide as high. Angles and s
 """
 
 import logging
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
 
 import numpy as np
 
-from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema
+from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema, Side
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.images import film_size
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import (
-    Corner,
-    film_record,
-    is_clockwise,
-    json_number,
-    labels_of,
-    named_film,
-)
+from vertebra_kp.data.sources.annotations import Corner, Reading, is_clockwise, labels_of, named_film
 from vertebra_kp.data.sources.files import read_json, read_text
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import SourceError, some
+from vertebra_kp.data.sources.values import numbers_of
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +62,7 @@ PLACES = (".", "Keypointrcnn_data", LAYOUT, f"Dataset/{LAYOUT}")  # below data.r
 SUFFIXES = (".jpg", ".jpeg", ".png")
 LOWEST = "S1"
 # Which stored point is TL, TR, BL, BR
-ORDERS = {
-    "BL, BR, TL, TR": (2, 3, 0, 1),
-    "TL, BL, BR, TR": (0, 3, 1, 2),
-    "TL, TR, BL, BR": (0, 1, 2, 3),
-}
+ORDERS = {"BL, BR, TL, TR": (2, 3, 0, 1), "TL, BL, BR, TR": (0, 3, 1, 2), "TL, TR, BL, BR": (0, 1, 2, 3)}
 VISIBILITIES = (0, 1, 2)
 COLUMNS = 5 + 3 * len(CORNERS)  # of a line of text
 FRACTIONS = (-1.0, 2.0)  # of the film: well off its edges, but no pixels
@@ -83,7 +70,6 @@ FRACTIONS = (-1.0, 2.0)  # of the film: well off its edges, but no pixels
 TAPER = 0.85
 MAX_STEP = 1.6  # times the step before or after; 1.24 in the published label, about 2 where one is missing
 COUNTED = "levels are counted upwards from the lowest vertebra: the data set names none"
-NAMED = 5  # films that a warning names
 
 _EXPORTED = re.compile(r"(?:_(?:jpe?g|png))?\.rf\.[0-9a-f]{32}$")
 _BUU_LSPINE = re.compile(r"^(\d+)-[MF]-\d+Y\d$")
@@ -104,7 +90,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     if schema.view != "LA" or LOWEST not in schema.levels:
         raise SourceError(f"mendeley holds lateral films with {LOWEST}, got anatomy {schema.name}; take la_lumbar")
     folder = _find_folder(root)
-    records, problems, unclear = [], [], []
+    reading, unclear = Reading(), []
     for part in PARTS:
         films = {path.stem: path for path in _files(folder / "images" / part, SUFFIXES)}
         labels: dict[str, list[Path]] = {name: [] for name in films}
@@ -112,23 +98,20 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             labels.setdefault(path.stem, []).append(path)
         for name, paths in sorted(labels.items()):
             try:
-                if name not in films:
-                    raise ValueError("label without a film")
-                if len(paths) != 1:
-                    found = ", ".join(path.name for path in paths) or "none"
-                    raise ValueError(f"wanted one label, found {found}")
-                records.append(_read_record(root, films[name], paths[0], schema))
+                with reading.at(f"{part}/{name}"):
+                    if name not in films:
+                        raise ValueError("label without a film")
+                    if len(paths) != 1:
+                        found = ", ".join(path.name for path in paths) or "none"
+                        raise ValueError(f"wanted one label, found {found}")
+                    _read_film(root, films[name], paths[0], schema, reading)
             except _Unclear as reason:
                 unclear.append(f"{name} ({reason})")
-            except (ValueError, OSError) as error:
-                problems.append(f"{part}/{name}: {error}")
-    raise_if_any(problems, folder, "restore these from the data set, or take them out with their films")
-    if unclear:
-        named = ", ".join(unclear[:NAMED]) + (" ..." if len(unclear) > NAMED else "")
-        log.warning("%s: levels of %d films cannot be told, they are left out: %s", folder, len(unclear), named)
-    if not records:
-        raise SourceError(f"{folder} holds no film whose levels can be told; unpack the data set there")
-    return sorted(records, key=lambda record: record.id)
+    if unclear and not reading.found:
+        log.warning("%s: levels of %d films cannot be told, they are left out: %s", folder, *some(unclear))
+    remedy = "restore these from the data set, or take them out with their films"
+    empty = f"{folder} holds no film whose levels can be told; unpack the data set there"
+    return reading.finish(folder, remedy, empty=empty)
 
 
 def original_name(name: str) -> str:
@@ -167,7 +150,7 @@ def _group(name: str) -> str:
     return patient[1] if patient else name
 
 
-def _read_record(root: Path, film: Path, label: Path, schema: Schema) -> Record:
+def _read_film(root: Path, film: Path, label: Path, schema: Schema, reading: Reading) -> None:
     """ValueError says what is wrong with a label, _Unclear why it does not tell the levels."""
     named = named_film(root, film.relative_to(root).as_posix(), {"patient": _group(original_name(film.name))})
     if label.suffix.lower() == ".json":
@@ -183,12 +166,12 @@ def _read_record(root: Path, film: Path, label: Path, schema: Schema) -> Record:
         if level == LOWEST:
             known = [j for j in known if j < 2]  # S1 has no endplate below
         corners += [Corner(level, CORNERS[j], float(points[j, 0]), float(points[j, 1])) for j in known]
-    record = film_record(named, labels_of(corners, schema), (COUNTED,))
     left, right = vertebrae[-1][:2, 1]
-    return replace(record, anterior_side="left" if left > right else "right")
+    side: Side = "left" if left > right else "right"
+    reading.add(named, labels_of(corners, schema), (COUNTED,), anterior_side=side)
 
 
-def _read_json_corners(content: Any) -> np.ndarray:
+def _read_json_corners(content: object) -> np.ndarray:
     """Corners ``[N, 4, 2]`` as stored, continuous coordinates, nan where unlabelled."""
     keypoints = content.get("keypoints") if isinstance(content, dict) else None
     boxes = content.get("boxes") if isinstance(content, dict) else None
@@ -196,13 +179,10 @@ def _read_json_corners(content: Any) -> np.ndarray:
         raise ValueError("must be an object with keypoints and boxes, lists of one entry per vertebra")
     vertebrae = []
     for number, points in enumerate(keypoints):
+        wanted = f"keypoints[{number}] must be four points x, y, v"
         if not isinstance(points, list) or len(points) != len(CORNERS):
-            raise ValueError(f"keypoints[{number}] must be four points x, y, v, got {short(points)}")
-        for point in points:
-            values = [json_number(value) for value in point] if isinstance(point, list) else []
-            if len(values) != 3 or any(map(math.isnan, values)):
-                raise ValueError(f"keypoints[{number}] must be four points x, y, v, got {short(point)}")
-            vertebrae.append(values)
+            raise ValueError(f"{wanted}, got {short(points)}")
+        vertebrae += [numbers_of(point, 3, wanted) for point in points]
     return points_from_indices(_visible(np.reshape(vertebrae, (-1, len(CORNERS), 3))))
 
 

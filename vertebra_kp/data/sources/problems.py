@@ -1,16 +1,43 @@
 """What a source says when a data set is not as it should be: every problem at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from vertebra_kp.core.errors import UserError
 
 LONGEST_LINE = 2000  # characters
+NAMED = 5  # films that a warning names
 MOST_LINES = 50  # that an error lists; a table with one wrong column has a problem in every line
 
 
 class SourceError(UserError):
     """A data set that cannot be read; the message names folder or file, problem and remedy."""
+
+
+class Faults:
+    """What is wrong with a file, place by place, while it is read on: ``found`` grows."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextmanager
+    def at(self, place: str = "") -> Iterator[None]:
+        """A ValueError or OSError inside ends the block and is a fault of ``place``, such as ``shapes[3]``."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            self.found.append(f"{place}: {error}" if place else str(error))
+
+    def raise_all(self) -> None:
+        """One ValueError for all that was found, none when nothing was."""
+        if self.found:
+            raise ValueError("; ".join(self.found))
+
+
+def some(names: Sequence[str]) -> tuple[int, str]:
+    """How many there are, and the first of them: for a warning."""
+    return len(names), ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")
 
 
 def raise_if_any(problems: Iterable[str], where: Path, remedy: str) -> None:

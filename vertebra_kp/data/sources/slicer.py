@@ -27,7 +27,6 @@ import re
 from collections import defaultdict
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
 
 import numpy as np
 
@@ -35,17 +34,11 @@ from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.names import parse_corner
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import (
-    MAX_NUMBER,
-    Corner,
-    film_record,
-    json_number,
-    labels_of,
-    named_film,
-)
+from vertebra_kp.data.sources.annotations import Corner, Reading, labels_of, named_film
 from vertebra_kp.data.sources.files import read_json
 from vertebra_kp.data.sources.folder import find_films
-from vertebra_kp.data.sources.problems import SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import MAX_NUMBER, list_of, numbers_of, object_of, text_of
 
 SUFFIX = ".mrk.json"
 SIGNS = {"LPS": 1, "RAS": -1}  # of x and y
@@ -71,20 +64,16 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     films: dict[str, list[Path]] = defaultdict(list)
     for film in find_films([str(root)]):
         films[str(film.with_suffix(""))].append(film)
-    records, problems = [], []
+    reading = Reading()
     for path in files:
-        try:
+        with reading.at(path.relative_to(root).as_posix()):
             film = _only_film(films[str(path).removesuffix(SUFFIX)])
             corners, spacing_mm = _read_corners(read_json(path, within=root))
             named = named_film(root, film.relative_to(root).as_posix(), {"spacing_mm": spacing_mm})
             if corners:
-                records.append(film_record(named, labels_of(corners, schema)))
-        except (ValueError, OSError) as error:
-            problems.append(f"{path.relative_to(root).as_posix()}: {error}")
-    raise_if_any(problems, root, "correct these files")
-    if not records:
-        raise SourceError(f"no *{SUFFIX} in {root} has a placed control point; label films and save them again")
-    return sorted(records, key=lambda record: record.id)
+                reading.add(named, labels_of(corners, schema))
+    empty = f"no *{SUFFIX} in {root} has a placed control point; label films and save them again"
+    return reading.finish(root, "correct these files", empty=empty)
 
 
 def _only_film(films: list[Path]) -> Path:
@@ -94,37 +83,29 @@ def _only_film(films: list[Path]) -> Path:
     return films[0]
 
 
-def _read_corners(content: Any) -> tuple[list[Corner], float | None]:
+def _read_corners(content: object) -> tuple[list[Corner], float | None]:
     """Corners in continuous image coordinates and the size of a pixel; ValueError lists what is wrong."""
-    schema = content.get("@schema") if isinstance(content, dict) else None
+    file = content if isinstance(content, dict) else {}
+    schema = file.get("@schema")
     if not isinstance(schema, str) or not _SCHEMA.search(schema):
         raise ValueError(
             f"@schema must name markups-schema-v1.x.x.json, got {short(schema)}; save it with Slicer 5"
         )
-    markups = content.get("markups")
-    if not isinstance(markups, list):
-        raise ValueError(f"markups must be a list, got {short(markups)}")
     placed: list[Corner] = []  # in mm from the centre of the first pixel
     spacings: set[float] = set()
-    faults = []
-    for i, markup in enumerate(markups):
-        try:
+    faults = Faults()
+    for i, markup in enumerate(list_of(file.get("markups"), "markups must be a list")):
+        with faults.at(f"markups[{i}]"):
             sign, points = _parse_markup(markup)
-        except ValueError as error:
-            faults.append(f"markups[{i}]: {error}")
-            continue
-        for j, point in enumerate(points):
-            try:
-                spacings |= _parse_spacing(point)
-                if point.get("positionStatus", "defined") == "defined":
-                    corner = _parse_point(point)
-                    placed.append(corner._replace(x=sign * corner.x, y=sign * corner.y))
-            except ValueError as error:
-                faults.append(f"markups[{i}].controlPoints[{j}]: {error}")
+            for j, point in enumerate(points):
+                with faults.at(f"markups[{i}].controlPoints[{j}]"):
+                    spacings |= _parse_spacing(point)
+                    if point.get("positionStatus", "defined") == "defined":
+                        corner = _parse_point(point)
+                        placed.append(corner._replace(x=sign * corner.x, y=sign * corner.y))
     if len(spacings) > 1:
-        faults.append(f"spacing_mm of the control points must agree, got {short(sorted(spacings))}")
-    if faults:
-        raise ValueError("; ".join(faults))
+        faults.found.append(f"spacing_mm of the control points must agree, got {short(sorted(spacings))}")
+    faults.raise_all()
     spacing_mm = next(iter(spacings), None)
     corners = []
     for corner in placed:
@@ -133,7 +114,7 @@ def _read_corners(content: Any) -> tuple[list[Corner], float | None]:
     return corners, spacing_mm
 
 
-def _parse_markup(markup: Any) -> tuple[int, list[dict[str, Any]]]:
+def _parse_markup(markup: object) -> tuple[int, list[dict[str, object]]]:
     """(sign of x and y, control points) of one point list."""
     if not isinstance(markup, dict) or markup.get("type") != "Fiducial":
         what = markup.get("type") if isinstance(markup, dict) else markup
@@ -143,18 +124,15 @@ def _parse_markup(markup: Any) -> tuple[int, list[dict[str, Any]]]:
         raise ValueError(f"coordinateSystem must be LPS or RAS, got {short(system)}")
     if units not in MILLIMETRES:
         raise ValueError(f"coordinateUnits must be mm, got {short(units)}")
-    points = markup.get("controlPoints")
-    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
-        raise ValueError(f"controlPoints must be a list of objects, got {short(points)}")
+    wanted = "controlPoints must be a list of objects"
+    points = [object_of(point, wanted) for point in list_of(markup.get("controlPoints"), wanted)]
     for point in points:
-        if point.get("positionStatus", "defined") not in STATUSES:
-            raise ValueError(
-                f"positionStatus must be one of {', '.join(STATUSES)}, got {short(point['positionStatus'])}"
-            )
+        if (status := point.get("positionStatus", "defined")) not in STATUSES:
+            raise ValueError(f"positionStatus must be one of {', '.join(STATUSES)}, got {short(status)}")
     return SIGNS[system], points
 
 
-def _parse_spacing(point: dict[str, Any]) -> set[float]:
+def _parse_spacing(point: dict[str, object]) -> set[float]:
     """The size of a pixel that a point's description names, or nothing."""
     description = point.get("description", "")
     if not isinstance(description, str):
@@ -171,17 +149,11 @@ def _parse_spacing(point: dict[str, Any]) -> set[float]:
     return {spacing_mm}
 
 
-def _parse_point(point: dict[str, Any]) -> Corner:
+def _parse_point(point: dict[str, object]) -> Corner:
     """The corner of a control point, x and y in mm as they stand in the file."""
-    label, position = point.get("label"), point.get("position")
-    if not isinstance(label, str):
-        raise ValueError(f"label must be a text like L1.TL, got {short(label)}")
+    label = text_of(point.get("label"), "label must be a text like L1.TL")
     level, corner = parse_corner(label)
-    xyz = [json_number(value) for value in position] if isinstance(position, list) else []
-    if len(xyz) != 3 or any(map(math.isnan, xyz)):
-        raise ValueError(f"position of {label} must be three numbers in mm, got {short(position)}")
-    if abs(xyz[2]) > HALF_SLICE_MM:
-        raise ValueError(
-            f"position of {label} is off the film, z must be 0, got {xyz[2]:g}; place it in the slice"
-        )
-    return Corner(level, corner, xyz[0], xyz[1])
+    x, y, z = numbers_of(point.get("position"), 3, f"position of {label} must be three numbers in mm")
+    if abs(z) > HALF_SLICE_MM:
+        raise ValueError(f"position of {label} is off the film, z must be 0, got {z:g}; place it in the slice")
+    return Corner(level, corner, x, y)

@@ -6,14 +6,9 @@ from pathlib import Path
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.writers import coco, csv, cvat, json, label_studio, labelme, slicer
 
+_FORMATS = (coco, csv, cvat, json, label_studio, labelme, slicer)
 WRITERS: dict[str, Callable[[Sequence[LabelledFilm], Path], None]] = {
-    "coco": coco.write,
-    "csv": csv.write,
-    "cvat": cvat.write,
-    "json": json.write,
-    "label_studio": label_studio.write,
-    "labelme": labelme.write,
-    "slicer": slicer.write,
+    module.__name__.rpartition(".")[2]: module.write for module in _FORMATS
 }
 WITHOUT_PATIENT = ("cvat", "labelme", "slicer")
 WITHOUT_SPACING = ("cvat", "labelme")

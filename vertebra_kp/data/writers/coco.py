@@ -10,7 +10,6 @@ Whether an unlabelled corner is off the film or does not exist cannot be said.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,8 +30,7 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     Raises UserError when the file is a link out of ``folder``.
     """
     path = path_below(folder, ANNOTATIONS)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images, annotations = [], list[dict[str, object]]()
     for image_id, film in enumerate(films, start=1):
         images.append(_image(film, image_id))
         for i, level in enumerate(film.schema.levels):
@@ -46,17 +44,12 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     write_texts({path: json.dumps(content, allow_nan=False)})
 
 
-def _image(film: LabelledFilm, image_id: int) -> dict[str, Any]:
+def _image(film: LabelledFilm, image_id: int) -> dict[str, object]:
     height, width = map(int, film.size)
-    image = {"id": image_id, "file_name": film.file, "width": width, "height": height}
-    if film.group != film.file:
-        image["patient"] = film.group
-    if film.spacing_mm is not None:
-        image["spacing_mm"] = float(film.spacing_mm)
-    return image
+    return {"id": image_id, "file_name": film.file, "width": width, "height": height, **film.extras()}
 
 
-def _category(level: str) -> dict[str, Any]:
+def _category(level: str) -> dict[str, object]:
     return {
         "id": LEVELS.index(level) + 1,
         "name": level,
@@ -66,7 +59,7 @@ def _category(level: str) -> dict[str, Any]:
     }
 
 
-def _vertebra(film: LabelledFilm, i: int) -> dict[str, Any]:
+def _vertebra(film: LabelledFilm, i: int) -> dict[str, object]:
     """The annotation of the film's i-th level, without its ids."""
     labelled = film.states[i] == State.LABELLED
     indices = points_to_indices(film.points_xy_image[i].astype(float))
@@ -75,13 +68,12 @@ def _vertebra(film: LabelledFilm, i: int) -> dict[str, Any]:
     keypoints: list[float] = []
     for (x, y), known in zip(indices, labelled, strict=True):
         keypoints += [round(float(x), DIGITS), round(float(y), DIGITS), VISIBLE] if known else [0, 0, 0]
-    annotation = {
+    score = {} if film.scores is None else {"score": round(float(film.scores[i][labelled].mean()), 4)}
+    return {
         "keypoints": keypoints,
         "num_keypoints": int(labelled.sum()),
         "bbox": [round(float(value), DIGITS) for value in (left, top, width, height)],
         "area": round(float(width * height), DIGITS),
         "iscrowd": 0,
+        **score,
     }
-    if film.scores is not None:
-        annotation["score"] = round(float(film.scores[i][labelled].mean()), 4)
-    return annotation

@@ -77,19 +77,19 @@ def _meta(size: int, corners: dict[str, list[str]]) -> Element:
     SubElement(task, "mode").text = "annotation"
     labels = SubElement(task, "labels")
     for level, names in corners.items():
-        skeleton = _label(labels, level, "skeleton")
-        SubElement(skeleton, "svg").text = _picture(names)
+        _add_label(labels, name=level, kind="skeleton", svg=_picture(names))
         for name in names:
-            SubElement(_label(labels, name, "points"), "parent").text = level
+            _add_label(labels, name=name, kind="points", parent=level)
     return meta
 
 
-def _label(labels: Element, name: str, kind: str) -> Element:
+def _add_label(labels: Element, *, name: str, kind: str, **more: str) -> None:
     label = SubElement(labels, "label")
     SubElement(label, "name").text = name
     SubElement(label, "type").text = kind
     SubElement(label, "attributes")
-    return label
+    for tag, text in more.items():
+        SubElement(label, tag).text = text
 
 
 def _raw_labels(corners: dict[str, list[str]]) -> list[dict[str, object]]:
@@ -141,13 +141,6 @@ def _image(number: int, film: LabelledFilm) -> Element:
         for j in np.flatnonzero(exists):
             outside, occluded = FLAGS.get(State(states[j]), HIDDEN)
             x, y = points[j] if labelled[j] else place
-            SubElement(
-                skeleton,
-                "points",
-                label=CORNERS[j],
-                source="file",
-                outside=outside,
-                occluded=occluded,
-                points=f"{x:.4f},{y:.4f}",
-            )
+            flags = {"outside": outside, "occluded": occluded, "points": f"{x:.4f},{y:.4f}"}
+            SubElement(skeleton, "points", {"label": CORNERS[j], "source": "file", **flags})
     return image

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vertebra_kp.core.anatomy import CORNERS, State, presence_target
 from vertebra_kp.data.record import LabelledFilm
@@ -27,22 +26,19 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     write_texts({path: json.dumps({"films": [_film(film) for film in films]}, allow_nan=False, indent=1)})
 
 
-def _film(film: LabelledFilm) -> dict[str, Any]:
-    height, width = map(int, film.size)
-    content: dict[str, Any] = {"file": film.file, "size": [height, width], "view": film.schema.view}
-    if film.group != film.file:
-        content["patient"] = film.group
-    if film.spacing_mm is not None:
-        content["spacing_mm"] = float(film.spacing_mm)
-    return content | {"levels": {level: _level(film, i) for i, level in enumerate(film.schema.levels)}}
+def _film(film: LabelledFilm) -> dict[str, object]:
+    head = {"file": film.file, "size": [int(side) for side in film.size], "view": film.schema.view}
+    return (
+        head | film.extras() | {"levels": {level: _level(film, i) for i, level in enumerate(film.schema.levels)}}
+    )
 
 
-def _level(film: LabelledFilm, i: int) -> dict[str, Any]:
+def _level(film: LabelledFilm, i: int) -> dict[str, object]:
     presence = float(presence_target(film.states[i]))
     existing = [j for j in range(len(CORNERS)) if film.schema.exists[i, j]]
     labelled = [j for j in existing if film.states[i, j] == State.LABELLED]
     points = film.points_xy_image[i].astype(float).round(DIGITS)
-    level = {
+    level: dict[str, object] = {
         "presence": None if math.isnan(presence) else presence,
         "corners": {CORNERS[j]: points[j].tolist() for j in labelled},
         "states": {CORNERS[j]: State(film.states[i, j]).name.lower() for j in existing},

@@ -14,7 +14,6 @@ Corners that are not labelled are left out, whatever the reason.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -63,26 +62,21 @@ def labelling_config(names: set[str]) -> str:
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
 
-def _task(film: LabelledFilm, folder: str) -> dict[str, Any]:
-    data: dict[str, Any] = {OBJECT: f"{LOCAL_FILES}?d={quote(f'{folder}/{film.file}')}", "film": film.file}
-    if film.group != film.file:
-        data["patient"] = film.group
-    if film.spacing_mm is not None:
-        data["spacing_mm"] = float(film.spacing_mm)
-    prediction: dict[str, Any] = {"model_version": MODEL_VERSION, "result": _regions(film)}
-    scores = [region["score"] for region in prediction["result"] if "score" in region]
-    if scores:
-        prediction["score"] = round(float(np.mean(scores)), 4)
-    return {"data": data, "predictions": [prediction]}
+def _task(film: LabelledFilm, folder: str) -> dict[str, object]:
+    address = f"{LOCAL_FILES}?d={quote(f'{folder}/{film.file}')}"
+    prediction: dict[str, object] = {"model_version": MODEL_VERSION, "result": _regions(film)}
+    if film.scores is not None and (labelled := film.states == State.LABELLED).any():
+        prediction["score"] = round(float(np.mean([_score(film, i, j) for i, j in np.argwhere(labelled)])), 4)
+    return {"data": {OBJECT: address, "film": film.file, **film.extras()}, "predictions": [prediction]}
 
 
-def _regions(film: LabelledFilm) -> list[dict[str, Any]]:
+def _regions(film: LabelledFilm) -> list[dict[str, object]]:
     height, width = map(int, film.size)
     regions = []
     for i, j in np.argwhere(film.states == State.LABELLED):
         name = corner_name(film.schema.levels[i], CORNERS[j])
         x, y = map(float, film.points_xy_image[i, j])
-        region: dict[str, Any] = {
+        region: dict[str, object] = {
             "id": name.replace(".", "_"),
             "from_name": CONTROL,
             "to_name": OBJECT,
@@ -92,7 +86,9 @@ def _regions(film: LabelledFilm) -> list[dict[str, Any]]:
             "image_rotation": 0,
             "value": {"x": 100 * x / width, "y": 100 * y / height, "width": POINT_SIZE, KEYPOINT: [name]},
         }
-        if film.scores is not None:
-            region["score"] = round(float(film.scores[i, j]), 4)
-        regions.append(region)
+        regions.append(region if film.scores is None else region | {"score": _score(film, i, j)})
     return regions
+
+
+def _score(film: LabelledFilm, i: int, j: int) -> float | None:
+    return None if film.scores is None else round(float(film.scores[i, j]), 4)

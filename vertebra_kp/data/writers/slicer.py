@@ -8,7 +8,6 @@ Corners that are not labelled are left out, whatever the reason; patients and sc
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,7 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     write_texts(texts)
 
 
-def _markup(film: LabelledFilm) -> dict[str, Any]:
+def _markup(film: LabelledFilm) -> dict[str, object]:
     description = "" if film.spacing_mm is None else f"spacing_mm={float(film.spacing_mm)}"
     points = []
     for number, (level, corner, x, y) in enumerate(film.labelled(), start=1):

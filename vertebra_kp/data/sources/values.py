@@ -1,0 +1,39 @@
+"""Values in annotation files as what they must be: a ValueError begins with ``what`` was wanted."""
+
+import math
+from reprlib import repr as short
+
+MAX_NUMBER = 1e6  # pixels, percent, mm: no film is larger, and float32 is still good to 1/16 pixel there
+
+
+def object_of(value: object, what: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what}, got {short(value)}")
+    return value
+
+
+def list_of(value: object, what: str) -> list[object]:
+    if not isinstance(value, list):
+        raise ValueError(f"{what}, got {short(value)}")
+    return value
+
+
+def text_of(value: object, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{what}, got {short(value)}")
+    return value
+
+
+def numbers_of(value: object, count: int, what: str) -> list[float]:
+    """A list of ``count`` numbers up to ``MAX_NUMBER``."""
+    numbers = [number_of(number) for number in value] if isinstance(value, list) else []
+    if len(numbers) != count or any(map(math.isnan, numbers)):
+        raise ValueError(f"{what}, got {short(value)}")
+    return numbers
+
+
+def number_of(value: object) -> float:
+    """A JSON number as float; nan for what is none or is beyond ``MAX_NUMBER``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value) if abs(value) <= MAX_NUMBER else math.nan
