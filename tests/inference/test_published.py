@@ -7,7 +7,7 @@ import pytest
 
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.data.films import PhantomFilms
-from vertebra_kp.evaluation.uncertainty.store import find_calibrated
+from vertebra_kp.evaluation.uncertainty.store import calibration_of, find_calibrated
 from vertebra_kp.inference.predictor import load
 from vertebra_kp.inference.weights import COMMITTED, FILE, find_network, published
 
@@ -27,6 +27,7 @@ def test_weights_come_with_checksum_calibration_and_card(name):
     for heading in ("Data", "Terms of use", "Figures", "Known failures"):
         assert f"## {heading}" in card
     predictor = load(name, "cpu")
+    assert calibration_of(find_network(name)).is_file()
     assert find_calibrated(None, find_network(name), predictor.schema, predictor.fingerprint) is not None
 
 

@@ -8,7 +8,7 @@ from tiny_job import thin_efficientnet
 from vertebra_kp.inference import weights
 from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
 from vertebra_kp.inference.predictor import load
-from vertebra_kp.inference.weights import Look, find_network, load_weights, save_weights
+from vertebra_kp.inference.weights import Look, find_network, is_weights, load_weights, save_weights
 from vertebra_kp.models import library
 
 
@@ -58,6 +58,16 @@ def test_a_file_of_weights_predicts_as_the_checkpoint_and_under_its_name(tmp_pat
     assert weights.name_of(tmp_path / "best.pt") == str(tmp_path / "best.pt")
     with pytest.raises(CheckpointError, match=r"other-ap: no such checkpoint, .* \(some-ap\)"):
         load("other-ap")
+
+
+def test_a_file_is_known_by_its_content_whatever_it_is_called(tmp_path, look):
+    save_weights([look], tmp_path / weights.FILE, {})
+    renamed = tmp_path / "some.bin"
+    (tmp_path / weights.FILE).rename(renamed)
+    (tmp_path / "best.pt").rename(tmp_path / "best.safetensors")
+    assert is_weights(renamed)
+    assert not is_weights(tmp_path / "best.safetensors")
+    assert load(renamed, "cpu").schema == load(tmp_path / "best.safetensors", "cpu").schema
 
 
 def test_a_network_from_a_file_draws_no_random_numbers(tmp_path, look):

@@ -20,9 +20,7 @@ def run(code: str) -> str:
 
 
 def test_predicting_starts_without_modules_that_take_long():
-    loaded = run(
-        "import sys, vertebra_kp.cli.predict, vertebra_kp.inference.predictor; print(*sys.modules)"
-    ).split()
+    loaded = run("import sys, vertebra_kp.cli.predict; print(*sys.modules)").split()
     assert "torchvision" in loaded
     assert not SLOW_TO_IMPORT & set(loaded)
 

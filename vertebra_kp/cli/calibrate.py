@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.cli.film_choice import choose_films
 from vertebra_kp.cli.network_choice import about_network, choose_network, network_file
 from vertebra_kp.core.provenance import code_version
@@ -19,12 +20,16 @@ from vertebra_kp.evaluation.uncertainty.store import (
     signs_of_prediction,
 )
 from vertebra_kp.evaluation.uncertainty.trust import fit_trust
+from vertebra_kp.inference.weights import name_of
 
 
 def run(arguments: argparse.Namespace) -> None:
+    network = network_file(arguments)
+    if arguments.output_file is None and name_of(network) != str(network):
+        raise UsageError("give --output-file: the calibration that comes with published weights stays as it is")
     predictor = choose_network(arguments)
     schema, config = predictor.schema, predictor.config
-    path: Path = arguments.output_file or calibration_of(network_file(arguments))
+    path: Path = arguments.output_file or calibration_of(network)
     if arguments.validation:
         print("note: these images selected the checkpoint: regions and intervals will be a little too small")
     about = about_network(arguments)

@@ -19,10 +19,10 @@ def run(arguments: argparse.Namespace) -> None:
     predictor = choose_network(arguments)
     if predictor.schema.view != "LA":
         raise UserError(f"the network reads {predictor.schema.name}; instability is measured on lateral images")
-    both = [measure(predictor, path, arguments) for path in (arguments.flexion, arguments.extension)]
+    flexion, extension = (measure(predictor, path, arguments) for path in (arguments.flexion, arguments.extension))
     beyond = f"beyond {criterion.translation_mm:g} mm or {criterion.angle_deg:g} degrees"
     print(f"{'segment':<9}{'slip, mm':>10}{'disc angle, deg':>17}   {beyond}")
-    for segment in instability(*both, criterion):
+    for segment in instability(flexion, extension, criterion):
         changes = ["-" if it is None else f"{it:.1f}" for it in (segment.translation_mm, segment.angle_deg)]
         reasons = f"  ({'; '.join(segment.reasons)})" if segment.reasons else ""
         print(f"{segment.at:<9}{changes[0]:>10}{changes[1]:>17}   {VERDICTS[segment.unstable]}{reasons}")

@@ -23,7 +23,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = build_parser()
     argcomplete.autocomplete(parser)
     arguments, unknown = parser.parse_known_args(words)
-    command, own_parser = COMMANDS[arguments.command], vars(arguments).pop("parser")
+    command = COMMANDS[arguments.command]
+    own_parser: argparse.ArgumentParser = vars(arguments).pop("parser")
     if unknown:
         own_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     complete(arguments)
