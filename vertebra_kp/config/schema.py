@@ -12,6 +12,8 @@ from vertebra_kp.config.network import NetworkConfig
 from vertebra_kp.config.section import Count, Fraction, NonNegative, Positive, Section
 from vertebra_kp.core.anatomy import ONE_VERTEBRA, OTHER_VIEW, SCHEMAS, Schema
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+
 STRIDE = 32  # of the deepest feature map: input sizes are multiples of it
 
 
@@ -262,6 +264,8 @@ class TrainConfig(Section):
     """Evaluations without a better landmark error before the run stops."""
     save_every_steps: Annotated[int, Field(ge=1)] = 200
     log_every_steps: Annotated[int, Field(ge=1)] = 10
+    trackers: list[TrackerName] = ["tensorboard"]
+    """Where curves and pictures go, besides ``metrics.csv``; ``mlflow`` and ``wandb`` are extras to install."""
 
     @model_validator(mode="after")
     def _phase_names_differ(self) -> Self:
