@@ -22,7 +22,7 @@ from vertebra_kp.models.pyramids import FeaturePyramid
 STRIDE_4 = ("upernet", "segformer")
 
 
-def build_decoder(channels: dict[str, int], config: DecoderConfig) -> nn.Module:
+def build_decoder(channels: dict[str, int], config: DecoderConfig) -> "UNetDecoder | Enlarged":
     """``channels`` of the maps that ``maps_for`` chose, finest first.
 
     Every decoder takes maps by name, gives ``[B, out_channels, H/output_stride, W/output_stride]``, and publishes
@@ -40,7 +40,7 @@ def build_decoder(channels: dict[str, int], config: DecoderConfig) -> nn.Module:
 def maps_for(config: DecoderConfig, available: Iterable[str]) -> list[str]:
     """Which of a backbone's maps the decoder reads, finest first: one finer than the output joins nowhere."""
     chosen = list(available) if config.skips is None else [*config.skips, "F4"]
-    finest = 4 if config.name in STRIDE_4 else config.output_stride
+    finest: int = 4 if config.name in STRIDE_4 else config.output_stride
     if config.name == "unetplusplus":
         finest = 2 * finest  # the library's last block joins no map
     return [name for name, stride in STRIDES.items() if name in chosen and stride >= finest]
@@ -95,7 +95,7 @@ class UNetDecoder(nn.Module):
 class Enlarged(nn.Module):
     """A decoder whose result is enlarged bilinearly by ``factor``: it ends coarser than asked for."""
 
-    def __init__(self, decoder: nn.Module, factor: int) -> None:
+    def __init__(self, decoder: "FeaturePyramid | LibraryDecoder", factor: int) -> None:
         super().__init__()
         self.decoder, self.factor, self.out_channels = decoder, factor, decoder.out_channels
 

@@ -3,7 +3,6 @@
 import platform
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ def choose_device(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def hardware(device: torch.device) -> dict[str, Any]:
+def hardware(device: torch.device) -> dict[str, str | int]:
     return {
         "device": device.type,
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),

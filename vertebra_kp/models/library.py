@@ -5,8 +5,10 @@ ConvNeXt: Liu et al., CVPR 2022.
 """
 
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -88,11 +90,12 @@ def timm_stages(network: nn.Module) -> dict[str, nn.Module] | None:
         stem = [
             layer for key in ("conv_stem", "bn1", "act1") if (layer := getattr(network, key, None)) is not None
         ]
-        return _numbered([nn.Sequential(*stem), *network.blocks])
-    if not hasattr(network, "return_layers"):
+        return _numbered([nn.Sequential(*stem), *cast(Iterable[nn.Module], network.blocks)])
+    returned = getattr(network, "return_layers", None)
+    if returned is None or not isinstance(network, nn.ModuleDict):
         return None
     layers = list(network.children())
-    ends = [i for i, key in enumerate(network.keys()) if key in network.return_layers]
+    ends = [i for i, key in enumerate(network.keys()) if key in returned]
     starts = [0, *(end + 1 for end in ends)]
     stages: list[nn.Module] = [nn.Sequential(*layers[a:b]) for a, b in pairwise(starts)]
     if str(network.output_fmt).endswith("NHWC"):

@@ -112,7 +112,8 @@ class KeypointLoss:
     def _per_corner(self, logits: Tensor, points_xy: Tensor) -> Tensor:
         """Heatmap loss of every corner, ``[B, K]``; the caller masks it."""
         logits = logits.float()
-        target = self.codec.encode(points_xy, logits.shape[-2:])
+        H, W = logits.shape[-2:]
+        target = self.codec.encode(points_xy, (H, W))
         if self.heatmap == "cross_entropy":
             target = target / target.sum(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
             log_p = logits.flatten(-2).log_softmax(dim=-1)

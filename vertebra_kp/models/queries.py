@@ -35,7 +35,7 @@ class QueryRound(nn.Module):
 
     def forward(self, queries: Tensor, memory: Tensor, places: Tensor) -> Tensor:
         """Queries ``[B, K, C]``, the film's cells ``[B, N, C]`` and their positions to refined queries."""
-        if self.self_attention is not None:
+        if self.self_norm is not None and self.self_attention is not None:
             x = self.self_norm(queries)
             queries = queries + self.self_attention(x, x, x, need_weights=False)[0]
         x = self.cross_norm(queries)
