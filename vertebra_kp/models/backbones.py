@@ -4,7 +4,7 @@ Maps are named by stride, whatever the network: F1, F2, F3, S16, F4 at strides 2
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         maps: dict[str, str],
         channels: dict[str, int],
         *,
-        projection: dict[str, int] | None = None,
+        projection: Mapping[str, int] | None = None,
         frozen_batch_norm: bool = False,
         input_statistics: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD),
     ) -> None:

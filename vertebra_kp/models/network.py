@@ -46,6 +46,8 @@ class VertebraNetwork(nn.Module):
         output_stride: int,
     ) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.backbone, self.neck, self.decoder = backbone, neck, decoder
         self.heatmap_head, self.presence_head = heatmap_head, presence_head
         self.classification_head = classification_head
