@@ -8,7 +8,7 @@ from tiny_job import thin_efficientnet
 from vertebra_kp.inference import weights
 from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
 from vertebra_kp.inference.predictor import load
-from vertebra_kp.inference.weights import Look, find_network, is_weights, load_weights, save_weights
+from vertebra_kp.inference.weights import Stage, find_network, is_weights, load_weights, save_weights
 from vertebra_kp.models import library
 
 
@@ -20,7 +20,7 @@ def thin(monkeypatch):
 @pytest.fixture
 def look(tmp_path):
     saved = load_checkpoint(checkpoint(tmp_path / "best.pt"))
-    return Look(saved.config, saved.weights, saved.step)
+    return Stage(saved.config, saved.weights, saved.step)
 
 
 def test_rounded_weights_are_within_half_a_step_and_a_quarter_of_the_size(tmp_path, look):

@@ -77,7 +77,7 @@ def evaluation_folder(folder, name="la_lumbar", *, sd=SD_PX, seed=0):
     ]
     source = SimpleNamespace(at=lambda epoch, i: SimpleNamespace(image=films[i].image, to_image=np.eye(3)))
     save_evaluation(evaluation_of(SCHEMAS[name], evaluated, source, rng.uniform(size=FILMS)), folder / FILE)
-    summary = summarise([item.result for item in evaluated], SCHEMAS[name], bootstrap=100)
+    summary = summarise(list(evaluated), SCHEMAS[name], bootstrap=100)
     about = {
         "source": "phantom",
         "mark": "one",

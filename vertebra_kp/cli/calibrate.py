@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": arguments.root})})
     shapes = fit_shapes(labelled_spines(config), schema)
     evaluated = evaluate_films(predictor, films, progress=True)
-    errors = [errors_of(item.result, schema) for item in evaluated]
+    errors = [errors_of(item, schema) for item in evaluated]
     calibration = calibrate(errors, schema, arguments.coverage)
     trust = fit_trust([signs_of_prediction(item.prediction, shapes) for item in evaluated])
     coverage = cross_coverage(errors, schema, promised=arguments.coverage)

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     summary = summary_of(evaluated, schema, bootstrap=1000)
     scores = None
     if calibrated is not None:
-        errors = [errors_of(item.result, schema) for item in evaluated]
+        errors = [errors_of(item, schema) for item in evaluated]
         others = calibrated.of_others(errors)
         if len(others) < len(errors):
             print(f"note: coverage is judged on {len(others)} images, the others' patients made the calibration")

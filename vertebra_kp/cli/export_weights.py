@@ -9,7 +9,7 @@ from vertebra_kp.config.schema import Config
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.inference.checkpoint import load_checkpoint
-from vertebra_kp.inference.weights import SUFFIX, Look, save_weights
+from vertebra_kp.inference.weights import SUFFIX, Stage, save_weights
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -23,10 +23,10 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {digest}")
 
 
-def stage(checkpoint_path: str, overrides: Sequence[str]) -> Look:
+def stage(checkpoint_path: str, overrides: Sequence[str]) -> Stage:
     """The network of a checkpoint, without the places of this machine."""
     checkpoint = load_checkpoint(Path(checkpoint_path))
     config = as_measured(Config.model_validate(checkpoint.config, strict=False), overrides).model_dump(mode="json")
     config["data"] |= {"root": None, "cache": None, "shards": None}
     config["train"] |= {"start_from": None}
-    return Look(config, checkpoint.weights, checkpoint.step)
+    return Stage(config, checkpoint.weights, checkpoint.step)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,15 +18,12 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import DONE, DONE_IN_PART, INTERRUPTED
 from vertebra_kp.core.files import write_image, write_text
 from vertebra_kp.core.text import printable
-from vertebra_kp.data.dicom import DicomFilm, DicomInfo, read_dicom
 from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.films import Film
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.evaluation.uncertainty.store import Calibrated, find_calibrated
-from vertebra_kp.inference import gsps
 from vertebra_kp.inference.batch import Prediction
-from vertebra_kp.inference.gsps import check_installed, write_presentation_state
 from vertebra_kp.inference.journal import Journal, open_journal
 from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, overlay_original
 from vertebra_kp.inference.predictions import image_entry, write_predictions
@@ -35,6 +32,9 @@ from vertebra_kp.inference.streams import in_streams
 from vertebra_kp.reports.film_page import film_page
 from vertebra_kp.reports.interpretation import Interpretation, interpret
 from vertebra_kp.reports.schema import ImageReport, image_report, write_measurement_report
+
+if TYPE_CHECKING:
+    from vertebra_kp.data.dicom import DicomFilm, DicomInfo
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,17 @@ class Measuring:
     anterior_side: Side | None
     correct_shape: bool
 
-    def interpret(self, prediction: Prediction, predictor: Predictor, header: DicomInfo) -> Interpretation:
+    def interpret(
+        self, prediction: Prediction, predictor: Predictor, header: "DicomInfo | None"
+    ) -> Interpretation:
         is_lateral = predictor.schema.view == "LA"
+        side = self.anterior_side or (header.anterior_side if header else None)
         return interpret(
             prediction,
             predictor.schema,
             prediction.size,
-            spacing_mm=header.spacing_mm if self.spacing_mm is None else self.spacing_mm,
-            anterior_side=(self.anterior_side or header.anterior_side) if is_lateral else None,
+            spacing_mm=header.spacing_mm if header and self.spacing_mm is None else self.spacing_mm,
+            anterior_side=side if is_lateral else None,
             calibrated=self.calibrated,
             correct_shape=self.correct_shape,
         )
@@ -110,6 +113,8 @@ class Job:
         for i, (item, outcome) in enumerate(zip(items, outcomes, strict=True)):
             with outcome.caught():
                 if is_dicom(item.path):
+                    from vertebra_kp.data.dicom import read_dicom  # here and below: pydicom is slow to import
+
                     headers[i] = read_dicom(item.path, self.keywords)
                 dicom = headers[i]
                 images[i] = to_uint8(read_film(item.path) if dicom is None else dicom.pixels)
@@ -128,17 +133,21 @@ class Job:
                 self.finish(outcomes[i], prediction, headers[i], images[i])
         return outcomes
 
-    def finish(self, outcome: Outcome, prediction: Prediction, dicom: DicomFilm | None, image: np.ndarray) -> None:
+    def finish(
+        self, outcome: Outcome, prediction: Prediction, dicom: "DicomFilm | None", image: np.ndarray
+    ) -> None:
         """Fill in the outcome and write the image's own files; one that cannot be written costs only itself."""
         path, name, schema = outcome.item.path, outcome.item.name, self.predictor.schema
-        header = DicomInfo() if dicom is None else dicom.info
-        outcome.messages += [f"note: {path}: {note}" for note in header.notes]
+        header = None if dicom is None else dicom.info
+        outcome.messages += [f"note: {path}: {note}" for note in (header.notes if header else ())]
         if not np.isfinite(prediction.points_xy_image[schema.exists]).all():
             raise UserError(f"{path}: the network gave no finite corners; look at the image and the network")
         line: dict[str, Any] = {"image": image_entry(prediction, schema, header)}
         if self.measuring is not None:
             found = self.measuring.interpret(prediction, self.predictor, header)
-            line["report"] = image_report(prediction.file, found).model_dump(mode="json", exclude_none=True)
+            line["report"] = image_report(printable(prediction.file), found).model_dump(
+                mode="json", exclude_none=True
+            )
         outcome.line = line
         if self.measuring is not None:
             with outcome.caught():
@@ -156,6 +165,8 @@ class Job:
             with outcome.caught():
                 write_attention(prediction, self.predictor, path.name, self.attention / name)
         if self.states is not None and dicom is not None:
+            from vertebra_kp.inference.gsps import write_presentation_state
+
             with outcome.caught():
                 target = self.states / f"{name}.gsps.dcm"
                 write_presentation_state(str(path), dicom.elements, target, prediction, schema)
@@ -192,7 +203,7 @@ def write_attention(prediction: Prediction, predictor: Predictor, title: str, pa
     panels = [attention_panel(view, predictor.schema, name) for name in attention]
     write_image(film_grid(panels, columns=1), path.with_name(f"{path.name}.png"))
     layers = {f"{name}_layer{i}": w for name, weights in attention.items() for i, w in enumerate(weights, 1)}
-    np.savez_compressed(f"{path}.npz", **layers)
+    np.savez_compressed(f"{path}.npz", **layers)  # type: ignore[arg-type]  # numpy's stub takes it for a flag
 
 
 def measuring_of(arguments: argparse.Namespace, predictor: Predictor) -> Measuring | None:
@@ -223,8 +234,12 @@ def settings_of(arguments: argparse.Namespace, predictor: Predictor) -> dict[str
 def run(arguments: argparse.Namespace) -> int:
     items = named(find_films(arguments.inputs))
     out: Path = arguments.out
+    keywords: tuple[str, ...] = ()
     if arguments.dicom_out:
-        check_installed()
+        from vertebra_kp.inference import gsps
+
+        gsps.check_installed()
+        keywords = (*gsps.KEYWORDS, *(gsps.IDENTITY if arguments.keep_identity else ()))
     predictor = choose_network(arguments)
     if arguments.attention and not predictor.config.network.neck.depth:
         raise UsageError("--attention: the network has a neck of depth 0, which attends to nothing")
@@ -234,13 +249,13 @@ def run(arguments: argparse.Namespace) -> int:
         out / "attention" if arguments.attention else None,
         measuring_of(arguments, predictor),
         out / "gsps" if arguments.dicom_out else None,
-        (*gsps.KEYWORDS, *(gsps.IDENTITY if arguments.keep_identity else ())) if arguments.dicom_out else (),
+        keywords,
     )
     asked = {"resume": arguments.resume, "overwrite": arguments.overwrite}
     with open_journal(out, settings_of(arguments, predictor), **asked) as journal:
-        for folder in (job.overlays, job.attention, job.measuring and job.measuring.folder, job.states):
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+        folders = job.overlays, job.attention, job.states, job.measuring.folder if job.measuring else None
+        for folder in filter(None, folders):
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             troubled = predict_missing(job, items, journal)
         except KeyboardInterrupt:

@@ -48,10 +48,8 @@ def measure_robustness(
     good = _scores(clean, calibrated)
 
     def row(kind: str, strength: float, unit: str, evaluated: list[Evaluated]) -> Row:
-        errors = np.concatenate(
-            [np.empty(0), *(item.result.errors_px[item.result.labelled] for item in evaluated)]
-        )
-        shifted = [shift for item in evaluated if (shift := film_errors(item.result)["shifted"]) is not None]
+        errors = np.concatenate([np.empty(0), *(item.errors_px[item.labelled] for item in evaluated)])
+        shifted = [shift for item in evaluated if (shift := film_errors(item)["shifted"]) is not None]
         scores = _scores(evaluated, calibrated)
         return Row(
             network=predictor.fingerprint,

@@ -22,12 +22,12 @@ MEASURABLE = ("codec.decode", "codec.dark_blur", "inference.")
 COLLAPSED_BELOW = 0.1  # of a heatmap's mass inside its window: the map has no peak worth the name
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """One film's result for the metrics and, beside it, all that is known of it and the whole prediction."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(FilmResult):
+    """A film's result with the classes of its labels (``view``, ``slips`` [levels]) and the whole prediction."""
 
-    labels: FilmLabels
-    result: FilmResult
+    view: int
+    slips: np.ndarray
     prediction: Prediction
 
 
@@ -67,7 +67,7 @@ def evaluate_films(
     for labels, prediction in tqdm(
         results, "evaluating", len(order), unit="film", leave=False, disable=not progress
     ):
-        evaluated.append(Evaluated(labels, _result(labels, prediction), prediction))
+        evaluated.append(_evaluated(labels, prediction))
         worst = sorted([*worst, len(evaluated) - 1], key=lambda i: -mean_error_px(evaluated[i]))
         for i in worst[shown:]:
             if i >= shown:
@@ -78,25 +78,28 @@ def evaluate_films(
 
 def mean_error_px(item: Evaluated) -> float:
     """Mean radial error in px; -1 where nothing is labelled."""
-    return -1.0 if (error := film_errors(item.result)["mre_px"]) is None else error
+    return -1.0 if (error := film_errors(item)["mre_px"]) is None else error
 
 
-def _result(labels: FilmLabels, prediction: Prediction) -> FilmResult:
-    return FilmResult(
-        labels.id,
-        labels.group,
-        labels.size,
-        labels.spacing_mm,
-        labels.points_xy_image,
-        labels.states,
-        prediction.points_xy_image,
-        prediction.presence,
-        prediction.covariances,
-        labels.anterior_side,
+def _evaluated(labels: FilmLabels, prediction: Prediction) -> Evaluated:
+    return Evaluated(
+        id=labels.id,
+        group=labels.group,
+        size=labels.size,
+        spacing_mm=labels.spacing_mm,
+        true_points=labels.points_xy_image,
+        true_states=labels.states,
+        points=prediction.points_xy_image,
+        presence=prediction.presence,
+        covariances=prediction.covariances,
+        anterior_side=labels.anterior_side,
+        view=labels.view,
+        slips=labels.slips,
+        prediction=prediction,
     )
 
 
 def collapsed_share(evaluated: list[Evaluated]) -> float:
     """Share of the heatmaps of labelled corners that have no peak; 0 without any."""
-    scores = np.concatenate([item.prediction.scores[item.result.labelled] for item in evaluated])
+    scores = np.concatenate([item.prediction.scores[item.labelled] for item in evaluated])
     return float((scores < COLLAPSED_BELOW).mean()) if scores.size else 0.0

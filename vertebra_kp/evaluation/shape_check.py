@@ -17,7 +17,7 @@ def correct_shape(evaluated: Sequence[Evaluated], calibrated: Calibrated) -> lis
     for item in evaluated:
         points, _ = calibrated.corrected(item.prediction)
         prediction = replace(item.prediction, points_xy_image=points)
-        corrected.append(replace(item, result=replace(item.result, points=points), prediction=prediction))
+        corrected.append(replace(item, points=points, prediction=prediction))
     return corrected
 
 
@@ -26,7 +26,7 @@ def shape_figures(evaluated: Sequence[Evaluated], calibrated: Calibrated) -> Sha
     before = np.concatenate([_errors(item) for item in evaluated])
     after = np.concatenate([_errors(item) for item in correct_shape(evaluated, calibrated)])
     surprises = [calibrated.corrected(item.prediction)[1] for item in evaluated]
-    surprise = np.concatenate([s[item.result.labelled] for s, item in zip(surprises, evaluated, strict=True)])
+    surprise = np.concatenate([s[item.labelled] for s, item in zip(surprises, evaluated, strict=True)])
     flagged = surprise >= SURPRISING_FROM
     return {
         "mre_px": [float(before.mean()), float(after.mean())],
@@ -38,4 +38,4 @@ def shape_figures(evaluated: Sequence[Evaluated], calibrated: Calibrated) -> Sha
 
 
 def _errors(item: Evaluated) -> np.ndarray:
-    return item.result.errors_px[item.result.labelled]
+    return item.errors_px[item.labelled]

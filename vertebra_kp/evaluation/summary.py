@@ -28,14 +28,14 @@ VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of th
 
 
 def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0) -> Metrics:
-    summary = summarise([item.result for item in evaluated], schema, bootstrap=bootstrap)
+    summary = summarise(list(evaluated), schema, bootstrap=bootstrap)
     return {**summary, "collapsed_share": collapsed_share(evaluated), **class_summary(evaluated)}
 
 
 def class_summary(evaluated: Sequence[Evaluated]) -> ClassSummary:
     pairs: dict[Target, list[tuple]] = {
-        "view": [(item.labels.view, item.prediction.view_probabilities) for item in evaluated],
-        "slip": [(item.labels.slips, item.prediction.slip_probabilities) for item in evaluated],
+        "view": [(item.view, item.prediction.view_probabilities) for item in evaluated],
+        "slip": [(item.slips, item.prediction.slip_probabilities) for item in evaluated],
     }
     summary: ClassSummary = {}
     for target, names in TARGETS.items():
@@ -52,7 +52,7 @@ def row_of(summary: Metrics) -> dict[str, float | None]:
 
 def write_film_rows(evaluated: Sequence[Evaluated], path: Path) -> None:
     """One row of errors per film, as CSV."""
-    write_csv(list(FilmFigures.__annotations__), [film_errors(item.result) for item in evaluated], path)
+    write_csv(list(FilmFigures.__annotations__), [film_errors(item) for item in evaluated], path)
 
 
 def first_views(evaluated: Sequence[Evaluated], predictor: Predictor, films: Films) -> list[FilmView]:
@@ -73,12 +73,12 @@ def _view(item: Evaluated) -> FilmView:
     prediction = item.prediction
     assert prediction.image is not None
     return FilmView(
-        title=item.labels.id,
+        title=item.id,
         film=prediction.image,
         heatmaps=prediction.heatmaps,
         points_xy=prediction.points_xy,
         presence=prediction.presence,
-        true_points_xy=apply_affine(prediction.matrix, item.result.true_points),
-        error_px=film_errors(item.result)["mre_px"],
+        true_points_xy=apply_affine(prediction.matrix, item.true_points),
+        error_px=film_errors(item)["mre_px"],
         attention=None,
     )

@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import UNKNOWN, Schema
@@ -17,16 +17,17 @@ from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.data.record import label_arrays, unknown_slips
 from vertebra_kp.inference.batch import Prediction, predict_batch
-from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
+from vertebra_kp.inference.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.streams import in_streams
-from vertebra_kp.inference.weights import find_network, is_weights, load_weights
+from vertebra_kp.inference.weights import Stage, find_network, is_weights, load_weights
 from vertebra_kp.models.device import choose_device
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.initialise import WithoutFirstWeights
 from vertebra_kp.models.network import VertebraNetwork, build_network
 
 Image = np.ndarray | str | Path
+N = TypeVar("N", bound=nn.Module)
 
 CPU_BATCH_SIZE = 1  # several streams run; larger batches are no faster there
 
@@ -43,16 +44,14 @@ class Predictor:
     def fingerprint(self) -> str:
         """The same text, the same predictions: weights, decoding and flip. A calibration holds for one of them."""
         digest = hashlib.sha256()
-        looks = [(self.network, self.config)]
+        stages: list[tuple[nn.Module, Config]] = [(self.network, self.config)]
         if self.refiner is not None:
-            looks.append((self.refiner.network, self.refiner.config))
-        for network, config in looks:
+            stages.append((self.refiner.network, self.refiner.config))
+        for network, config in stages:
             for tensor in network.state_dict().values():
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
             digest.update(f"{config.codec}{config.inference.flip}".encode())
-            if (
-                config.inference.chain
-            ):  # without it the fingerprint is that of calibrations made before it could be on
+            if config.inference.chain:  # nothing where it is off: the option is younger than some calibrations
                 digest.update(b"chain")
         return digest.hexdigest()[:16]
 
@@ -110,7 +109,7 @@ class Predictor:
     def film_of(self, image: Image, name: str = "image") -> Film:
         """An unlabelled film in the pixels that the network asks for; raises as ``predict_many``."""
         if self.config.data.patch is not None:
-            raise UserError("the network looks at single vertebrae: load it as ``refine`` of one of whole images")
+            raise UserError("the network is one of single vertebrae: load it as ``refine`` of one of whole images")
         if isinstance(image, (str, Path)):
             name, image = str(image), read_film(Path(image))
         if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
@@ -146,51 +145,58 @@ def load(
     ``path`` may also be the name of weights that come with the package (``aasce-ap``).
 
     Checkpoints of further ``members`` make an ensemble with it: heatmaps are averaged. That of ``refine``, trained
-    on vertebrae (``data.patch``), looks again at each one that was found. ``device`` None takes a GPU where there
+    on vertebrae (``data.patch``), refines each one that was found. ``device`` None takes a GPU where there
     is one. Raises CheckpointError for an unusable file and for networks that do not go together.
     """
-    looks = _looks(path)
-    (network, config, step), others = looks[0], [_looks(one)[0] for one in members]
-    for (_, other, _), name in zip(others, members, strict=True):
-        if different := [key for key, value in _frame(config).items() if _frame(other)[key] != value]:
+    where = torch.device(choose_device(device))
+    first, *own_refinement = _stages(path)
+    network: VertebraNetwork | Ensemble = first.network
+    others = [_stages(one)[0] for one in members]
+    for other, name in zip(others, members, strict=True):
+        theirs = _frame(other.config)
+        if different := [key for key, value in _frame(first.config).items() if theirs[key] != value]:
             raise CheckpointError(f"{name}: {different[0]} is not that of {path}; such networks make no ensemble")
     if others:
-        network = Ensemble([network, *(one for one, _, _ in others)], config.loss.heatmap)
-    where = choose_device(device)
-    second = looks[1:] if refine is None else _looks(refine)
-    refiner = _refiner(*second[0], of=config, device=where) if second else None
-    return Predictor(network.to(where, memory_format=torch.channels_last), config, step, refiner)
+        network = Ensemble([first.network, *(one.network for one in others)], first.config.loss.heatmap)
+    refinement = own_refinement if refine is None else _stages(refine)
+    refiner = _refiner(refinement[0], first.config, where) if refinement else None
+    return Predictor(_on(network, where), first.config, first.step, refiner)
 
 
-def _refiner(network: VertebraNetwork, config: Config, _step: int, *, of: Config, device: torch.device) -> Refiner:
-    if config.data.patch is None or config.data.film_schema.view != of.data.film_schema.view:
-        raise CheckpointError(
-            f"refine: {config.name} does not look at single vertebrae of {of.data.film_schema.view} films; "
-            "train one with data.patch, as the config aasce_vertebra does"
-        )
-    return Refiner(network.eval().to(device, memory_format=torch.channels_last), config)
+class _Stage(NamedTuple):
+    network: VertebraNetwork
+    config: Config
+    step: int
 
 
-def _looks(name_or_path: str | Path) -> list[tuple[VertebraNetwork, Config, int]]:
-    """The network of a checkpoint, or those of a file of weights: of whole films, then perhaps of vertebrae."""
+def _stages(name_or_path: str | Path) -> list[_Stage]:
+    """The network of a checkpoint, or those of a file of weights: of whole images, then perhaps of vertebrae."""
     path = find_network(name_or_path)
-    if is_weights(path):
-        return [_built(look.config, look.weights, look.step, path) for look in load_weights(path)]
-    checkpoint = load_checkpoint(path)
-    return [_built(checkpoint.config, checkpoint.weights, checkpoint.step, path)]
+    return [_built(stage, path) for stage in (load_weights(path) if is_weights(path) else [load_checkpoint(path)])]
 
 
-def _built(
-    content: dict[str, Any], weights: dict[str, Tensor], step: int, path: Path
-) -> tuple[VertebraNetwork, Config, int]:
+def _built(stage: Stage | Checkpoint, path: Path) -> _Stage:
     try:
-        config = Config.model_validate(content, strict=False)
+        config = Config.model_validate(stage.config, strict=False)
     except ValueError as error:
         raise CheckpointError(f"{path}: its config is of another version of vertebra_kp: {error}") from error
     with WithoutFirstWeights():
         network = build_network(config.network, config.data.keypoint_schema, load_weights=False)
-    network.load_state_dict(weights)
-    return network, config, step
+    network.load_state_dict(stage.weights)
+    return _Stage(network, config, stage.step)
+
+
+def _refiner(stage: _Stage, of: Config, device: torch.device) -> Refiner:
+    if stage.config.data.patch is None or stage.config.data.film_schema.view != of.data.film_schema.view:
+        raise CheckpointError(
+            f"refine: {stage.config.name} is no network of single vertebrae of {of.data.film_schema.view} images; "
+            "train one with data.patch, as the config aasce_vertebra does"
+        )
+    return Refiner(_on(stage.network.eval(), device), stage.config)
+
+
+def _on(network: N, device: torch.device) -> N:
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _frame(config: Config) -> dict[str, object]:

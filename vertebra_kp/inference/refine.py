@@ -61,10 +61,13 @@ class Refiner:
 def _with(prediction: Prediction, by_level: dict[int, Prediction]) -> Prediction:
     """The prediction with the corners of these levels in place of its own."""
 
-    def put(name: str) -> np.ndarray:
-        values = getattr(prediction, name).copy()
-        for level, one in by_level.items():
-            values[level] = getattr(one, name)[0]
-        return values
-
-    return replace(prediction, **{name: put(name) for name in ("points_xy_image", "covariances", "scores")})
+    points, covariances, scores = (
+        values.copy() for values in (prediction.points_xy_image, prediction.covariances, prediction.scores)
+    )
+    for level, one in by_level.items():
+        points[level], covariances[level], scores[level] = (
+            one.points_xy_image[0],
+            one.covariances[0],
+            one.scores[0],
+        )
+    return replace(prediction, points_xy_image=points, covariances=covariances, scores=scores)

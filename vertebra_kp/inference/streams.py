@@ -6,15 +6,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 STREAMS = 3
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of ``size`` items, the last one perhaps shorter."""
-    items = iter(items)
-    return iter(lambda: list(islice(items, size)), [])
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
 
 
 def in_streams(work: Callable[[list[T]], Iterable[R]], items: Iterable[T], *, batch_size: int) -> Iterator[R]:

@@ -1,6 +1,6 @@
 """Networks to give away: one safetensors file with weights of 8 bits, the configs, and where they come from.
 
-A file holds the looks of one reader: a network of whole films and, where it has one, a network of vertebrae.
+A file holds the stages of one predictor: a network of whole images and, where it has one, a crop refinement.
 Weights of layers are rounded to 8 bits per output channel, everything of one dimension stays as it is. The package
 brings some files along, each in a folder of its name, with its checksum, its calibration and a model card.
 """
@@ -30,7 +30,7 @@ SMALLEST_ROUNDED = 256  # numbers in a tensor: rounding smaller ones would save 
 
 
 @dataclass(frozen=True)
-class Look:
+class Stage:
     """A network's ``config`` as plain data, its weights by name, and the training ``step`` they are of."""
 
     config: dict[str, Any]
@@ -73,16 +73,16 @@ def name_of(path: Path) -> str:
     return path.parent.name if path.parent.parent == COMMITTED else str(path)
 
 
-def save_weights(looks: list[Look], path: Path, about: dict[str, Any]) -> str:
-    """Write the looks with their weights rounded, and the checksum beside; returns the checksum (SHA-256).
+def save_weights(stages: list[Stage], path: Path, about: dict[str, Any]) -> str:
+    """Write the stages with their weights rounded, and the checksum beside; returns the checksum (SHA-256).
 
     ``about`` is what a reader of the file should know: data, version of the code.
     """
     tensors: dict[str, Tensor] = {}
-    for i, look in enumerate(looks):
-        for name, value in look.weights.items():
+    for i, stage in enumerate(stages):
+        for name, value in stage.weights.items():
             tensors |= _rounded(f"{i}.{name}", value.detach().cpu().contiguous())
-    configs = [{"config": look.config, "step": look.step} for look in looks]
+    configs = [{"config": stage.config, "step": stage.step} for stage in stages]
     metadata = {"format": FORMAT, "looks": json.dumps(configs), "about": json.dumps(about)}
     with replacing(path) as file:
         file.write(save(tensors, metadata))
@@ -91,7 +91,7 @@ def save_weights(looks: list[Look], path: Path, about: dict[str, Any]) -> str:
     return digest
 
 
-def load_weights(path: Path) -> list[Look]:
+def load_weights(path: Path) -> list[Stage]:
     """Raises CheckpointError for a file that is damaged, of another format, or not the one of its checksum."""
     checksum = _checksum_file(path)
     if checksum.is_file() and checksum.read_text(encoding="utf-8").split()[0] != _sha256(path):
@@ -102,19 +102,19 @@ def load_weights(path: Path) -> list[Look]:
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: no weights of vertebra_kp in format {FORMAT}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        looks = json.loads(metadata["looks"])
+        stages = json.loads(metadata["looks"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: cannot be read ({error}); fetch it again") from error
     exact = {name: _exact(tensors, name) for name in tensors if not name.startswith(SCALE)}
     return [
-        Look(
-            look["config"],
+        Stage(
+            stage["config"],
             {name.removeprefix(f"{i}."): value for name, value in exact.items() if name.startswith(f"{i}.")},
-            look["step"],
+            stage["step"],
         )
-        for i, look in enumerate(looks)
+        for i, stage in enumerate(stages)
     ]
 
 
