@@ -1,6 +1,8 @@
 """The command label-noise: how far apart two labellings of the same films are."""
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +12,8 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import FilmSelection, records_of
 from vertebra_kp.data.sources import schema_of
 from vertebra_kp.data.splits import read_pairs
+from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.evaluation.metrics import film_errors, summarise
-
-FIGURES = (
-    *("mre_px", "median_px", "median_percent_diagonal"),
-    *("level_shift_rate", "cobb_mae_deg", "smape_published"),
-)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -33,8 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
         twice = compare_labels(by_id[first], by_id[second], schema)
         figures = film_errors(twice.result)
         median = float(np.nanmedian(twice.result.errors_px))
-        angles = [figures[f"cobb_{which}_deg"] for which in ("true", "predicted")]
-        apart = "" if None in angles else " ".join(f"{abs(a - b):4.1f}" for a, b in zip(*angles, strict=True))
+        true, found = figures["cobb_true_deg"] or [], figures["cobb_predicted_deg"] or []
+        apart = " ".join(f"{abs(a - b):4.1f}" for a, b in zip(true, found, strict=True))
         share = 100 * median / float(np.hypot(*twice.result.size))
         shift, correlation = figures["shift_levels"], twice.correlation
         print(f"{median:>10.1f}{share:>15.2f}{shift:>8.1f}{correlation:>13.3f}  {apart:<16}  {first} / {second}")
@@ -48,9 +46,10 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print("other:")
     summary = summarise(same, schema)
-    for name in FIGURES:
-        if summary.get(name) is not None:
-            value, interval = np.round(summary[name], 3), summary[f"{name}_ci95"]
+    shown: Mapping[str, Any] = summary
+    for name in (metric.name for metric in metrics_for("label_noise")):
+        if shown.get(name) is not None:
+            value, interval = np.round(shown[name], 3), shown[f"{name}_ci95"]
             within = "" if interval is None else f"   95 % {np.round(interval, 3).tolist()}"
             print(f"  {name:<24}{value}{within}")
     print("a labelling against a truth that both miss alike differs by a factor of the square root of 2 less")
