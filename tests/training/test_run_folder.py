@@ -47,7 +47,9 @@ def test_a_folder_with_other_things_in_it_is_used_and_they_stay(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "checkpoints", "metrics.json", "metrics.csv", "tensorboard"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "checkpoints", "metrics.json", "metrics.csv", "tensorboard", "mlflow", "trackers.json"]
+)
 def test_a_folder_that_holds_any_part_of_a_run_is_refused_with_the_three_ways_out(tmp_path, name):
     item = tmp_path / name
     item.touch() if "." in name else item.mkdir()
@@ -75,7 +77,7 @@ def test_resume_takes_the_same_config_and_leaves_the_folder_as_it_is(tmp_path):
     config = tiny_config()
     folder = started(tmp_path, config)
     before = folder.config.read_bytes()
-    assert open_run_folder(tmp_path, config, resume=True) == folder
+    assert open_run_folder(tmp_path, config, resume=True).path == folder.path
     assert folder.config.read_bytes() == before
     assert folder.last.read_bytes() == b"checkpoint"
 
@@ -113,11 +115,11 @@ def test_a_phase_more_or_less_is_a_difference(tmp_path):
         open_run_folder(tmp_path, more, resume=True)
 
 
-def test_resume_on_another_machine_may_name_its_own_folder_workers_and_intervals(tmp_path):
+def test_resume_on_another_machine_may_name_its_own_folder_workers_intervals_and_trackers(tmp_path):
     config = tiny_config()
     started(tmp_path, config)
     other = changed(config, "data", root=tmp_path, workers=5)
-    other = changed(other, "train", save_every_steps=3, log_every_steps=1)
+    other = changed(other, "train", save_every_steps=3, log_every_steps=1, trackers=["mlflow"])
     open_run_folder(tmp_path, other, resume=True)
 
 

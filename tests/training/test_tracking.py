@@ -1,16 +1,20 @@
 """A run's log: what TensorBoard reads back, and a metrics.csv that survives resuming."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_job import tiny_config
 
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.inference.overlays import FilmView
 from vertebra_kp.training import tracking
+from vertebra_kp.training.run_folder import RunFolder
 from vertebra_kp.training.tracking import Tracker
 
+CONFIG = tiny_config()
 SCHEMA = SCHEMAS["la_lumbar"]
 
 
@@ -53,7 +57,7 @@ def no_plot(monkeypatch):
 
 
 def test_curves_and_pictures_can_be_read_back(tmp_path):
-    with Tracker(tmp_path) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG) as tracker:
         tracker.scalars(3, {"train/total": 1.5, "lr/backbone_stage1": 1e-4})
         evaluate(tracker, 5, {"mre_px": 2.5}, [a_view()])
     events = events_of(tmp_path)
@@ -72,7 +76,7 @@ def test_curves_and_pictures_can_be_read_back(tmp_path):
 
 @pytest.mark.usefixtures("no_plot")
 def test_a_new_column_keeps_the_rows_that_did_not_have_it(tmp_path):
-    with Tracker(tmp_path) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG) as tracker:
         evaluate(tracker, 10, {"mre_px": 9.0})
         evaluate(tracker, 20, {"mre_px": 7.0, "phase": "unfrozen, slowly"})
         evaluate(tracker, 30, {"mre_px": None})
@@ -85,11 +89,11 @@ def test_a_new_column_keeps_the_rows_that_did_not_have_it(tmp_path):
 
 @pytest.mark.usefixtures("no_plot")
 def test_resuming_drops_what_the_run_will_write_again(tmp_path):
-    with Tracker(tmp_path) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG) as tracker:
         for step in (10, 20, 30):
             tracker.scalars(step, {"train/total": 1.0})
             evaluate(tracker, step, {"mre_px": 100.0 / step})
-    with Tracker(tmp_path, resume_step=20) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG, resume_step=20) as tracker:
         assert [row["step"] for row in rows_of(tmp_path)] == ["10", "20"]
         tracker.scalars(30, {"train/total": 0.5})
         evaluate(tracker, 30, {"mre_px": 3.0})
@@ -101,25 +105,25 @@ def test_resuming_drops_what_the_run_will_write_again(tmp_path):
 @pytest.mark.usefixtures("no_plot")
 @pytest.mark.parametrize("torn", ["30", "30,1", "30,12.3"])
 def test_a_line_torn_by_a_kill_is_dropped_when_the_run_resumes(tmp_path, torn):
-    with Tracker(tmp_path) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG) as tracker:
         evaluate(tracker, 10, {"mre_px": 9.0})
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write(torn)
-    with Tracker(tmp_path, resume_step=40) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG, resume_step=40) as tracker:
         evaluate(tracker, 50, {"mre_px": 4.0})
     assert [row["step"] for row in rows_of(tmp_path)] == ["10", "50"]
 
 
 @pytest.mark.usefixtures("no_plot")
 def test_a_table_that_cannot_be_rewritten_stays_as_it_was(tmp_path, monkeypatch):
-    with Tracker(tmp_path) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG) as tracker:
         evaluate(tracker, 10, {"mre_px": 9.0})
         before = (tmp_path / "metrics.csv").read_text()
 
         def full(_):
             raise OSError("no space left on device")
 
-        monkeypatch.setattr(tracking.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="no space"):
             evaluate(tracker, 20, {"mre_px": 7.0, "new": 1.0})
         assert (tmp_path / "metrics.csv").read_text() == before
@@ -127,13 +131,13 @@ def test_a_table_that_cannot_be_rewritten_stays_as_it_was(tmp_path, monkeypatch)
 
 @pytest.mark.usefixtures("no_plot")
 def test_resuming_before_the_first_evaluation_starts_a_table(tmp_path):
-    with Tracker(tmp_path, resume_step=7) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG, resume_step=7) as tracker:
         evaluate(tracker, 10, {"mre_px": 9.0})
     assert rows_of(tmp_path) == [{"step": "10", "mre_px": "9.0"}]
 
 
 def test_the_phase_curve_is_a_step_not_a_ramp(tmp_path):
-    with Tracker(tmp_path) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG) as tracker:
         tracker.phase(0, "frozen", "{}")
         tracker.phase(50, "unfrozen", "{}")
     curve = [(e.step, e.value) for e in events_of(tmp_path).Scalars("phase")]
@@ -141,7 +145,7 @@ def test_the_phase_curve_is_a_step_not_a_ramp(tmp_path):
 
 
 def test_a_resumed_phase_keeps_its_place_in_the_schedule(tmp_path):
-    with Tracker(tmp_path, resume_step=70) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG, resume_step=70) as tracker:
         tracker.phase(70, "unfrozen", "{}", index=1)
         tracker.phase(90, "last", "{}")
     curve = [(e.step, e.value) for e in events_of(tmp_path).Scalars("phase")]
@@ -149,9 +153,9 @@ def test_a_resumed_phase_keeps_its_place_in_the_schedule(tmp_path):
 
 
 def test_hyperparameters_stand_in_the_run_itself_and_lists_do_not_stop_it(tmp_path):
-    with Tracker(tmp_path) as tracker:
+    with Tracker(RunFolder(tmp_path), CONFIG) as tracker:
         tracker.scalars(8, {"train/total": 1.0})
-        tracker.finish({"skips": ["F1", "F2"], "root": None, "lr": 1e-3, "ema": True}, {"hparam/mre_px": 0.4})
+        tracker.finish({"hparam/mre_px": 0.4})
     assert [path.name for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()] == []
     events = events_of(tmp_path)
     assert [(e.step, e.value) for e in events.Scalars("hparam/mre_px")] == [(8, pytest.approx(0.4))]

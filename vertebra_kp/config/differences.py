@@ -12,6 +12,7 @@ MAY_DIFFER = (
     "data.workers",
     "train.save_every_steps",
     "train.log_every_steps",
+    "train.trackers",
 )
 
 

@@ -14,6 +14,7 @@ from vertebra_kp.core.anatomy import ONE_VERTEBRA, OTHER_VIEW, SCHEMAS, Schema
 
 DataSet = Literal["aasce", "buu_lspine", "csxa", "mendeley"]
 Format = Literal["coco", "csv", "cvat", "json", "label_studio", "labelme", "slicer"]  # of labels of one's own
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 class PhantomConfig(Section):
@@ -249,6 +250,8 @@ class TrainConfig(Section):
     """Evaluations without a better landmark error before the run stops."""
     save_every_steps: Annotated[int, Field(ge=1)] = 200
     log_every_steps: Annotated[int, Field(ge=1)] = 10
+    trackers: list[TrackerName] = ["tensorboard"]
+    """Where curves and pictures go, besides ``metrics.csv``; ``mlflow`` and ``wandb`` are extras to install."""
 
     @model_validator(mode="after")
     def _phase_names_differ(self) -> Self:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vertebra_kp.config.differences import flat_config
 from vertebra_kp.config.schema import Config, PhaseConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import write_json
@@ -49,6 +48,7 @@ from vertebra_kp.training.run_folder import (
 )
 from vertebra_kp.training.schedule import Phase, Plan, enter, frozen_batch_norms, lr_factor, make_plan
 from vertebra_kp.training.state import RunState, change_optimiser, checkpoint_of, restore, start_state
+from vertebra_kp.training.trackers import check_trackers
 from vertebra_kp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ def train(
     """
     data, schema = config.data, config.data.keypoint_schema
     version = code_version()  # now: the files may change while it trains
+    on_main(group, lambda: check_trackers(config.train.trackers))
     on_main(group, lambda: check_run_folder(path, config, resume=resume, overwrite=overwrite))
     films, validation = training_films(config), validation_films(config)
     plan = make_plan(config.train, len(films), group.world_size)
@@ -99,7 +100,7 @@ def train(
         folder = RunFolder(path)
         if resume:
             restore(state, load_checkpoint(folder.last), group)
-        tracker = Tracker(folder.path, resume_step=state.step if resume else None) if group.is_main else None
+        tracker = Tracker(folder, config, resume_step=state.step if resume else None) if group.is_main else None
         run = Run(
             config,
             folder,
@@ -133,7 +134,7 @@ def on_main(group: Group, work: Callable[[], object]) -> None:
     if group.is_main:
         try:
             work()
-        except (RunFolderError, OSError) as error:
+        except (UserError, OSError) as error:
             problem = str(error)
     if problem := group.broadcast(problem):
         raise RunFolderError(problem)
@@ -368,7 +369,7 @@ def final_report(run: Run, state: RunState, version: str) -> dict[str, Any]:
     write_json(report, run.folder.metrics)
     assert run.tracker is not None
     numbers = {f"hparam/{k}": v for k, v in row_of(summary).items() if v is not None}
-    run.tracker.finish(flat_config(config), numbers)
+    run.tracker.finish(numbers)
     return report
 
 

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,42 +17,28 @@ class RunFolderError(UserError):
     """The folder cannot be used as asked; the message says how it can."""
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    path: Path
+    """What stands where in the folder of a run."""
 
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def last(self) -> Path:
-        return self.path / "checkpoints" / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "checkpoints" / "best.pt"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.json"
-
-    @property
-    def films(self) -> Path:
-        return self.path / "films.csv"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.checkpoints = path / "checkpoints"
+        self.last, self.best = self.checkpoints / "last.pt", self.checkpoints / "best.pt"
+        self.metrics = path / "metrics.json"  # the final report
+        self.films = path / "films.csv"  # its errors, film by film
+        self.curves = path / "metrics.csv"  # headline figures of every evaluation
+        self.tensorboard, self.mlflow = path / "tensorboard", path / "mlflow"
+        self.wandb = path / "wandb"  # named by the package
+        self.tracker_ids = path / "trackers.json"
+        self.calibration = path / "calibration.json"  # made later, from best.pt
+        self.lock = path / ".lock"
 
     def contents(self) -> list[Path]:
         """What a run writes; nothing else in the folder is ever removed."""
-        names = (
-            "config.yaml",
-            "checkpoints",
-            "metrics.json",
-            "metrics.csv",
-            "films.csv",
-            "tensorboard",
-            "calibration.json",
-        )
-        return [self.path / name for name in names if (self.path / name).exists()]
+        written = (self.config, self.checkpoints, self.metrics, self.films, self.curves, self.calibration)
+        logs = (self.tensorboard, self.mlflow, self.wandb, self.tracker_ids)
+        return [path for path in (*written, *logs) if path.exists()]
 
 
 def open_run_folder(path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
@@ -70,7 +55,7 @@ def open_run_folder(path: Path, config: Config, *, resume: bool = False, overwri
 
 def run_folder_lock(path: Path) -> FileLock:
     """The lock that the one process holds which trains in the folder; the folder must exist."""
-    return FileLock(path / ".lock")
+    return FileLock(RunFolder(path).lock)
 
 
 @contextmanager

@@ -1,13 +1,16 @@
-"""What a run leaves for people to look at: TensorBoard events and ``metrics.csv``."""
+"""What a run leaves for people to look at: ``metrics.csv``, and curves and pictures in every tracker."""
 
 import csv
 import io
 import os
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
+from vertebra_kp.config.differences import flat_config
+from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.files import write_csv
 from vertebra_kp.evaluation.classification import class_headlines
@@ -15,37 +18,29 @@ from vertebra_kp.evaluation.metric_table import figures_for
 from vertebra_kp.evaluation.schema import Metrics
 from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, film_panel
 from vertebra_kp.reports.plots import plot_error_per_level
+from vertebra_kp.training.run_folder import RunFolder
+from vertebra_kp.training.trackers import BACKENDS, Identity
 
 GRID_COLUMNS = 4
-CHARTS = {  # several curves in one chart, in TensorBoard's Custom Scalars
-    "training": {
-        "losses": ["Multiline", [r"train/(total|heatmap|coordinate|presence|view|slip)"]],
-        "learning rates": ["Multiline", [r"lr/.*"]],
-    },
-    "validation": {
-        "error [px]": ["Multiline", [r"val/(mre|median)_px"]],
-        "successful detection rate [%]": ["Multiline", [r"val/sdr_.*"]],
-    },
-}
 
 
 class Tracker:
-    """Log of one run in ``run_dir``: ``tensorboard/`` and ``metrics.csv``; made on rank 0 only.
+    """Log of one run: ``metrics.csv`` and what ``train.trackers`` names; made on the main process only.
 
-    ``resume_step`` is the last step that the run keeps: later rows of ``metrics.csv`` are dropped and later
-    events hidden, because the resumed run writes them again. None starts both anew.
+    ``resume_step`` is the last step that the run keeps: later rows of ``metrics.csv`` are dropped, because the
+    resumed run writes them again. None starts anew. Raises UserError where a tracker cannot log.
     """
 
-    def __init__(self, run_dir: Path, *, resume_step: int | None = None):
-        # Imported here: it takes a second, and only rank 0 of a training needs it.
-        from torch.utils.tensorboard import SummaryWriter
-
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._table = _MetricsTable(run_dir / "metrics.csv", last_step=resume_step)
-        self._writer = SummaryWriter(
-            str(run_dir / "tensorboard"), purge_step=None if resume_step is None else resume_step + 1
-        )
-        self._writer.add_custom_scalars(CHARTS)
+    def __init__(self, folder: RunFolder, config: Config, *, resume_step: int | None = None):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        self._table = _MetricsTable(folder.curves, last_step=resume_step)
+        # Lists and None as text: not every tracker takes them.
+        settings = {k: v if isinstance(v, str | float | int) else str(v) for k, v in flat_config(config).items()}
+        run = Identity(config.name, folder, settings, resume_step)
+        with ExitStack() as opened:  # where one cannot be opened, the others are closed
+            names = dict.fromkeys(config.train.trackers)
+            self._backends = [opened.enter_context(closing(BACKENDS[name](run))) for name in names]
+            self._close = opened.pop_all().close
         self._phase: int | None = None
         self._step = 0 if resume_step is None else resume_step
 
@@ -53,28 +48,27 @@ class Tracker:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._writer.close()
+        self._close()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Curves, by tag (``train/loss``, ``lr/backbone_stage1``)."""
         self._step = step
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+        for backend in self._backends:
+            backend.scalars(step, values)
 
     def phase(self, step: int, name: str, text: str, *, index: int | None = None) -> None:
-        """Mark that phase ``name`` begins: its settings ``text`` under Text, and the curve ``phase`` steps up.
+        """Mark that phase ``name`` begins: its settings as ``text``, and the curve ``phase`` steps up.
 
         ``index`` is the phase's place in the schedule, from 0; by default the one after the last. A resumed
         run, which has seen no earlier phase, gives it.
         """
-        self._step = step
         if index is None:
             index = 0 if self._phase is None else self._phase + 1
         if self._phase is not None and step > 0:
-            self._writer.add_scalar("phase", self._phase, step - 1)  # a step, not a ramp
-        self._writer.add_scalar("phase", index, step)
-        self._writer.add_text("phase", f"**{name}** (phase {index})\n\n```\n{text}\n```", step)
-        self._writer.flush()
+            self.scalars(step - 1, {"phase": self._phase})  # a step, not a ramp
+        self.scalars(step, {"phase": index})
+        for backend in self._backends:
+            backend.text(step, "phase", f"**{name}** (phase {index})\n\n```\n{text}\n```")
         self._phase = index
 
     def evaluation(
@@ -92,34 +86,24 @@ class Tracker:
         ``views`` are the same few films each time, ``worst`` those with the largest error.
         """
         self._table.append({"step": step, **row})
-        self.scalars(step, _validation_scalars(summary))
-        if self._phase is not None:
-            self._writer.add_scalar("phase", self._phase, step)
-        for tag, films in (("films/heatmaps", views), ("films/worst", worst)):
-            if films:
-                panels = [film_panel(view, schema) for view in films]
-                self._image(tag, film_grid(panels, GRID_COLUMNS), step)
+        phase = {} if self._phase is None else {"phase": self._phase}
+        self.scalars(step, _validation_scalars(summary) | phase)
+        pictures: dict[str, np.ndarray] = {
+            tag: film_grid([film_panel(view, schema) for view in films], GRID_COLUMNS)
+            for tag, films in (("films/heatmaps", views), ("films/worst", worst))
+            if films
+        }
         for name in (views[0].attention or {}) if views else ():
-            self._image(f"attention/{name}_last_layer", attention_panel(views[0], schema, name), step)
+            pictures[f"attention/{name}_last_layer"] = attention_panel(views[0], schema, name)
         errors = {level: figures["mre_px"] for level, figures in summary["per_level"].items()}
-        self._image("error/per_level", plot_error_per_level(errors, f"error per level, step {step}"), step)
-        self._writer.flush()
+        pictures["error/per_level"] = plot_error_per_level(errors, f"error per level, step {step}")
+        for backend in self._backends:
+            backend.images(step, pictures)
 
-    def _image(self, tag: str, picture: np.ndarray, step: int) -> None:
-        self._writer.add_image(tag, picture, step, dataformats="HWC")
-
-    def finish(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Settings and final figures (by tag) under HParams, in this very run: ``add_hparams`` opens a second.
-
-        Settings that are neither text nor number nor bool (None, lists) are shown as text.
-        """
-        from torch.utils.tensorboard.summary import hparams as hparams_summaries
-
-        shown = {k: v if isinstance(v, str | float | int | bool) else str(v) for k, v in hparams.items()}
-        for summary in hparams_summaries(shown, metrics):
-            self._writer.file_writer.add_summary(summary, self._step)
-        self.scalars(self._step, metrics)
-        self._writer.flush()
+    def finish(self, metrics: dict[str, float]) -> None:
+        """The run's final figures, by tag, beside its settings."""
+        for backend in self._backends:
+            backend.finish(self._step, metrics)
 
 
 def _validation_scalars(summary: Metrics) -> dict[str, float]:
