@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 QUICKSTART := runs/quickstart
+# Versions with hashes; empty (make setup LOCKED=) takes the newest ones that setup.py allows.
+LOCKED := requirements-lock.txt
 SPLIT  := splits/buu_lspine_la.json
 
 # $(call train,CONFIG,SETTINGS): an interrupted training goes on where it stopped, nothing trained is ever replaced.
@@ -11,19 +14,29 @@ train = @how=; if [ -f runs/$(1)/checkpoints/last.pt ]; then how=--resume; fi; \
 	set -x; $(BIN)/vertebra-kp train --config $(1) $$how $(if $(2),--set $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aasce-cpu la-lumbar tensorboard test test-slow test-all lint format docs clean
+.PHONY: help setup lock quickstart aasce-cpu la-lumbar tensorboard test test-slow test-all wheel-test lint format docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 setup: $(READY)  ## make .venv and install the project with its test tools
 
-$(READY): setup.py pyproject.toml
+$(READY): setup.py pyproject.toml $(LOCKED)
 	@echo "== setting up $(VENV) (a few minutes the first time: torch is large)"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+ifdef LOCKED
+	$(PIP) --require-hashes --no-deps -r $(LOCKED)
+	$(PIP) --no-deps --no-build-isolation -e .
+else
+	$(PIP) -e '.[dev]'
+endif
 	@touch $@
+
+lock: $(READY)  ## bring requirements-lock.txt up to date with setup.py; versions stay where they still fit
+	$(PIP) uv
+	$(BIN)/uv pip compile setup.py --all-extras --universal --python-version 3.11.5 --generate-hashes \
+	    --no-header --no-annotate --quiet --output-file requirements-lock.txt $(if $(UPGRADE),--upgrade)
 
 quickstart: $(QUICKSTART)/metrics.json  ## train on drawn films (about 10 minutes on 2 cores), measure on unseen ones
 	@echo "== measuring on 200 films of another seed"
@@ -62,6 +75,10 @@ test-slow: $(READY)  ## the long matrix, the notebook included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 test-all: test test-slow  ## both
+
+wheel-test: $(READY)  ## build the wheel and use it in a clean environment outside the checkout
+	@echo "== wheel"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_wheel.py
 
 lint: $(READY)  ## ruff and mypy
 	@echo "== lint"

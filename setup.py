@@ -39,10 +39,18 @@ DOCS = [
     "mkdocs-material>=9.5",  # brings mkdocs 1.6, whose hooks make the generated pages
     "mkdocstrings[python]>=0.27",
 ]
+MLFLOW = [
+    "mlflow-skinny>=2.14",  # logs; the package mlflow adds the web page that shows them
+]
+WANDB = [
+    "wandb>=0.18",
+]
 DEVELOPMENT = [
     *DICOM,
     *CLUSTER,
     *DOCS,
+    *MLFLOW,
+    *WANDB,
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
@@ -54,6 +62,9 @@ DEVELOPMENT = [
     "nbclient>=0.10",
     "nbformat>=5.10",
     "ipykernel>=6.29",
+    "pre-commit>=3.7",
+    "setuptools>=68",  # make setup and make wheel-test build without fetching it
+    "wheel",
 ]
 
 setup(
@@ -79,5 +90,12 @@ setup(
     },
     entry_points={"console_scripts": ["vertebra-kp=vertebra_kp.cli.main:main"]},
     install_requires=REQUIRED,
-    extras_require={"dev": DEVELOPMENT, "dicom": DICOM, "cluster": CLUSTER, "docs": DOCS},
+    extras_require={
+        "dev": DEVELOPMENT,
+        "dicom": DICOM,
+        "cluster": CLUSTER,
+        "docs": DOCS,
+        "mlflow": MLFLOW,
+        "wandb": WANDB,
+    },
 )

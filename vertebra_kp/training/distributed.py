@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from vertebra_kp.models.device import choose_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,15 @@ class Group:
         """Whether any process says so; every process gets the same answer."""
         return bool(self.sum(torch.tensor(float(flag))) > 0)
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: T) -> list[T]:
         """The value of every process, by rank."""
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world_size
+        values: list[T | None] = [None] * self.world_size
         dist.all_gather_object(values, value)
-        return values
+        return cast(list[T], values)
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast(self, value: T) -> T:
         """The main process's value, everywhere."""
         if self.world_size == 1:
             return value

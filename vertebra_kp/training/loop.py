@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,21 @@ class Interrupted(Exception):
     """SIGTERM or Ctrl-C came; last.pt is written, and a resumed run continues from there."""
 
 
+class TrainingReport(TypedDict):
+    """``metrics.json``: the best checkpoint on all validation images, and what the training took."""
+
+    name: str
+    best_step: int
+    steps: int
+    training_seconds: float
+    peak_memory_mb: int | None
+    hardware: dict[str, str | int]
+    version: str
+    films: str
+    split_file_sha256: str | None
+    validation: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Run:
     """What stays the same while training."""
@@ -74,12 +89,11 @@ class Run:
 
 def train(
     config: Config, path: Path, group: Group, *, resume: bool = False, overwrite: bool = False
-) -> dict[str, Any]:
+) -> TrainingReport | None:
     """Train, select the best checkpoint by landmark error, and return what ``metrics.json`` holds.
 
     The run folder ``path`` is looked at first and touched last, when films, labels and weights are known to be
-    good: a mistake in the config costs no earlier run. The report comes back on the main process, an empty one on
-    others.
+    good: a mistake in the config costs no earlier run. The report comes back on the main process, None on others.
 
     Raises:
         UserError: a config, film, label or folder that cannot be used.
@@ -125,7 +139,7 @@ def train(
         ):
             while state.step < plan.total_steps and not _out_of_patience(run, state):
                 run_phase(run, state, plan.phase_at(state.step), meter, signals)
-            return final_report(run, state, version) if group.is_main else {}
+            return final_report(run, state, version) if group.is_main else None
 
 
 def on_main(group: Group, work: Callable[[], object]) -> None:
@@ -230,7 +244,7 @@ def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
         run.tracker.phase(state.step, phase.config.name, text, index=index)
     step_network: nn.Module = network
     if config.train.compile:
-        step_network = torch.compile(network)
+        step_network = cast(nn.Module, torch.compile(network))
     if run.group.world_size > 1:
         # Anew in every phase: a wrapper made before an unfreeze would not synchronise what it unfroze.
         step_network = DistributedDataParallel(step_network)
@@ -326,8 +340,7 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
                 "checkpoint; raise train.evaluate_films or name other data.validation_splits"
             )
         epoch = state.step // run.plan.steps_per_epoch
-        row = {"step": state.step, "epoch": epoch, "phase": phase.config.name}
-        row |= {"train_loss": means["train/total"]} | row_of(summary)
+        row = {"epoch": epoch, "phase": phase.config.name, "train_loss": means["train/total"], **row_of(summary)}
         assert run.tracker is not None
         run.tracker.evaluation(
             state.step,
@@ -346,14 +359,14 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
         progress.evaluations_since_best += 1
 
 
-def final_report(run: Run, state: RunState, version: str) -> dict[str, Any]:
+def final_report(run: Run, state: RunState, version: str) -> TrainingReport:
     """The best checkpoint on all validation films, with intervals, kept in ``metrics.json`` and ``films.csv``."""
     config, schema = run.config, run.config.data.keypoint_schema
     best: Checkpoint = load_checkpoint(run.folder.best)
     state.network.load_state_dict(best.weights)
     evaluated = evaluate_films(Predictor(state.network, config, best.step), run.validation)
     summary = summary_of(evaluated, schema, bootstrap=1000)
-    report = {
+    report: TrainingReport = {
         "name": config.name,
         "best_step": best.step,
         "steps": state.step,

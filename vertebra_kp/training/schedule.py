@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypedDict
 
 from torch import nn
 
@@ -64,15 +65,24 @@ def lr_factor(phase: Phase, step: int) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay: float) -> list[dict]:
+class ParameterGroup(TypedDict):
+    """As torch's optimisers take it; ``lr`` changes with the step, ``base_lr`` keeps what it is at factor 1."""
+
+    name: str
+    params: list[nn.Parameter]
+    lr: float
+    base_lr: float
+    weight_decay: float
+
+
+def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay: float) -> list[ParameterGroup]:
     """Every trainable parameter in exactly one group; norms, biases, positions and embeddings are not decayed.
 
-    A group holds ``name``, ``params``, ``lr`` (at factor 1, kept as ``base_lr``) and ``weight_decay``.
     Backbone block i of n learns at ``backbone_lr * layer_decay ** (n - 1 - i)``.
     """
     last = len(network.backbone.blocks) - 1
     backbone_lr = phase.lr if phase.backbone_lr is None else phase.backbone_lr
-    groups: dict[tuple[str, bool], dict] = {}
+    groups: dict[tuple[str, bool], ParameterGroup] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -118,7 +128,9 @@ def enter(network: VertebraNetwork, phase: PhaseConfig) -> None:
     network.freeze(phase.freeze_stages, frozenset(phase.freeze))
 
 
-def frozen_batch_norms(network: VertebraNetwork, *, backbone_is_random: bool) -> list[nn.Module]:
+def frozen_batch_norms(
+    network: VertebraNetwork, *, backbone_is_random: bool
+) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
     """Frozen BatchNorm layers whose weights are random: the backbone's only where it was not loaded."""
     return [
         module

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from vertebra_kp.models.network import VertebraNetwork, build_network
 from vertebra_kp.training.distributed import Group
 from vertebra_kp.training.precision import autocast_dtype
 from vertebra_kp.training.schedule import Phase, check_phases, parameter_groups
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass
@@ -52,7 +55,7 @@ class RunState:
     @property
     def evaluated_network(self) -> VertebraNetwork:
         """What predicts: the moving average where there is one."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else cast(VertebraNetwork, self.average.module)
 
 
 def start_state(
@@ -65,7 +68,7 @@ def start_state(
     if load_weights and started is not None:
         load_start(network, started)
     check_phases(network, config.train.phases)
-    network = network.to(group.device, memory_format=torch.channels_last)
+    network = network.to(group.device).to(memory_format=torch.channels_last)
     average = None
     if config.train.ema_decay:
         update = moving_average(config.train.ema_decay)
@@ -90,17 +93,18 @@ def load_start(network: VertebraNetwork, path: Path) -> None:
 
 
 def new_optimiser(network: VertebraNetwork, config: Config, phase: Phase) -> torch.optim.AdamW:
-    return torch.optim.AdamW(parameter_groups(network, phase.config, config.train.weight_decay))
+    groups = parameter_groups(network, phase.config, config.train.weight_decay)
+    return torch.optim.AdamW([dict(group) for group in groups])
 
 
-def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """Exponential moving average that starts as a plain mean, so the random first weights are soon gone.
 
     The returned function updates all tensors of one kind at once, in place: one by one would hold up a GPU.
     """
 
     @torch.no_grad()
-    def update(averages: list[Tensor], currents: list[Tensor], updates: Tensor) -> None:
+    def update(averages: Tensors, currents: Tensors, updates: Tensor | int) -> None:
         if averages[0].is_floating_point():
             torch._foreach_lerp_(averages, currents, max(1 - decay, 1 / (int(updates) + 1)))
         else:  # counters
