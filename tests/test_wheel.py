@@ -61,7 +61,7 @@ def run(environment, tmp_path, monkeypatch):
     return run
 
 
-def test_the_package_is_that_of_the_wheel_and_its_command_tells_its_version(run, environment):
+def test_the_package_is_that_of_the_wheel_and_its_command_names_its_version(run, environment):
     code = "import vertebra_kp, importlib.metadata as m; print(vertebra_kp.__file__, m.version('vertebra_kp'))"
     place, version = run("python", "-c", code).split()
     assert Path(place).is_relative_to(environment)
