@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, open_batches
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.runner import evaluate_films
+from vertebra_kp.evaluation.schema import Metrics
 from vertebra_kp.evaluation.summary import (
     VIEWS,
     first_views,
@@ -70,7 +71,7 @@ class TrainingReport(TypedDict):
     version: str
     films: str
     split_file_sha256: str | None
-    validation: dict[str, Any]
+    validation: Metrics
 
 
 @dataclass(frozen=True)
