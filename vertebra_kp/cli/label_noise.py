@@ -33,8 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
         twice = compare_labels(by_id[first], by_id[second], schema)
         figures = film_errors(twice.result)
         median = float(np.nanmedian(twice.result.errors_px))
-        angles = [figures[f"cobb_{which}_deg"] for which in ("true", "predicted")]
-        apart = "" if None in angles else " ".join(f"{abs(a - b):4.1f}" for a, b in zip(*angles, strict=True))
+        angles = zip(figures["cobb_true_deg"] or (), figures["cobb_predicted_deg"] or (), strict=False)
+        apart = " ".join(f"{abs(one - other):4.1f}" for one, other in angles)
         share = 100 * median / float(np.hypot(*twice.result.size))
         shift, correlation = figures["shift_levels"], twice.correlation
         print(f"{median:>10.1f}{share:>15.2f}{shift:>8.1f}{correlation:>13.3f}  {apart:<16}  {first} / {second}")
@@ -47,10 +47,10 @@ def run(arguments: argparse.Namespace) -> None:
         f"\n{len(same)} pairs are the same image (correlation of {SAME_FILM:g} or more). One labelling against the"
     )
     print("other:")
-    summary = summarise(same, schema)
+    summary = dict(summarise(same, schema))
     for name in FIGURES:
-        if summary.get(name) is not None:
-            value, interval = np.round(summary[name], 3), summary[f"{name}_ci95"]
-            within = "" if interval is None else f"   95 % {np.round(interval, 3).tolist()}"
-            print(f"  {name:<24}{value}{within}")
+        value, interval = summary.get(name), summary.get(f"{name}_ci95")
+        if value is not None:
+            within = "" if interval is None else f"   95 % {np.asarray(interval).round(3).tolist()}"
+            print(f"  {name:<24}{np.asarray(value).round(3)}{within}")
     print("a labelling against a truth that both miss alike differs by a factor of the square root of 2 less")

@@ -191,7 +191,9 @@ def write_attention(prediction: Prediction, predictor: Predictor, title: str, pa
     attention = prediction.attention or {}
     panels = [attention_panel(view, predictor.schema, name) for name in attention]
     write_image(film_grid(panels, columns=1), path.with_name(f"{path.name}.png"))
-    layers = {f"{name}_layer{i}": w for name, weights in attention.items() for i, w in enumerate(weights, 1)}
+    layers: dict[str, Any] = {
+        f"{name}_layer{i}": w for name, weights in attention.items() for i, w in enumerate(weights, 1)
+    }
     np.savez_compressed(f"{path}.npz", **layers)
 
 
@@ -238,7 +240,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     asked = {"resume": arguments.resume, "overwrite": arguments.overwrite}
     with open_journal(out, settings_of(arguments, predictor), **asked) as journal:
-        for folder in (job.overlays, job.attention, job.measuring and job.measuring.folder, job.states):
+        for folder in (job.overlays, job.attention, job.measuring.folder if job.measuring else None, job.states):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
         try:

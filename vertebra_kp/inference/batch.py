@@ -12,6 +12,7 @@ from vertebra_kp.core.geometry import apply_affine, invert
 from vertebra_kp.data.loader import Batch
 from vertebra_kp.inference.level_decoding import chained
 from vertebra_kp.models.codec import HeatmapCodec
+from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.losses import to_heatmaps
 from vertebra_kp.models.network import VertebraNetwork
 
@@ -57,7 +58,7 @@ def codec_of(config: Config) -> HeatmapCodec:
 
 @torch.inference_mode()
 def predict_batch(
-    network: VertebraNetwork,
+    network: VertebraNetwork | Ensemble,
     batch: Batch,
     config: Config,
     *,

@@ -154,21 +154,21 @@ def load(
     for (_, other, _), name in zip(others, members, strict=True):
         if different := [key for key, value in _frame(config).items() if _frame(other)[key] != value]:
             raise CheckpointError(f"{name}: {different[0]} is not that of {path}; such networks make no ensemble")
-    if others:
-        network = Ensemble([network, *(one for one, _, _ in others)], config.loss.heatmap)
+    members_of = [network, *(one for one, _, _ in others)]
+    whole = Ensemble(members_of, config.loss.heatmap) if others else network
     where = choose_device(device)
     second = looks[1:] if refine is None else _looks(refine)
     refiner = _refiner(*second[0], of=config, device=where) if second else None
-    return Predictor(network.to(where, memory_format=torch.channels_last), config, step, refiner)
+    return Predictor(whole.to(where).to(memory_format=torch.channels_last), config, step, refiner)
 
 
-def _refiner(network: VertebraNetwork, config: Config, _step: int, *, of: Config, device: torch.device) -> Refiner:
+def _refiner(network: VertebraNetwork, config: Config, _step: int, *, of: Config, device: str) -> Refiner:
     if config.data.patch is None or config.data.film_schema.view != of.data.film_schema.view:
         raise CheckpointError(
             f"refine: {config.name} does not look at single vertebrae of {of.data.film_schema.view} films; "
             "train one with data.patch, as the config aasce_vertebra does"
         )
-    return Refiner(network.eval().to(device, memory_format=torch.channels_last), config)
+    return Refiner(network.eval().to(device).to(memory_format=torch.channels_last), config)
 
 
 def _looks(name_or_path: str | Path) -> list[tuple[VertebraNetwork, Config, int]]:

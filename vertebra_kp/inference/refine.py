@@ -67,4 +67,5 @@ def _with(prediction: Prediction, by_level: dict[int, Prediction]) -> Prediction
             values[level] = getattr(one, name)[0]
         return values
 
-    return replace(prediction, **{name: put(name) for name in ("points_xy_image", "covariances", "scores")})
+    points, covariances, scores = (put(name) for name in ("points_xy_image", "covariances", "scores"))
+    return replace(prediction, points_xy_image=points, covariances=covariances, scores=scores)

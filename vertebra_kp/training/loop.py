@@ -34,7 +34,7 @@ from vertebra_kp.evaluation.summary import (
 from vertebra_kp.inference.batch import codec_of
 from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vertebra_kp.inference.predictor import Predictor
-from vertebra_kp.models.device import hardware, peak_memory_mb
+from vertebra_kp.models.device import Hardware, hardware, peak_memory_mb
 from vertebra_kp.models.losses import KeypointLoss, Targets
 from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.distributed import Group
@@ -67,7 +67,7 @@ class TrainingReport(TypedDict):
     steps: int
     training_seconds: float
     peak_memory_mb: int | None
-    hardware: dict[str, str | int]
+    hardware: Hardware
     version: str
     films: str
     split_file_sha256: str | None
