@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int | None:
     except Interrupted as stop:
         print(f"{stop}; --resume continues from there", file=sys.stderr)
         return INTERRUPTED
-    if group.is_main:
+    if report is not None:  # the main process
         figures = report["validation"]
         print(
             f"{path}: mean radial error {figures['mre_px']:.3f} px, median {figures['median_px']:.3f} px "

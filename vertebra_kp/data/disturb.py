@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from vertebra_kp.core.anatomy import FLIPPED_CORNER, State
+from vertebra_kp.core.anatomy import FLIPPED_CORNER, Side, State
 from vertebra_kp.core.geometry import apply_affine, compose, flip_horizontal, rotate, warp_image
 from vertebra_kp.data.films import Film, Films
 
@@ -57,7 +57,7 @@ def _contrast(film: Film, lost: float, rng: np.random.Generator) -> Film:
 
 def _jpeg(film: Film, lost: float, rng: np.random.Generator) -> Film:
     encoded = cv2.imencode(".jpg", film.image, [cv2.IMWRITE_JPEG_QUALITY, int(100 - lost)])[1]
-    return replace(film, image=cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE))
+    return replace(film, image=np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)))
 
 
 def _inverted(film: Film, strength: float, rng: np.random.Generator) -> Film:
@@ -72,8 +72,8 @@ def _metal(film: Film, rods: float, rng: np.random.Generator) -> Film:
     for _ in range(int(rods)):
         x, top = rng.uniform(0.35, 0.65) * width, rng.uniform(0.2, 0.6) * height
         lean, length = rng.uniform(-0.1, 0.1) * width, 0.25 * height
-        ends = [(round(x), round(top)), (round(x + lean), round(top + length))]
-        cv2.line(image, *ends, METAL, thick, cv2.LINE_AA)
+        upper, lower = (round(x), round(top)), (round(x + lean), round(top + length))
+        cv2.line(image, upper, lower, METAL, thick, cv2.LINE_AA)
         for along in np.linspace(0.1, 0.9, 4):
             start = round(x + along * lean), round(top + along * length)
             cv2.line(image, start, (start[0] + width // 10, start[1]), METAL, thick, cv2.LINE_AA)
@@ -85,7 +85,7 @@ def _moved(film: Film, matrix: np.ndarray, size: tuple[int, int]) -> Film:
     points = apply_affine(matrix, film.points_xy).astype(np.float32)
     height, width = size
     with np.errstate(invalid="ignore"):
-        inside = ((points >= 0) & (points <= (width, height))).all(axis=-1)
+        inside = np.all((points >= 0) & (points <= (width, height)), axis=-1)
     states = np.where((film.states == State.LABELLED) & ~inside, State.OUTSIDE, film.states).astype(np.int8)
     return replace(
         film,
@@ -116,7 +116,8 @@ def _mirrored(film: Film, strength: float, rng: np.random.Generator) -> Film:
     height, width = film.image.shape
     film = _moved(film, flip_horizontal(width), (height, width))
     corners = list(FLIPPED_CORNER)
-    side = {"left": "right", "right": "left", None: None}[film.anterior_side]
+    sides: dict[Side | None, Side | None] = {"left": "right", "right": "left", None: None}
+    side = sides[film.anterior_side]
     return replace(film, points_xy=film.points_xy[:, corners], states=film.states[:, corners], anterior_side=side)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffTags, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from vertebra_kp.data.film_file import DICOM_SUFFIXES, FilmError, is_dicom, open_film
 
@@ -98,7 +99,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _tiff_value(image: Image.Image, tag: str) -> int:
-    return image.tag_v2.get(_TIFF_TAG[tag])
+    assert isinstance(image, TiffImageFile)
+    return int(image.tag_v2.get(_TIFF_TAG[tag], -1))
 
 
 def _orientation(image: Image.Image, path: Path) -> int:

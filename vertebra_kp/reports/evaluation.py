@@ -15,6 +15,7 @@ from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.evaluation.agreement import agreement, auc
 from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
+from vertebra_kp.evaluation.schema import FilmFigures
 from vertebra_kp.evaluation.store import Evaluation, Picture, load_evaluation
 from vertebra_kp.evaluation.uncertainty.calibration import FilmErrors, errors_of, reported_points
 from vertebra_kp.evaluation.uncertainty.coverage import cross_coverage
@@ -106,8 +107,10 @@ def _coverage(errors: list[FilmErrors], schema: Schema, metrics: dict[str, objec
     """By the calibration that the images were measured with, else cross-conformal; the diagram always is."""
     found = {promised: cross_coverage(errors, schema, promised=promised) for promised in PROMISED}
     kept = {}
-    for name, part in (("corners in their regions", "corners"), ("measures in their intervals", "all_measures")):
-        shares = [found[p][part] for p in PROMISED]
+    for name, shares in (
+        ("corners in their regions", [found[p]["corners"] for p in PROMISED]),
+        ("measures in their intervals", [found[p]["all_measures"] for p in PROMISED]),
+    ):
         kept[name] = [np.nan if not s or s["coverage"] is None else s["coverage"] for s in shares]
     measured = metrics.get("coverage")
     shown = measured if isinstance(measured, dict) else found[0.9]
@@ -151,7 +154,7 @@ def _robustness(path: Path, fingerprint: object) -> str | None:
     return figure_uri(plots.robustness(kinds, "px")) if kinds else None
 
 
-def _shown(result: FilmResult, picture: Picture) -> tuple[dict, Drawing]:
+def _shown(result: FilmResult, picture: Picture) -> tuple[FilmFigures, Drawing]:
     """Errors of an image, and the image with its true and its predicted corners."""
     drawing, _ = drawing_of(picture.image, height=picture.image.shape[0])
     for points, colour in (

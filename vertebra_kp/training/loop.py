@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from vertebra_kp.data.films import Films
 from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, open_batches
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.runner import evaluate_films
+from vertebra_kp.evaluation.schema import Metrics
 from vertebra_kp.evaluation.summary import (
     VIEWS,
     first_views,
@@ -33,7 +34,7 @@ from vertebra_kp.evaluation.summary import (
 from vertebra_kp.inference.batch import codec_of
 from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vertebra_kp.inference.predictor import Predictor
-from vertebra_kp.models.device import hardware, peak_memory_mb
+from vertebra_kp.models.device import Hardware, hardware, peak_memory_mb
 from vertebra_kp.models.losses import KeypointLoss, Targets
 from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.distributed import Group
@@ -66,11 +67,11 @@ class TrainingReport(TypedDict):
     steps: int
     training_seconds: float
     peak_memory_mb: int | None
-    hardware: dict[str, str | int]
+    hardware: Hardware
     version: str
     films: str
     split_file_sha256: str | None
-    validation: dict[str, Any]
+    validation: Metrics
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class Canvas:
         if x0 >= x1 or y0 >= y1:
             return None
         step = np.float32(self.spacing_mm)
-        ahead, above = -points_to_indices((cx, cy))
+        ahead, above = -points_to_indices(np.array((cx, cy)))
         dx = (np.arange(x0, x1, dtype=np.float32) + np.float32(ahead)) * step * self.direction
         dy = (np.arange(y0, y1, dtype=np.float32) + np.float32(above)) * step
         c, s = np.float32(np.cos(np.deg2rad(tilt_deg))), np.float32(np.sin(np.deg2rad(tilt_deg)))
