@@ -56,7 +56,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; give the path of a last.pt or best.pt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given a path, torch goes by the ending of its name
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
             f"{path}: cannot be read ({type(error).__name__}); the file is damaged or no checkpoint"
