@@ -801,7 +801,7 @@ def test_nothing_of_the_patient_gets_into_anything_that_predict_writes(tmp_path,
         ".predictions.jsonl.lock", "gsps/a.dcm.gsps.dcm", "overlays/a.dcm.jpg",
         "predictions.csv", "predictions.json", "predictions.jsonl",
     ]  # fmt: skip
-    for content in (done.stdout, done.stderr, *(path.read_bytes() for path in written)):
+    for content in (done.stdout.encode(), told.encode(), *(path.read_bytes() for path in written)):
         assert not leaks(content)
     (entry,) = json.loads((out / "predictions.json").read_text())["films"]
     assert (entry["spacing_mm"], entry["spacing_from"]) == (0.15, "PixelSpacing")

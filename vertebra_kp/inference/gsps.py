@@ -58,9 +58,10 @@ def write_presentation_state(
     """
     try:
         state = _presentation_state(elements, prediction, schema)
-        for keyword in ("SpecificCharacterSet", *IDENTITY):
-            if keyword in elements:
-                state[keyword] = elements[keyword]
+        if kept := [keyword for keyword in IDENTITY if keyword in elements]:
+            for keyword in ("SpecificCharacterSet", *kept):  # a text of the image, read with whatever is read
+                if keyword in elements:
+                    state[keyword] = elements[keyword]
         with replacing(target) as file:
             state.save_as(file, enforce_file_format=True)
     except ElementError as error:
