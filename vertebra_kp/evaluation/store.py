@@ -48,7 +48,7 @@ def evaluation_of(
     schema: Schema, evaluated: Sequence[Evaluated], films: Films, ood_scores: Sequence[float] | None = None
 ) -> Evaluation:
     """What was found on ``films``, in whose order ``evaluated`` is; the shown films' pictures come from there."""
-    results = list(evaluated)
+    results: list[FilmResult] = list(evaluated)
 
     def pictures(places: list[int]) -> dict[int, Picture]:
         shown = {i: films.at(0, i) for i in places}

@@ -146,18 +146,14 @@ class Mlflow:
         run.remember("mlflow", self._id)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """MLflow forgets no value: what a resumed run repeats is left out."""
+        self._send(lambda: self._api.log_metrics(self._new(step, values), step))
 
-        def send() -> None:
-            self._api.log_metrics({tag: v for tag, v in values.items() if step > self._last_step(tag)}, step)
-
-        self._send(send)
-
-    def _last_step(self, tag: str) -> int:
-        if self._resumed and tag not in self._last_steps:
+    def _new(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Without what a resumed run repeats: MLflow forgets no value."""
+        for tag in values.keys() - self._last_steps.keys() if self._resumed else ():
             history = self._api.MlflowClient().get_metric_history(self._id, tag)
             self._last_steps[tag] = max((metric.step for metric in history), default=-1)
-        return self._last_steps.get(tag, -1)
+        return {tag: value for tag, value in values.items() if step > self._last_steps.get(tag, -1)}
 
     def text(self, step: int, tag: str, markdown: str) -> None:
         self._send(lambda: self._api.log_text(markdown, f"{tag}/{step:08d}.md"))

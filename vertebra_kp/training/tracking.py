@@ -56,14 +56,8 @@ class Tracker:
         for backend in self._backends:
             backend.scalars(step, values)
 
-    def phase(self, step: int, name: str, text: str, *, index: int | None = None) -> None:
-        """Mark that phase ``name`` begins: its settings as ``text``, and the curve ``phase`` steps up.
-
-        ``index`` is the phase's place in the schedule, from 0; by default the one after the last. A resumed
-        run, which has seen no earlier phase, gives it.
-        """
-        if index is None:
-            index = 0 if self._phase is None else self._phase + 1
+    def phase(self, step: int, name: str, text: str, *, index: int) -> None:
+        """Phase ``name``, the one of that ``index`` in the schedule from 0, begins with the settings ``text``."""
         if self._phase is not None and step > 0:
             self.scalars(step - 1, {"phase": self._phase})  # a step, not a ramp
         self.scalars(step, {"phase": index})
