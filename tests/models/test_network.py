@@ -8,6 +8,7 @@ from tiny_job import thin_efficientnet
 from torchvision.models import efficientnet_v2_s
 
 from vertebra_kp.config.network import STRIDES, BackboneConfig, DecoderConfig, NeckConfig, NetworkConfig
+from vertebra_kp.config.schema import LossConfig
 from vertebra_kp.core.anatomy import SCHEMAS, State
 from vertebra_kp.models import library
 from vertebra_kp.models.backbones import build_backbone
@@ -60,7 +61,7 @@ def loss_of(network: VertebraNetwork, film: torch.Tensor, **weights: float) -> t
     presence = torch.rand(B, LATERAL.num_levels, generator=generator).round()
     targets = Targets(points, states, presence)
     output = network(film)
-    loss = KeypointLoss(HeatmapCodec(network.output_stride, 1.5, "soft_argmax"), **weights)
+    loss = KeypointLoss(HeatmapCodec(network.output_stride, 1.5, "soft_argmax"), LossConfig(**weights))
     return loss(output.heatmap_logits, output.presence_logits, targets, targets.counts())["total"]
 
 

@@ -138,8 +138,8 @@ def test_resuming_before_the_first_evaluation_starts_a_table(tmp_path):
 
 def test_the_phase_curve_is_a_step_not_a_ramp(tmp_path):
     with Tracker(RunFolder(tmp_path), CONFIG) as tracker:
-        tracker.phase(0, "frozen", "{}")
-        tracker.phase(50, "unfrozen", "{}")
+        tracker.phase(0, "frozen", "{}", index=0)
+        tracker.phase(50, "unfrozen", "{}", index=1)
     curve = [(e.step, e.value) for e in events_of(tmp_path).Scalars("phase")]
     assert curve == [(0, 0.0), (49, 0.0), (50, 1.0)]
 
@@ -147,7 +147,7 @@ def test_the_phase_curve_is_a_step_not_a_ramp(tmp_path):
 def test_a_resumed_phase_keeps_its_place_in_the_schedule(tmp_path):
     with Tracker(RunFolder(tmp_path), CONFIG, resume_step=70) as tracker:
         tracker.phase(70, "unfrozen", "{}", index=1)
-        tracker.phase(90, "last", "{}")
+        tracker.phase(90, "last", "{}", index=2)
     curve = [(e.step, e.value) for e in events_of(tmp_path).Scalars("phase")]
     assert curve == [(70, 1.0), (89, 1.0), (90, 2.0)]
 

@@ -92,7 +92,7 @@ class Backbone(nn.Module):
             del self.projections[name]
         if any(len(names) > 1 for names in self.maps_after):  # a network that gives all its maps at once
             self.unread = self._without_gradient()
-            self._set_frozen(self.frozen)
+            self.freeze([self.stage_names[i] for i in self.frozen])
 
     def _without_gradient(self) -> list[nn.Parameter]:
         """Parameters that no returned map depends on, found with a small film."""
@@ -109,12 +109,15 @@ class Backbone(nn.Module):
         return next((i for i in range(len(self.blocks)) if i not in self.frozen), len(self.blocks))
 
     def freeze(self, stages: Stages) -> None:
-        """Freeze these stages too: no gradient, BatchNorm and stochastic depth stand still."""
-        self._set_frozen(self.frozen | self.select(stages))
-
-    def unfreeze(self, stages: Stages) -> None:
-        """Let these stages learn again."""
-        self._set_frozen(self.frozen - self.select(stages))
+        """Freeze these stages and no others: no gradient, BatchNorm and stochastic depth stand still."""
+        self.frozen = self.select(stages)
+        for i, block in enumerate(self.blocks):
+            block.requires_grad_(i not in self.frozen)
+        for norm in self._still_norms():
+            norm.requires_grad_(False)
+        for parameter in self.unread:
+            parameter.requires_grad_(False)
+        self.train(self.training)
 
     def select(self, stages: Stages) -> frozenset[int]:
         """Places of stages: n for the stem and the first n, -n for all but the last n, names, ranges, or ``all``.
@@ -140,16 +143,6 @@ class Backbone(nn.Module):
                 )
             chosen.update(range(self.stage_names.index(first), self.stage_names.index(end) + 1))
         return frozenset(chosen)
-
-    def _set_frozen(self, frozen: frozenset[int]) -> None:
-        self.frozen = frozen
-        for i, block in enumerate(self.blocks):
-            block.requires_grad_(i not in frozen)
-        for norm in self._still_norms():
-            norm.requires_grad_(False)
-        for parameter in self.unread:
-            parameter.requires_grad_(False)
-        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)

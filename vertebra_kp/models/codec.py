@@ -66,8 +66,9 @@ class HeatmapCodec:
         share of the map's mass inside the window. An empty map has peak 0 and no meaningful point.
         """
         maps = heatmaps.float()
-        column, row = self._argmax(maps)
-        window, x, y = self._window(maps, column, row)
+        highest, W = maps.flatten(-2).argmax(dim=-1), maps.shape[-1]
+        column, row = (highest % W).float(), (highest // W).float()
+        window, x, y = self._window(maps, column, row, self.window_radius)
         mass = window.sum(dim=(-2, -1)) / maps.sum(dim=(-2, -1)).clamp_min(LOG_FLOOR)
 
         sharp = (window / window.amax(dim=(-2, -1), keepdim=True).clamp_min(LOG_FLOOR)) ** SHARPEN
@@ -99,23 +100,16 @@ class HeatmapCodec:
         cells = torch.nan_to_num(points_xy / self.stride)
         column = cells[..., 0].floor().clamp(0, W - 1)
         row = cells[..., 1].floor().clamp(0, H - 1)
-        window, x, y = self._window(maps, column, row)
+        window, x, y = self._window(maps, column, row, self.window_radius)
         weight = window / window.sum(dim=(-2, -1), keepdim=True).clamp_min(LOG_FLOOR)
         return torch.stack([(weight * x).sum((-2, -1)), (weight * y).sum((-2, -1))], dim=-1) * self.stride
 
     @staticmethod
-    def _argmax(maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Column and row index of each map's highest cell, as floats ``[B, K]``."""
-        W = maps.shape[-1]
-        index = maps.flatten(-2).argmax(dim=-1)
-        return (index % W).float(), (index // W).float()
-
-    def _window(self, maps: Tensor, column: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values ``[B, K, D, D]`` around a cell, and their centres x ``[B, K, 1, D]``, y ``[B, K, D, 1]``.
+    def _window(maps: Tensor, column: Tensor, row: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Values ``[B, K, D, D]`` within ``r`` of a cell, their centres x ``[B, K, 1, D]``, y ``[B, K, D, 1]``.
 
         Cells past the map's edge hold zero.
         """
-        r = self.window_radius
         offsets = torch.arange(-r, r + 1, device=maps.device)
         x, y = column[..., None] + offsets, row[..., None] + offsets  # [B, K, D]
         H, W = maps.shape[-2:]
@@ -132,17 +126,14 @@ class HeatmapCodec:
         H, W = maps.shape[-2:]
         # One cell in from the edge every neighbour exists; the parabola is the same one there.
         column, row = column.clamp(1, W - 2), row.clamp(1, H - 2)
-        base = (row * W + column).long()
-        peak = maps.flatten(-2).amax(dim=-1).clamp_min(LOG_FLOOR)
-
-        def log_at(dx: int, dy: int) -> Tensor:
-            value = maps.flatten(-2).gather(-1, (base + dy * W + dx)[..., None])[..., 0]
-            return torch.log((value / peak).clamp_min(LOG_FLOOR))
-
-        centre, left, right, up, down = (log_at(0, 0), log_at(-1, 0), log_at(1, 0), log_at(0, -1), log_at(0, 1))
+        peak = maps.amax(dim=(-2, -1), keepdim=True).clamp_min(LOG_FLOOR)
+        logs = torch.log((self._window(maps, column, row, 1)[0] / peak).clamp_min(LOG_FLOOR))
+        (up_left, up, up_right), (left, centre, right), (down_left, down, down_right) = (
+            line.unbind(-1) for line in logs.unbind(-2)
+        )
         gx, gy = (right - left) / 2, (down - up) / 2
         hxx, hyy = right - 2 * centre + left, down - 2 * centre + up
-        hxy = (log_at(1, 1) - log_at(-1, 1) - log_at(1, -1) + log_at(-1, -1)) / 4
+        hxy = (down_right - down_left - up_right + up_left) / 4
         determinant = hxx * hyy - hxy * hxy
         proper = (determinant > 1e-9) & (hxx < 0)  # a maximum, not a saddle or a plateau
         safe = torch.where(proper, determinant, torch.ones_like(determinant))

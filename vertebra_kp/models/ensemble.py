@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.models.losses import HeatmapLoss, to_heatmaps
+from vertebra_kp.config.schema import HeatmapLoss
+from vertebra_kp.models.losses import to_heatmaps
 from vertebra_kp.models.network import Output, VertebraNetwork
 
 

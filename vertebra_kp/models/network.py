@@ -1,5 +1,6 @@
 """The whole network: backbone, transformer on F4, decoder with skips, heatmap, presence and class heads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +47,6 @@ class VertebraNetwork(nn.Module):
         output_stride: int,
     ) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
         self.backbone, self.neck, self.decoder = backbone, neck, decoder
         self.heatmap_head, self.presence_head = heatmap_head, presence_head
         self.classification_head = classification_head
@@ -78,22 +77,21 @@ class VertebraNetwork(nn.Module):
         """The parts that this network has, by name."""
         return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
-    def freeze(self, stages: Stages, parts: frozenset[str] = frozenset()) -> None:
+    def freeze(self, stages: Stages, parts: Iterable[str] = ()) -> None:
         """Freeze these stages of the backbone and whole named parts, and unfreeze everything else.
 
         A frozen part keeps weights, BatchNorm statistics and dropout still. Raises UserError for
         what is not there.
         """
-        if unknown := parts - set(list(self.parts)[1:]):
+        _, *others = self.parts
+        self.frozen_parts = frozenset(parts)
+        if unknown := sorted(self.frozen_parts.difference(others)):
             raise UserError(
-                f"freeze: {sorted(unknown)[0]} is no part of the network beside its backbone; take of "
-                f"{', '.join(list(self.parts)[1:])}"
+                f"freeze: {unknown[0]} is no part of the network beside its backbone; take of {', '.join(others)}"
             )
         self.requires_grad_(True)
-        self.frozen_parts = parts
-        for part in parts:
+        for part in self.frozen_parts:
             getattr(self, part).requires_grad_(False)
-        self.backbone.unfreeze(list(self.backbone.stage_names))
         self.backbone.freeze(stages)
         self.train(self.training)
 

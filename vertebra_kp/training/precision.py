@@ -1,12 +1,9 @@
 """Which number format a network runs in on which hardware."""
 
-from typing import Literal
-
 import torch
 
+from vertebra_kp.config.schema import Precision
 from vertebra_kp.core.errors import UserError
-
-Precision = Literal["auto", "bf16", "fp16", "off"]
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

@@ -115,17 +115,12 @@ def check_phases(network: VertebraNetwork, phases: list[PhaseConfig]) -> None:
     """
     for phase in phases:
         try:
-            enter(network, phase)
+            network.freeze(phase.freeze_stages, phase.freeze)
         except UserError as error:
             raise UserError(f"train.phases, {phase.name}: {error}") from error
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UserError(f"train.phases, {phase.name}: everything is frozen, nothing learns; free something")
     network.freeze(0)
-
-
-def enter(network: VertebraNetwork, phase: PhaseConfig) -> None:
-    """Freeze what the phase says, and nothing else."""
-    network.freeze(phase.freeze_stages, frozenset(phase.freeze))
 
 
 def frozen_batch_norms(
