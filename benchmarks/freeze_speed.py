@@ -15,7 +15,7 @@ from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.models.codec import HeatmapCodec
 from vertebra_kp.models.device import hardware
 from vertebra_kp.models.losses import KeypointLoss, Targets
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.precision import autocast
 from vertebra_kp.training.schedule import parameter_groups
 
@@ -48,7 +48,7 @@ def main() -> None:
     schema, device = SCHEMAS["ap_whole_spine"], torch.device(arguments.device)
     torch.manual_seed(0)
     config = NetworkConfig.model_validate({"decoder": {"output_stride": STRIDE}})
-    network = build_network(config, schema).to(device, memory_format=torch.channels_last).train()
+    network = VertebraNetwork(config, schema).to(device, memory_format=torch.channels_last).train()
     B, K = arguments.batch_size, schema.num_channels
     image = torch.rand(B, 1, *arguments.size, device=device)
     points = torch.rand(B, K, 2, device=device) * torch.tensor(arguments.size[::-1], device=device)

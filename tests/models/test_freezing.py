@@ -12,7 +12,7 @@ from vertebra_kp.config.network import BackboneConfig, NeckConfig, NetworkConfig
 from vertebra_kp.config.schema import PhaseConfig
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.models import library
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.loop import begin_phase
 from vertebra_kp.training.schedule import parameter_groups
 
@@ -32,7 +32,7 @@ def new_network() -> VertebraNetwork:
         neck=NeckConfig(depth=1, width=32, heads=4, dropout=0.2),
         presence_dropout=0.2,
     )
-    return build_network(config, SCHEMAS["la_lumbar"]).train()
+    return VertebraNetwork(config, SCHEMAS["la_lumbar"]).train()
 
 
 def films(seed: int, batch: int = 2) -> Tensor:

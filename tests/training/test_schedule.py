@@ -11,7 +11,7 @@ from vertebra_kp.config.schema import Config, PhaseConfig, TrainConfig
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.inference.checkpoint import moments_by_name
 from vertebra_kp.models import library
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.distributed import Group
 from vertebra_kp.training.schedule import Phase, lr_factor, make_plan, parameter_groups
 from vertebra_kp.training.state import change_optimiser, start_state
@@ -27,7 +27,7 @@ def network(monkeypatch) -> VertebraNetwork:
         backbone=BackboneConfig(projection=dict(zip(STRIDES, PROJECTION, strict=True))),
         neck=NeckConfig(depth=2, width=32, heads=4, positions="learned"),
     )
-    return build_network(config, LATERAL)
+    return VertebraNetwork(config, LATERAL)
 
 
 def train_config(*epochs: int, **fields) -> TrainConfig:

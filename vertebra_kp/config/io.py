@@ -98,8 +98,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     ``base:`` is relative to the file that says it, or a name as for ``find_config``. Mappings merge key by key,
     lists replace; an override may name a list item (``train.phases.0.epochs=3``) and its value is YAML. Paths
-    inside a config (``data.root``, ``data.split_file``) stay as written: they are relative to the working
-    directory.
+    inside a config (``data.root``) stay as written: they are relative to the working directory.
     Raises ConfigError with all problems.
     """
     return _checked(_read_chain(Path(path)), overrides)
@@ -112,7 +111,10 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
 
 def _checked(draft: _Draft, overrides: Sequence[str]) -> Config:
     for override in overrides:
-        _apply_override(draft, override)
+        try:
+            _apply_override(draft, override)
+        except ConfigError as error:
+            draft.problems += error.problems
     try:
         # As JSON, strict mode still turns lists into tuples and text into paths, and nothing else.
         config = Config.model_validate_json(json.dumps(draft.values), strict=True)
@@ -288,18 +290,13 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply_override(draft: _Draft, override: str) -> None:
-    """Write ``a.b=value`` into the draft; a path that cannot be followed becomes a problem of it."""
+    """Write ``a.b=value`` into the draft; raises ConfigError for a path that cannot be followed."""
     place = f"override {override}"
     dotted, equals, text = override.partition("=")
     names = dotted.strip().split(".")
     if not equals or not all(names):
-        draft.problems.append(f"{place}: wanted KEY=VALUE, such as train.seed=1")
-        return
-    try:
-        value, node = _parse(text, lambda _: place)
-    except ConfigError as error:
-        draft.problems += error.problems
-        return
+        raise ConfigError([f"{place}: wanted KEY=VALUE, such as train.seed=1"])
+    value, node = _parse(text, lambda _: place)
     container: Any = draft.values
     keys: Keys = ()
     for name in names:
@@ -310,18 +307,16 @@ def _apply_override(draft: _Draft, override: str) -> None:
             container = container[keys[-1]]
         if isinstance(container, list):
             if not name.isdecimal() or int(name) >= len(container):
-                draft.problems.append(
-                    f"{place}: {_dotted(keys)} has no item {name}: its length is {len(container)}, "
-                    "the first is 0; or set the whole list"
+                problem = (
+                    f"has no item {name}: its length is {len(container)}, the first is 0; or set the whole list"
                 )
-                return
+                raise ConfigError([f"{place}: {_dotted(keys)} {problem}"])
             draft.places[keys] = place
             keys = (*keys, int(name))
         elif isinstance(container, dict):
             keys = (*keys, name)
         else:
-            draft.problems.append(f"{place}: {_dotted(keys)} is {_shown(container)}: it has no {name}")
-            return
+            raise ConfigError([f"{place}: {_dotted(keys)} is {_shown(container)}: it has no {name}"])
     earlier = container.get(keys[-1]) if isinstance(container, dict) else None
     if isinstance(earlier, dict) and isinstance(value, dict):
         value = _merge(earlier, value)  # as a file on top would
@@ -422,9 +417,8 @@ def _section_at(keys: Keys) -> type[BaseModel] | None:
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    if get_origin(annotation) is None:
-        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        return annotation if is_section else None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
     return next((found for part in get_args(annotation) if (found := _section_in(part))), None)
 
 

@@ -1,7 +1,4 @@
-"""What a run can be told: one model per section, every field with its range; unknown keys are errors.
-
-Reading files, ``base:`` composition and overrides live in ``io.py``.
-"""
+"""What a run can be told: one model per section, every field with its range; unknown keys are errors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,7 +278,7 @@ class Config(Section):
     train: TrainConfig
 
     @model_validator(mode="after")
-    def _classes_can_be_learnt(self) -> Self:
+    def _consistent(self) -> Self:
         classes = self.network.classification
         if classes is not None and classes.hidden and self.train.batch_size == 1:
             raise ValueError(
@@ -293,16 +290,8 @@ class Config(Section):
                 f"data.phantom.other_view is {self.data.phantom.other_view}, but no view is classified; "
                 "add view to network.classification.targets, or set other_view to 0"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _patches_are_of_films(self) -> Self:
         if self.data.patch is not None and any(phase.films == "phantom" for phase in self.train.phases):
             raise ValueError("data.patch cuts vertebrae out of films on disk; set films of every phase to data")
-        return self
-
-    @model_validator(mode="after")
-    def _flip_is_valid(self) -> Self:
         flipped = [name for name in ("augment", "inference") if getattr(self, name).flip]
         if flipped and not self.data.keypoint_schema.flip_valid:
             raise ValueError(

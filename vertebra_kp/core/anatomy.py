@@ -130,10 +130,7 @@ PRESENT_FROM = 0.5  # a vertebra of this probability or more is taken to be on t
 
 
 def presence_target(states: np.ndarray) -> np.ndarray:
-    """Presence of each vertebra from its corner states ``[levels, 4]``: 1 present, 0 absent, nan unknown.
-
-    1 when any corner is labelled, 0 when all are outside or nonexistent, nan (masked) otherwise.
-    """
+    """Presence by corner states ``[levels, 4]``: 1 any labelled, 0 all outside or nonexistent, nan unknown."""
     labelled = (states == State.LABELLED).any(axis=-1)
     absent = ((states == State.OUTSIDE) | (states == State.NONEXISTENT)).all(axis=-1)
     return np.where(labelled, 1.0, np.where(absent, 0.0, np.nan)).astype(np.float32)

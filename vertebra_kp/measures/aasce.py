@@ -23,10 +23,8 @@ def cobb_aasce(points_xy: np.ndarray, image_height: float) -> np.ndarray:
     main curve lies in decides where the third curve is looked for. Returns ``[3]`` degrees in 0..180: zeros
     for a straight spine, nan when any corner is nan. Raises ValueError on any other shape.
 
-    A vertebra's direction is the line from the middle of its left side to the middle of its right side. The
-    main angle is the largest between any two vertebrae: the end vertebrae of the main curve.
-
-    Source: Yi et al., ISBI 2020; here without the divisions that fail on a vertical or straight spine.
+    A vertebra's direction is its mid-line. The main angle is the largest between any two: the end vertebrae of
+    the main curve. Here without the divisions that fail on a vertical or straight spine.
     """
     if points_xy.shape != (AASCE_VERTEBRAE, 4, 2):
         raise ValueError(

@@ -40,11 +40,7 @@ class HeatmapCodec:
     @property
     def window_radius(self) -> int:
         """Cells from the peak that the soft-argmax sums over."""
-        effective_sigma = self.sigma / math.sqrt(SHARPEN)
-        return math.ceil(WINDOW_EFFECTIVE_SIGMAS * effective_sigma)
-
-    def map_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
-        return input_size[0] // self.stride, input_size[1] // self.stride
+        return math.ceil(WINDOW_EFFECTIVE_SIGMAS * (self.sigma / math.sqrt(SHARPEN)))
 
     def encode(self, points_xy: Tensor, map_size: tuple[int, int]) -> Tensor:
         """Gaussians of peak 1, ``[B, K, H, W]`` float32, from points ``[B, K, 2]`` in input px.

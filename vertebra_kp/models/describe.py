@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vertebra_kp.config.network import STRIDES
 from vertebra_kp.config.schema import Config
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 
 COLAB_GPU_GIB = 15.0
 BATCHES = (4, 8, 16, 32)
@@ -60,7 +60,7 @@ def describe(config: Config) -> str:
     """A page of text: every map with its shape, every part with its parameters, cost by batch size."""
     schema, size = config.data.keypoint_schema, config.data.input_size
     with torch.device("meta"):
-        network = build_network(config.network, schema, load_weights=False).eval()
+        network = VertebraNetwork(config.network, schema, load_weights=False).eval()
     features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
     output = network(torch.zeros(1, 1, *size, device="meta"))
     lines = [f"{config.name}: {schema.name}, {schema.num_channels} corners, input {size[0]} x {size[1]}", ""]
@@ -79,9 +79,8 @@ def describe(config: Config) -> str:
         )
         lines.append(f"  {name:<22}{count_parameters(block) / 1e6:>8.2f} M parameters   {shapes}")
     lines += ["", "parts"]
-    for name, part in network.parts.items():
+    for name, part in {**network.parts, "all": network}.items():
         lines.append(f"  {name:<22}{count_parameters(part) / 1e6:>8.2f} M parameters")
-    lines.append(f"  {'all':<22}{count_parameters(network) / 1e6:>8.2f} M parameters")
     lines.append(f"  {count_macs(network, size) / 1e9:.2f} G multiply-accumulates a film")
     return "\n".join([*lines, "", *_memory_table(network, size)])
 

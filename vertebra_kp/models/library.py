@@ -45,14 +45,9 @@ def library_stages(name: str, stochastic_depth: float) -> tuple[nn.Module, dict[
 
     Raises BackboneError for an encoder that timm does not have.
     """
-    if not name.startswith("timm/"):
-        return torchvision_stages(name, stochastic_depth)
-    network = timm_network(name.removeprefix("timm/"))
-    return network, timm_stages(network) or {"stem": WholeNetwork(network)}
-
-
-def torchvision_stages(name: str, stochastic_depth: float) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """torchvision's network with random weights, and its layers as stages."""
+    if name.startswith("timm/"):
+        network = timm_network(name.removeprefix("timm/"))
+        return network, timm_stages(network) or {"stem": WholeNetwork(network)}
     if name == "efficientnet_v2_s":
         network = efficientnet_v2_s(weights=None, stochastic_depth_prob=stochastic_depth)
         return network, _numbered(list(network.features[:7]))
@@ -157,8 +152,7 @@ def maps_of(stages: dict[str, nn.Module], name: str) -> tuple[dict[str, str], di
 def load_library_weights(whole: nn.Module, stages: dict[str, nn.Module], config: BackboneConfig) -> None:
     """Load the library's own state dict into the stages of its network: ``imagenet`` fetches it, a path reads it.
 
-    Raises:
-        WeightsError: the weights cannot be fetched, read, or are of another network.
+    Raises WeightsError where the weights cannot be fetched or read, or are of another network.
     """
     given = _fetched(config.name) if config.weights == "imagenet" else _read(Path(config.weights), config.name)
     given = {_key(key): value for key, value in given.items()}

@@ -89,19 +89,16 @@ class KeypointLoss:
         total = total + self.config.presence_weight * terms["presence"]
         count_of = dict(zip(targets.classes, known_classes, strict=True))
         for name, of_classes in (class_logits or {}).items():
-            terms[name] = self._classes(of_classes, targets.classes[name]) / count_of[name]
+            entropy = F.cross_entropy(
+                of_classes.float().flatten(0, -2),
+                targets.classes[name].flatten(),
+                ignore_index=UNKNOWN,
+                reduction="sum",
+                label_smoothing=self.config.label_smoothing,
+            )
+            terms[name] = entropy / count_of[name]
             total = total + self.config.classification_weight * terms[name]
         return {**terms, "total": total}
-
-    def _classes(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy summed over what is known."""
-        return F.cross_entropy(
-            logits.float().flatten(0, -2),
-            target.flatten(),
-            ignore_index=UNKNOWN,
-            reduction="sum",
-            label_smoothing=self.config.label_smoothing,
-        )
 
     def _per_corner(self, logits: Tensor, points_xy: Tensor) -> Tensor:
         """Heatmap loss of every corner, ``[B, K]``; the caller masks it."""

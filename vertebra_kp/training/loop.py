@@ -89,10 +89,8 @@ def train(
     The run folder ``path`` is looked at first and touched last, when films, labels and weights are known to be
     good: a mistake in the config costs no earlier run. The report comes back on the main process, None on others.
 
-    Raises:
-        UserError: a config, film, label or folder that cannot be used.
-        Interrupted: a signal came; ``last.pt`` is written.
-        NonFiniteLossError: the loss is nan or infinite; ``last.pt`` is the state before.
+    Raises UserError for a config, film, label or folder that cannot be used; Interrupted by a signal, when
+    ``last.pt`` is written; NonFiniteLossError for a loss of nan or infinity, ``last.pt`` is the state before.
     """
     data, schema = config.data, config.data.keypoint_schema
     version = code_version()  # now: the files may change while it trains

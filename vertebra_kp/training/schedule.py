@@ -82,7 +82,7 @@ def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay:
     """
     last = len(network.backbone.blocks) - 1
     backbone_lr = phase.lr if phase.backbone_lr is None else phase.backbone_lr
-    groups: dict[tuple[str, bool], ParameterGroup] = {}
+    groups: dict[str, ParameterGroup] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -94,17 +94,9 @@ def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay:
         else:
             part, lr = name.split(".")[0], phase.lr
         decayed = parameter.ndim > 1 and not name.endswith(UNDECAYED)
-        group = groups.setdefault(
-            (part, decayed),
-            {
-                "name": part if decayed else f"{part}_undecayed",
-                "params": [],
-                "lr": lr,
-                "base_lr": lr,
-                "weight_decay": weight_decay if decayed else 0.0,
-            },
-        )
-        group["params"].append(parameter)
+        group, decay = (part, weight_decay) if decayed else (f"{part}_undecayed", 0.0)
+        new = ParameterGroup(name=group, params=[], lr=lr, base_lr=lr, weight_decay=decay)
+        groups.setdefault(group, new)["params"].append(parameter)
     return list(groups.values())
 
 

@@ -22,7 +22,7 @@ from vertebra_kp.inference.checkpoint import (
     restore_moments,
     restore_random_state,
 )
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.distributed import Group
 from vertebra_kp.training.precision import autocast_dtype
 from vertebra_kp.training.schedule import Phase, check_phases, parameter_groups
@@ -64,7 +64,7 @@ def start_state(
     """The state before the first step: the same weights on every rank, other random numbers."""
     torch.manual_seed(config.train.seed)
     started = config.train.start_from
-    network = build_network(config.network, schema, load_weights=load_weights and started is None)
+    network = VertebraNetwork(config.network, schema, load_weights=load_weights and started is None)
     if load_weights and started is not None:
         load_start(network, started)
     check_phases(network, config.train.phases)

@@ -147,11 +147,9 @@ class Mlflow:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """MLflow forgets no value: what a resumed run repeats is left out."""
-
-        def send() -> None:
-            self._api.log_metrics({tag: v for tag, v in values.items() if step > self._last_step(tag)}, step)
-
-        self._send(send)
+        self._send(
+            lambda: self._api.log_metrics({t: v for t, v in values.items() if step > self._last_step(t)}, step)
+        )
 
     def _last_step(self, tag: str) -> int:
         if self._resumed and tag not in self._last_steps:

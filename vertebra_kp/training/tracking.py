@@ -75,7 +75,9 @@ class Tracker(AbstractContextManager):
         """
         self._table.append({"step": step, **row})
         phase = {} if self._phase is None else {"phase": self._phase}
-        self.scalars(step, _validation_scalars(summary) | phase)
+        figures = figures_for("tracker", summary) | class_headlines(summary)
+        measured = {f"val/{name}": value for name, value in figures.items() if value is not None}
+        self.scalars(step, measured | phase)
         pictures: dict[str, np.ndarray] = {
             tag: film_grid([film_panel(view, schema) for view in films], GRID_COLUMNS)
             for tag, films in (("films/heatmaps", views), ("films/worst", worst))
@@ -92,12 +94,6 @@ class Tracker(AbstractContextManager):
         """The run's final figures, by tag, beside its settings."""
         for backend in self._backends:
             backend.finish(self._step, metrics)
-
-
-def _validation_scalars(summary: Metrics) -> dict[str, float]:
-    """Tags and values of the figures that could be measured."""
-    figures = figures_for("tracker", summary) | class_headlines(summary)
-    return {f"val/{name}": value for name, value in figures.items() if value is not None}
 
 
 class _MetricsTable:
