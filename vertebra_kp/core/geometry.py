@@ -70,10 +70,7 @@ def scale_of(matrix: np.ndarray) -> float:
 
 
 def warp_image(image: np.ndarray, matrix: np.ndarray, new_size: tuple[int, int], *, fill: float = 0) -> np.ndarray:
-    """Resample ``image`` ``[H, W]`` or ``[H, W, C]`` into the new frame, by the matrix that moves its points.
-
-    Strong shrinking is done by area averaging first, so fine structure does not alias.
-    """
+    """Resample ``[H, W]`` or ``[H, W, C]`` into the new frame, by the matrix that moves its points."""
     s = scale_of(matrix)
     if s < AREA_SHRINK_BELOW:
         height, width = image.shape[:2]

@@ -39,10 +39,7 @@ def cobb_aasce(points_xy: np.ndarray, image_height: float) -> np.ndarray:
 
 
 def aasce_end_vertebrae(points_xy: np.ndarray, image_height: float) -> tuple[tuple[int, int], ...]:
-    """The pairs of vertebrae (indices, the upper one first) between which the protocol measures its three angles.
-
-    Arguments as of ``cobb_aasce``, without nan.
-    """
+    """Pairs of vertebrae (indices, upper first) of the three angles; arguments as of ``cobb_aasce``, no nan."""
     angle = _pairwise_angles_deg(points_xy)
     first = np.unravel_index(angle.argmax(), angle.shape)  # of two equal entries the one with upper < lower
     upper, lower = int(first[0]), int(first[1])

@@ -51,30 +51,26 @@ def find_curves(superior_deg: np.ndarray, inferior_deg: np.ndarray, first_level:
     if not len(upper) or not pair[upper, lower].any():
         return []
     best = np.abs(pair[upper, lower]).argmax()
-    curves = [_curve(pair, superior_deg, inferior_deg, int(upper[best]), int(lower[best]))]
-    while len(curves) < len(CURVES):
+    ends = [(int(upper[best]), int(lower[best]))]
+    while len(ends) < len(CURVES):
         # The next curve is the larger of the two that go on above the first and below the last.
-        first, last = curves[0], curves[-1]
-        above = -np.sign(first.angle_deg) * pair[: first.upper, first.upper]
-        below = -np.sign(last.angle_deg) * pair[last.lower, last.lower + 1 :]
+        top, bottom = ends[0][0], ends[-1][1]
+        above = -np.sign(pair[ends[0]]) * pair[:top, top]
+        below = -np.sign(pair[ends[-1]]) * pair[bottom, bottom + 1 :]
         most_above, most_below = (float(side.max(initial=0.0)) for side in (above, below))
         if max(most_above, most_below) <= 0:
             break
         if most_above >= most_below:
-            curves.insert(0, _curve(pair, superior_deg, inferior_deg, int(above.argmax()), first.upper))
+            ends.insert(0, (int(above.argmax()), top))
         else:
-            reached = last.lower + 1 + int(below.argmax())
-            curves.append(_curve(pair, superior_deg, inferior_deg, last.lower, reached))
-    return [Curve(first_level + c.upper, first_level + c.lower, first_level + c.apex, c.angle_deg) for c in curves]
-
-
-def _curve(pair: np.ndarray, superior_deg: np.ndarray, inferior_deg: np.ndarray, upper: int, lower: int) -> Curve:
-    """With the apex: the level that lies flattest between its end vertebrae, whose tilts it passes half-way."""
-    tilt = (superior_deg + inferior_deg) / 2
-    half_way = (superior_deg[upper] + inferior_deg[lower]) / 2
-    between = np.arange(upper, lower + 1)
-    apex = int(between[np.abs(tilt[between] - half_way).argmin()])
-    return Curve(upper, lower, apex, float(pair[upper, lower]))
+            ends.append((bottom, bottom + 1 + int(below.argmax())))
+    curves = []
+    for i, j in ends:
+        # The apex lies flattest between the end vertebrae, whose tilts it passes half-way.
+        tilt = (superior_deg[i : j + 1] + inferior_deg[i : j + 1]) / 2
+        apex = i + int(np.abs(tilt - (superior_deg[i] + inferior_deg[j]) / 2).argmin())
+        curves.append(Curve(first_level + i, first_level + j, first_level + apex, float(pair[i, j])))
+    return curves
 
 
 def name_curves(curves: list[Curve], levels: tuple[str, ...]) -> dict[str, Curve]:

@@ -73,10 +73,7 @@ class Backbone(nn.Module):
         return maps
 
     def return_only(self, names: Iterable[str]) -> None:
-        """Return these maps and no others, without the projections of those left out.
-
-        Raises BackboneError for a map that this network has not.
-        """
+        """Return these maps only, and drop the projections of others; BackboneError for one that is not there."""
         wanted = set(names)
         if missing := sorted(wanted - self.channels.keys()):
             raise BackboneError(f"the backbone has no map {missing[0]}, only {', '.join(self.channels)}")
@@ -114,10 +111,7 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def select(self, stages: Stages) -> frozenset[int]:
-        """Places of stages: n for the stem and the first n, -n for all but the last n, names, ranges, or ``all``.
-
-        Raises BackboneError for what is no stage of this network.
-        """
+        """Places of stages: n is the stem and the first n, -n all but the last n; or names, ranges, ``all``."""
         count, last = len(self.blocks), len(self.blocks) - 1
         if stages == "all":
             return frozenset(range(count))

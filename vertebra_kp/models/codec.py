@@ -43,10 +43,7 @@ class HeatmapCodec:
         return math.ceil(WINDOW_EFFECTIVE_SIGMAS * (self.sigma / math.sqrt(SHARPEN)))
 
     def encode(self, points_xy: Tensor, map_size: tuple[int, int]) -> Tensor:
-        """Gaussians of peak 1, ``[B, K, H, W]`` float32, from points ``[B, K, 2]`` in input px.
-
-        A nan point gives an empty map.
-        """
+        """Gaussians of peak 1, ``[B, K, H, W]`` float32, of points ``[B, K, 2]`` in input px; nan gives zeros."""
         H, W = map_size
         cells = points_xy.float() / self.stride
         x = torch.arange(W, device=cells.device) + 0.5 - cells[..., 0, None]  # [B, K, W]
@@ -87,10 +84,7 @@ class HeatmapCodec:
         return Decoded(cells * self.stride, mass, covariance * SHARPEN * self.stride**2)
 
     def local_mean(self, heatmaps: Tensor, points_xy: Tensor) -> Tensor:
-        """Soft-argmax ``[B, K, 2]`` in input px within the window around given points: differentiable.
-
-        Used by the coordinate loss, which looks where the corner is, not where the peak happens to be.
-        """
+        """Soft-argmax ``[B, K, 2]`` in input px around given points, not the peak; differentiable for losses."""
         maps = heatmaps.float()
         H, W = maps.shape[-2:]
         cells = torch.nan_to_num(points_xy / self.stride)
@@ -102,10 +96,7 @@ class HeatmapCodec:
 
     @staticmethod
     def _window(maps: Tensor, column: Tensor, row: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Values ``[B, K, D, D]`` within ``r`` of a cell, their centres x ``[B, K, 1, D]``, y ``[B, K, D, 1]``.
-
-        Cells past the map's edge hold zero.
-        """
+        """Cells ``[B, K, D, D]`` up to ``r`` away, 0 past the edge, at x ``[B, K, 1, D]``, y ``[B, K, D, 1]``."""
         offsets = torch.arange(-r, r + 1, device=maps.device)
         x, y = column[..., None] + offsets, row[..., None] + offsets  # [B, K, D]
         H, W = maps.shape[-2:]
@@ -133,9 +124,9 @@ class HeatmapCodec:
         determinant = hxx * hyy - hxy * hxy
         proper = (determinant > 1e-9) & (hxx < 0)  # a maximum, not a saddle or a plateau
         safe = torch.where(proper, determinant, torch.ones_like(determinant))
-        step_x = torch.where(proper, -(hyy * gx - hxy * gy) / safe, torch.zeros_like(gx)).clamp(-2, 2)
-        step_y = torch.where(proper, -(hxx * gy - hxy * gx) / safe, torch.zeros_like(gy)).clamp(-2, 2)
-        return torch.stack([column + 0.5 + step_x, row + 0.5 + step_y], dim=-1)
+        newton = -torch.stack([hyy * gx - hxy * gy, hxx * gy - hxy * gx], dim=-1) / safe[..., None]
+        step = torch.where(proper[..., None], newton, 0.0).clamp(-2, 2)
+        return torch.stack([column, row], dim=-1) + 0.5 + step
 
     def _blur(self, maps: Tensor) -> Tensor:
         """Gaussian blur by the target's own sigma: averages noise, keeps a Gaussian a Gaussian."""

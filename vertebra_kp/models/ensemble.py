@@ -11,10 +11,7 @@ from vertebra_kp.models.network import Output, VertebraNetwork
 
 
 class Ensemble(nn.Module):
-    """Looks like one network, in eval mode; every member must give maps of the same size and classes.
-
-    Attention is that of the first member.
-    """
+    """Looks like one network, in eval mode; members have the same maps and classes, attention is the first's."""
 
     def __init__(self, members: Sequence[VertebraNetwork], loss: HeatmapLoss) -> None:
         super().__init__()

@@ -22,10 +22,7 @@ AWING_ALPHA, AWING_OMEGA, AWING_EPSILON, AWING_THETA, AWING_WEIGHT = 2.1, 14.0, 
 
 
 def to_heatmaps(logits: Tensor, loss: HeatmapLoss) -> Tensor:
-    """What the head's output means under each loss, ``[B, K, H, W]`` float32, non-negative.
-
-    Probabilities over the map for cross-entropy, Gaussians of peak 1 for the regressions.
-    """
+    """Maps ``[B, K, H, W]`` float32, not negative: probabilities for cross-entropy, else Gaussians of peak 1."""
     logits = logits.float()
     if loss == "cross_entropy":
         return logits.flatten(-2).softmax(dim=-1).view_as(logits)

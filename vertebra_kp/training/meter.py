@@ -48,10 +48,7 @@ class Meter(AbstractContextManager):
         self._bar.update()
 
     def read(self, world_size: int = 1) -> dict[str, float]:
-        """Means since the last call: losses, gradient norm, images/s, share of time waiting for data.
-
-        Raises NonFiniteLossError naming the first bad step.
-        """
+        """Means since the last call, with images/s and share of waiting; NonFiniteLossError for a bad step."""
         if not self._steps:
             return {}
         names = list(self._steps[0][1])

@@ -101,10 +101,7 @@ def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay:
 
 
 def check_phases(network: VertebraNetwork, phases: list[PhaseConfig]) -> None:
-    """Raises UserError, before the first step, for a phase that freezes what is not there, or everything.
-
-    Nothing is frozen afterwards.
-    """
+    """Raises UserError for a phase that freezes what is not there, or everything; nothing is frozen afterwards."""
     for phase in phases:
         try:
             network.freeze(phase.freeze_stages, phase.freeze)

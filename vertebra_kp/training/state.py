@@ -149,10 +149,7 @@ def checkpoint_of(state: RunState, config: Config, group: Group) -> Checkpoint |
 
 
 def restore(state: RunState, checkpoint: Checkpoint, group: Group) -> None:
-    """Take up the state that a checkpoint holds.
-
-    Raises UserError when the number of processes or the films changed: the batches would be others.
-    """
+    """Take up a checkpoint; UserError where the processes or the films changed: the batches would be others."""
     if len(checkpoint.random) != group.world_size:
         raise UserError(
             f"cannot resume: the run had {len(checkpoint.random)} processes, now there are {group.world_size}; "
