@@ -78,7 +78,7 @@ class _Draft:
 
 
 def find_config(name_or_path: str | Path, folder: Path = Path()) -> Path:
-    """A config's file: a path relative to ``folder``, or a name that comes with the package, else ConfigError."""
+    """A config's file: a path relative to ``folder`` (unchecked), or a name in the package; else ConfigError."""
     path = folder / name_or_path
     if path.exists() or path.suffix or len(Path(name_or_path).parts) > 1:
         return path

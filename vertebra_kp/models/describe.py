@@ -38,22 +38,19 @@ def activation_bytes(network: VertebraNetwork, input_size: tuple[int, int], batc
 
     The loss (logits, their softmax, the targets) stays float32 under mixed precision.
     """
-    kept: dict[int, int] = {}
+    kept: dict[int, Tensor] = {}  # one by storage; they must outlive the count, or ids would be used again
     parameters = {id(parameter) for parameter in network.parameters()}
-    held = []  # tensors must outlive the count, or their ids would be used again
 
     def pack(tensor: Tensor) -> Tensor:
         if id(tensor) not in parameters:
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage.nbytes()
-            held.append(tensor)
+            kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     network.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = network(torch.zeros(batch_size, 1, *input_size, device="meta"))
-    logits = output.heatmap_logits
-    return sum(kept.values()), 3 * FLOAT32_BYTES * logits.numel()
+    body = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return body, 3 * FLOAT32_BYTES * output.heatmap_logits.numel()
 
 
 def describe(config: Config) -> str:

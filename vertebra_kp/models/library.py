@@ -155,8 +155,7 @@ def load_library_weights(whole: nn.Module, stages: dict[str, nn.Module], config:
         if id(tensor) in kept and not key.endswith("num_batches_tracked")
     }
     shapes = {key: getattr(given.get(_key(key)), "shape", None) for key in own}
-    wrong = [key for key, tensor in own.items() if shapes[key] != tensor.shape]
-    if wrong:
+    if wrong := [key for key, tensor in own.items() if shapes[key] != tensor.shape]:
         raise WeightsError(
             f"network.backbone.weights: {config.weights} lacks {len(wrong)} of {len(own)} tensors of "
             f"{config.name}, the first is {wrong[0]}; give a state dict of that network"

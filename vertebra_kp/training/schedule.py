@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TypedDict
 
 from torch import nn
@@ -47,12 +48,9 @@ def make_plan(config: TrainConfig, films: int, world_size: int = 1) -> Plan:
             f"train: {films} films are fewer than one step takes (batch_size {config.batch_size} x "
             f"{world_size} processes x accumulate {config.accumulate} = {per_step}); lower train.batch_size"
         )
-    phases, start = [], 0
-    for phase in config.phases:
-        end = start + phase.epochs * steps_per_epoch
-        phases.append(Phase(phase, start, end))
-        start = end
-    return Plan(tuple(phases), steps_per_epoch)
+    edges = accumulate((phase.epochs * steps_per_epoch for phase in config.phases), initial=0)
+    spans = zip(config.phases, pairwise(edges), strict=True)
+    return Plan(tuple(Phase(phase, *span) for phase, span in spans), steps_per_epoch)
 
 
 def lr_factor(phase: Phase, step: int) -> float:
