@@ -10,14 +10,14 @@ import time
 import torch
 
 from vertebra_kp.config.network import NetworkConfig
-from vertebra_kp.config.schema import PhaseConfig
+from vertebra_kp.config.schema import LossConfig, PhaseConfig
 from vertebra_kp.core.anatomy import SCHEMAS
-from vertebra_kp.core.provenance import hardware
 from vertebra_kp.models.codec import HeatmapCodec
+from vertebra_kp.models.device import hardware
 from vertebra_kp.models.losses import KeypointLoss, Targets
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.precision import autocast
-from vertebra_kp.training.schedule import enter, parameter_groups
+from vertebra_kp.training.schedule import parameter_groups
 
 STRIDE, SIGMA = 4, 1.5
 
@@ -25,7 +25,7 @@ STRIDE, SIGMA = 4, 1.5
 def step_seconds(network: VertebraNetwork, image: torch.Tensor, targets: Targets, phase: PhaseConfig) -> float:
     """One forward, backward and optimiser step."""
     device = image.device
-    loss = KeypointLoss(HeatmapCodec(STRIDE, SIGMA))
+    loss = KeypointLoss(HeatmapCodec(STRIDE, SIGMA), LossConfig())
     optimiser = torch.optim.AdamW(parameter_groups(network, phase, 0.01))
     started = time.perf_counter()
     with autocast("auto", device):
@@ -48,7 +48,7 @@ def main() -> None:
     schema, device = SCHEMAS["ap_whole_spine"], torch.device(arguments.device)
     torch.manual_seed(0)
     config = NetworkConfig.model_validate({"decoder": {"output_stride": STRIDE}})
-    network = build_network(config, schema).to(device, memory_format=torch.channels_last).train()
+    network = VertebraNetwork(config, schema).to(device, memory_format=torch.channels_last).train()
     B, K = arguments.batch_size, schema.num_channels
     image = torch.rand(B, 1, *arguments.size, device=device)
     points = torch.rand(B, K, 2, device=device) * torch.tensor(arguments.size[::-1], device=device)
@@ -57,7 +57,7 @@ def main() -> None:
     seconds: dict[int, list[float]] = {n: [] for n in phases}
     for round_ in range(arguments.rounds + 1):
         for n, phase in phases.items():  # in turn, so that a slow minute slows all of them
-            enter(network, phase)
+            network.freeze(phase.freeze_stages, phase.freeze)
             taken = step_seconds(network, image, targets, phase)
             if round_:  # the first is a warm-up
                 seconds[n].append(taken)

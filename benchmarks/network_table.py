@@ -18,7 +18,7 @@ from vertebra_kp.core.provenance import hardware
 from vertebra_kp.experiments.ledger import Ledger
 from vertebra_kp.experiments.study import read_study
 from vertebra_kp.models.describe import count_macs, count_parameters
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 
 STUDY = Path(__file__).parents[1] / "experiments" / "08_networks"
 DEVICE = torch.device("cpu")
@@ -27,7 +27,7 @@ DEVICE = torch.device("cpu")
 def cost(config: NetworkConfig, schema: Schema, size: tuple[int, int]) -> tuple[float, float]:
     """Millions of parameters, and G multiply-accumulates of one film of ``size``."""
     with torch.device("meta"):
-        network = build_network(config, schema, load_weights=False)
+        network = VertebraNetwork(config, schema, load_weights=False)
     return count_parameters(network) / 1e6, count_macs(network, size) / 1e9
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     film = torch.rand(1, 1, *arguments.size).to(memory_format=torch.channels_last)
     milliseconds: dict[str, list[float]] = {name: [] for name in configs}
     for name, config in configs.items():
-        network = build_network(config.network, config.data.keypoint_schema, load_weights=False).eval()
+        network = VertebraNetwork(config.network, config.data.keypoint_schema, load_weights=False).eval()
         network = network.to(memory_format=torch.channels_last)
         forward_ms(network, film)  # the first call sets up
         milliseconds[name] = [forward_ms(network, film) for _ in range(arguments.rounds)]

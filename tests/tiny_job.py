@@ -95,13 +95,7 @@ def make_run(config: Config, group: Group = ONE_PROCESS) -> tuple[Run, RunState]
         augmentation=config.augment,
         seed=config.train.seed,
     )
-    loss = KeypointLoss(
-        codec_of(config),
-        config.loss.heatmap,
-        presence_weight=config.loss.presence_weight,
-        classification_weight=config.loss.classification_weight,
-        label_smoothing=config.loss.label_smoothing,
-    )
+    loss = KeypointLoss(codec_of(config), config.loss)
     run = Run(config, RunFolder(Path("none")), group, plan, dataset, validation_films(config), loss, None)
     return run, start_state(config, config.data.keypoint_schema, group, plan.phases[0])
 

@@ -53,7 +53,7 @@ from vertebra_kp.inference import gsps
 from vertebra_kp.inference.checkpoint import Checkpoint, save_checkpoint
 from vertebra_kp.inference.gsps import IDENTITY, write_presentation_state
 from vertebra_kp.inference.predictions import image_entry
-from vertebra_kp.models.network import build_network
+from vertebra_kp.models.network import VertebraNetwork
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = SCHEMAS["la_lumbar"]
@@ -764,7 +764,7 @@ def checkpoint(path):
     """An untrained network of the quickstart, sure of every vertebra."""
     config = load_config(REPOSITORY / "configs" / "quickstart.yaml", ["data.input_size=[64,64]"])
     torch.manual_seed(0)
-    network = build_network(config.network, config.data.keypoint_schema, load_weights=False)
+    network = VertebraNetwork(config.network, config.data.keypoint_schema, load_weights=False)
     torch.nn.init.constant_(network.presence_head.linear.bias, 20.0)
     dumped = config.model_dump(mode="json")
     save_checkpoint(Checkpoint(dumped, 0, network.state_dict(), None, {}, {}, [], {}), path)

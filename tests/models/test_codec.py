@@ -221,10 +221,6 @@ def test_decoding_does_not_depend_on_the_batch(method):
     torch.testing.assert_close(one.points_xy, codec.decode(maps).points_xy[1:2, 3:4])
 
 
-def test_the_map_size_follows_the_stride():
-    assert HeatmapCodec(4, 1.5).map_size((512, 192)) == (128, 48)
-
-
 @pytest.mark.parametrize("sigma", [0.7, 1.5, 2.7, 16.0])
 def test_the_window_reaches_four_effective_sigmas(sigma):
     effective = sigma / 2**0.5  # of the squared peak

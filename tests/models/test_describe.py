@@ -10,7 +10,7 @@ from vertebra_kp.config.network import NetworkConfig
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.models.describe import activation_bytes, count_macs, count_parameters, describe
-from vertebra_kp.models.network import build_network
+from vertebra_kp.models.network import VertebraNetwork
 
 SCHEMA = SCHEMAS["ap_lumbar"]
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -19,7 +19,7 @@ JOBS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem != "base")
 
 def network():
     with torch.device("meta"):
-        return build_network(NetworkConfig.model_validate({"neck": {"depth": 0}}), SCHEMA)
+        return VertebraNetwork(NetworkConfig.model_validate({"neck": {"depth": 0}}), SCHEMA)
 
 
 def test_parameters_of_the_heads_are_those_of_their_layers():

@@ -10,7 +10,7 @@ from vertebra_kp.models import library
 from vertebra_kp.models.codec import HeatmapCodec
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.losses import to_heatmaps
-from vertebra_kp.models.network import build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.state import checkpoint_of
 
 
@@ -22,7 +22,7 @@ def thin(monkeypatch):
 def member(seed: int, config=None):
     torch.manual_seed(seed)
     config = config or tiny_config(classification={"targets": ["view", "slip"]})
-    return build_network(config.network, config.data.keypoint_schema, load_weights=False).eval()
+    return VertebraNetwork(config.network, config.data.keypoint_schema, load_weights=False).eval()
 
 
 @torch.inference_mode()

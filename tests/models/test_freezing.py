@@ -12,9 +12,9 @@ from vertebra_kp.config.network import BackboneConfig, NeckConfig, NetworkConfig
 from vertebra_kp.config.schema import PhaseConfig
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.models import library
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.loop import begin_phase
-from vertebra_kp.training.schedule import enter, parameter_groups
+from vertebra_kp.training.schedule import parameter_groups
 
 STEPS = 20
 TAPPED_STAGES = (1, 2, 3, 5, 6)
@@ -32,7 +32,7 @@ def new_network() -> VertebraNetwork:
         neck=NeckConfig(depth=1, width=32, heads=4, dropout=0.2),
         presence_dropout=0.2,
     )
-    return build_network(config, SCHEMAS["la_lumbar"]).train()
+    return VertebraNetwork(config, SCHEMAS["la_lumbar"]).train()
 
 
 def films(seed: int, batch: int = 2) -> Tensor:
@@ -42,7 +42,7 @@ def films(seed: int, batch: int = 2) -> Tensor:
 def optimise(network: VertebraNetwork, *, steps: int, freeze_stages: int = 0, parts: tuple[str, ...] = ()) -> None:
     """Enter a phase and take steps as the loop does, weight decay and all."""
     phase = PhaseConfig(name="phase", epochs=1, freeze_stages=freeze_stages, freeze=list(parts), lr=1e-2)
-    enter(network, phase)
+    network.freeze(phase.freeze_stages, phase.freeze)
     optimiser = torch.optim.AdamW(parameter_groups(network, phase, weight_decay=0.1))
     for step in range(steps):
         network.train()

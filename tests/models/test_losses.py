@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vertebra_kp.config.schema import LossConfig
 from vertebra_kp.core.anatomy import UNKNOWN, State
 from vertebra_kp.models.codec import HeatmapCodec
 from vertebra_kp.models.losses import (
@@ -60,6 +61,11 @@ def perfect_logits(targets: Targets, heatmap) -> Tensor:
     return 4.2 - (x[..., None, :] ** 2 + y[..., :, None] ** 2) / (2 * CODEC.sigma**2)
 
 
+def loss_of(heatmap="cross_entropy", **fields):
+    """Unchecked: a config keeps the coordinate loss from heatmaps that are no probabilities."""
+    return KeypointLoss(CODEC, LossConfig.model_construct(heatmap=heatmap, **fields))
+
+
 def evaluate(loss, logits, presence_logits, targets, counts=None):
     return loss(logits, presence_logits, targets, targets.counts() if counts is None else counts)
 
@@ -67,7 +73,7 @@ def evaluate(loss, logits, presence_logits, targets, counts=None):
 @EVERY_LOSS
 def test_a_perfect_answer_costs_nothing(heatmap):
     targets = labels()
-    loss = KeypointLoss(CODEC, heatmap, coordinate_weight=1.0)
+    loss = loss_of(heatmap, coordinate_weight=1.0)
     terms = evaluate(loss, perfect_logits(targets, heatmap), torch.full((3, 2), 30.0), targets)
     assert abs(terms["heatmap"].item()) < 1e-5
     assert terms["coordinate"].item() < 1e-3  # cells squared: the window ends at 2.8 sigma
@@ -78,7 +84,7 @@ def test_a_perfect_answer_costs_nothing(heatmap):
 @pytest.mark.parametrize("sigma", [1.0, 2.7])
 def test_every_other_answer_costs_something(heatmap, sigma):
     targets = labels()
-    loss = KeypointLoss(HeatmapCodec(2, sigma), heatmap)
+    loss = KeypointLoss(HeatmapCodec(2, sigma), LossConfig(heatmap=heatmap))
     for wrong in (torch.zeros(3, 5, *MAP_SIZE), noise(3, 5, *MAP_SIZE)):
         assert evaluate(loss, wrong, torch.zeros(3, 2), targets)["heatmap"] > 1e-3
 
@@ -91,7 +97,7 @@ def test_cross_entropy_is_the_divergence_from_the_normalised_gaussian():
     p = p / p.sum(-1, keepdim=True)
     q = logits.double().flatten(-2).softmax(-1)
     expected = torch.where(p > 0, p * (p.clamp_min(1e-300).log() - q.log()), 0).sum(-1).mean()
-    loss = KeypointLoss(CODEC, "cross_entropy")
+    loss = loss_of("cross_entropy")
     heatmap = evaluate(loss, logits, torch.zeros(3, 2), targets)["heatmap"]
     assert heatmap.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -105,7 +111,7 @@ def test_a_step_against_the_gradient_moves_the_peak_to_the_corner(heatmap):
     targets = labels(films=1, channels=1)
     elsewhere = Targets(targets.points_xy + torch.tensor([6.0, -5.0]), targets.states, targets.presence)
     logits = perfect_logits(elsewhere, heatmap).requires_grad_()
-    loss = KeypointLoss(CODEC, heatmap)
+    loss = loss_of(heatmap)
     evaluate(loss, logits, torch.zeros(1, 2), targets)["heatmap"].backward()
     column, row = (targets.points_xy[0, 0] / CODEC.stride).long().tolist()
     wrong_column, wrong_row = (elsewhere.points_xy[0, 0] / CODEC.stride).long().tolist()
@@ -118,7 +124,7 @@ def test_the_coordinate_term_pulls_the_mean_towards_the_corner(heatmap):
     targets = labels(films=1, channels=1)
     off = Targets(targets.points_xy + torch.tensor([3.0, 0.0]), targets.states, targets.presence)
     logits = perfect_logits(off, heatmap).requires_grad_()
-    loss = KeypointLoss(CODEC, heatmap, coordinate_weight=1.0)
+    loss = loss_of(heatmap, coordinate_weight=1.0)
     term = evaluate(loss, logits, torch.zeros(1, 2), targets)["coordinate"]
     term.backward()
     # Smooth L1 of 1.5 cells along x is 1.0; the window around the true place cuts the far side off a little.
@@ -133,7 +139,7 @@ def test_what_is_not_labelled_gives_no_loss_and_no_gradient(heatmap):
     targets = half_labelled()
     logits = noise(3, 5, *MAP_SIZE).requires_grad_()
     presence = noise(3, 3).requires_grad_()
-    loss = KeypointLoss(CODEC, heatmap, coordinate_weight=0.7)
+    loss = loss_of(heatmap, coordinate_weight=0.7)
     terms = evaluate(loss, logits, presence, targets)
     terms["total"].backward()
     assert all(term.isfinite() for term in terms.values())
@@ -152,7 +158,7 @@ def test_the_place_of_an_unlabelled_corner_is_never_looked_at(heatmap, garbage):
     points = targets.points_xy.clone()
     points[:, :3] = garbage
     logits, presence = noise(3, 5, *MAP_SIZE), noise(3, 3)
-    loss = KeypointLoss(CODEC, heatmap, coordinate_weight=0.7)
+    loss = loss_of(heatmap, coordinate_weight=0.7)
     expected = evaluate(loss, logits, presence, targets)
     found = evaluate(loss, logits, presence, Targets(points, targets.states, targets.presence))
     assert found == expected
@@ -162,7 +168,7 @@ def test_the_place_of_an_unlabelled_corner_is_never_looked_at(heatmap, garbage):
 def test_masked_corners_do_not_dilute_the_mean(heatmap):
     targets = half_labelled()
     logits, presence = noise(3, 5, *MAP_SIZE), noise(3, 3)
-    loss = KeypointLoss(CODEC, heatmap, coordinate_weight=0.7)
+    loss = loss_of(heatmap, coordinate_weight=0.7)
     only = Targets(targets.points_xy[:, 3:], targets.states[:, 3:], targets.presence[:, [0, 2]])
     torch.testing.assert_close(
         evaluate(loss, logits, presence, targets),
@@ -179,7 +185,7 @@ def test_a_batch_without_any_label_costs_nothing(heatmap):
         torch.full_like(targets.presence, math.nan),
     )
     logits = noise(3, 5, *MAP_SIZE).requires_grad_()
-    terms = evaluate(KeypointLoss(CODEC, heatmap, coordinate_weight=1.0), logits, noise(3, 3), nothing)
+    terms = evaluate(loss_of(heatmap, coordinate_weight=1.0), logits, noise(3, 3), nothing)
     terms["total"].backward()
     assert terms["total"] == 0
     assert (logits.grad == 0).all()
@@ -195,7 +201,7 @@ def test_pieces_divided_by_the_global_counts_add_up_to_one_batch(heatmap):
     presence[1, 0] = math.nan
     targets = Targets(full.points_xy, states, presence)
     logits, presence_logits = noise(5, 5, *MAP_SIZE).requires_grad_(), noise(5, 2).requires_grad_()
-    loss = KeypointLoss(CODEC, heatmap, coordinate_weight=0.3, presence_weight=0.2)
+    loss = loss_of(heatmap, coordinate_weight=0.3, presence_weight=0.2)
     whole = evaluate(loss, logits, presence_logits, targets)
     expected = torch.autograd.grad(whole["total"], (logits, presence_logits))
 
@@ -233,7 +239,7 @@ def evaluate_classes(loss, targets, logits, counts=None):
 def test_classes_cost_the_smoothed_cross_entropy_of_what_is_known(smoothing):
     """-sum q log p with q = 1 - s + s / C for the true class, s / C for the others, summed by hand."""
     targets, logits = with_classes(), class_logits()
-    terms = evaluate_classes(KeypointLoss(CODEC, label_smoothing=smoothing), targets, logits)
+    terms = evaluate_classes(loss_of(label_smoothing=smoothing), targets, logits)
     for name, classes in (("view", 2), ("slip", 5)):
         costs = []
         true_of, rows = targets.classes[name].flatten().tolist(), logits[name].reshape(-1, classes).tolist()
@@ -249,7 +255,7 @@ def test_classes_cost_the_smoothed_cross_entropy_of_what_is_known(smoothing):
 def test_an_unknown_class_gives_no_gradient_and_a_known_one_does():
     targets = with_classes(films=6, levels=3)
     logits = {name: value.requires_grad_() for name, value in class_logits(6, 3).items()}
-    evaluate_classes(KeypointLoss(CODEC), targets, logits)["total"].backward()
+    evaluate_classes(loss_of(), targets, logits)["total"].backward()
     for name, value in logits.items():
         assert ((value.grad != 0).all(dim=-1) == (targets.classes[name] != UNKNOWN)).all()
         assert ((value.grad == 0).all(dim=-1) == (targets.classes[name] == UNKNOWN)).all()
@@ -259,7 +265,7 @@ def test_classes_that_nobody_told_cost_nothing_and_still_reach_their_parameters(
     targets = labels()
     unknown = {"view": torch.full((3,), UNKNOWN), "slip": torch.full((3, 2), UNKNOWN)}
     logits = {name: value.requires_grad_() for name, value in class_logits().items()}
-    terms = evaluate_classes(KeypointLoss(CODEC), replace(targets, classes=unknown), logits)
+    terms = evaluate_classes(loss_of(), replace(targets, classes=unknown), logits)
     terms["total"].backward()
     assert terms["view"] == terms["slip"] == 0
     assert all((value.grad == 0).all() for value in logits.values())
@@ -269,12 +275,12 @@ def test_the_total_has_the_weighted_classes_and_they_are_there_at_weight_zero():
     targets = with_classes()
     for weight in (0.0, 1.0, 0.7):
         logits = {name: value.requires_grad_() for name, value in class_logits().items()}
-        terms = evaluate_classes(KeypointLoss(CODEC, classification_weight=weight), targets, logits)
+        terms = evaluate_classes(loss_of(classification_weight=weight), targets, logits)
         expected = terms["heatmap"] + 0.1 * terms["presence"] + weight * (terms["view"] + terms["slip"])
         torch.testing.assert_close(terms["total"], expected)
         terms["total"].backward()
         assert all(value.grad is not None for value in logits.values())
-    only_view = evaluate_classes(KeypointLoss(CODEC), targets, {"view": class_logits()["view"]})
+    only_view = evaluate_classes(loss_of(), targets, {"view": class_logits()["view"]})
     assert only_view.keys() == {"heatmap", "presence", "view", "total"}
 
 
@@ -282,7 +288,7 @@ def test_pieces_of_a_batch_with_unequal_classes_add_up_to_one_batch():
     targets = with_classes(films=5, levels=3)
     logits = {name: value.requires_grad_() for name, value in class_logits(5, 3).items()}
     maps, presence = noise(5, 5, *MAP_SIZE), noise(5, 3)
-    loss = KeypointLoss(CODEC, classification_weight=0.4)
+    loss = loss_of(classification_weight=0.4)
     whole = loss(maps, presence, targets, targets.counts(), logits)
     expected = torch.autograd.grad(whole["total"], tuple(logits.values()))
     pieces = [slice(0, 1), slice(1, 2), slice(2, 5)]  # the view of the second is unknown
@@ -310,9 +316,9 @@ def test_pieces_of_a_batch_with_unequal_classes_add_up_to_one_batch():
 def test_classes_are_computed_in_float32(dtype):
     targets = with_classes()
     low = {name: (30 * value).to(dtype) for name, value in class_logits().items()}
-    found = evaluate_classes(KeypointLoss(CODEC), targets, low)
+    found = evaluate_classes(loss_of(), targets, low)
     with torch.autocast("cpu", dtype):
-        assert found == evaluate_classes(KeypointLoss(CODEC), targets, {n: v.float() for n, v in low.items()})
+        assert found == evaluate_classes(loss_of(), targets, {n: v.float() for n, v in low.items()})
     assert {found["view"].dtype, found["slip"].dtype} == {torch.float32}
 
 
@@ -322,7 +328,7 @@ def test_low_precision_outputs_are_computed_in_float32(heatmap, dtype):
     targets = half_labelled()
     # 25 and more: exp or a square of it summed over the map would not fit float16.
     logits, presence = (30 * noise(3, 5, *MAP_SIZE)).to(dtype), noise(3, 3).to(dtype)
-    loss = KeypointLoss(CODEC, heatmap, coordinate_weight=0.7)
+    loss = loss_of(heatmap, coordinate_weight=0.7)
     low = evaluate(loss, logits, presence, targets)
     assert {term.dtype for term in low.values()} == {torch.float32}
     assert low == evaluate(loss, logits.float(), presence.float(), targets)
@@ -333,7 +339,7 @@ def test_low_precision_outputs_are_computed_in_float32(heatmap, dtype):
 def test_autocast_does_not_lower_the_precision(heatmap, dtype):
     targets = half_labelled()
     logits, presence = noise(3, 5, *MAP_SIZE), noise(3, 3)
-    loss = KeypointLoss(CODEC, heatmap, coordinate_weight=0.7)
+    loss = loss_of(heatmap, coordinate_weight=0.7)
     expected = evaluate(loss, logits, presence, targets)
     with torch.autocast("cpu", dtype):
         assert evaluate(loss, logits, presence, targets) == expected
@@ -342,7 +348,7 @@ def test_autocast_does_not_lower_the_precision(heatmap, dtype):
 def test_the_presence_term_is_there_at_weight_zero():
     """DistributedDataParallel wants a gradient, be it zero, for every parameter."""
     targets, presence = labels(), noise(3, 2).requires_grad_()
-    terms = evaluate(KeypointLoss(CODEC, presence_weight=0.0), noise(3, 5, *MAP_SIZE), presence, targets)
+    terms = evaluate(loss_of(presence_weight=0.0), noise(3, 5, *MAP_SIZE), presence, targets)
     terms["total"].backward()
     assert (presence.grad == 0).all()
     assert terms["total"] == terms["heatmap"]
@@ -350,7 +356,7 @@ def test_the_presence_term_is_there_at_weight_zero():
 
 def test_the_total_is_the_weighted_sum_of_the_terms():
     targets = labels()
-    loss = KeypointLoss(CODEC, coordinate_weight=0.7, presence_weight=0.3)
+    loss = loss_of(coordinate_weight=0.7, presence_weight=0.3)
     terms = evaluate(loss, noise(3, 5, *MAP_SIZE), noise(3, 2), targets)
     expected = terms["heatmap"] + 0.7 * terms["coordinate"] + 0.3 * terms["presence"]
     torch.testing.assert_close(terms["total"], expected)
@@ -358,7 +364,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms():
 
 def test_presence_is_the_binary_cross_entropy_of_what_is_known():
     targets = half_labelled(films=1)  # 1, unknown, 0
-    terms = evaluate(KeypointLoss(CODEC), noise(1, 5, *MAP_SIZE), torch.tensor([[2.0, 9.0, -1.0]]), targets)
+    terms = evaluate(loss_of(), noise(1, 5, *MAP_SIZE), torch.tensor([[2.0, 9.0, -1.0]]), targets)
     sigmoid = [1 / (1 + math.exp(-logit)) for logit in (2.0, -1.0)]
     expected = -(math.log(sigmoid[0]) + math.log(1 - sigmoid[1])) / 2
     assert terms["presence"].item() == pytest.approx(expected, rel=1e-6)
@@ -367,7 +373,7 @@ def test_presence_is_the_binary_cross_entropy_of_what_is_known():
 def test_weighted_mse_counts_an_error_on_the_peak_more_than_one_beside_it():
     targets = labels(films=1, channels=1)
     targets.points_xy[:] = torch.tensor([25.0, 21.0])  # the centre of cell (row 10, column 12)
-    loss, perfect = KeypointLoss(CODEC, "mse"), perfect_logits(targets, "mse")
+    loss, perfect = loss_of("mse"), perfect_logits(targets, "mse")
 
     def cost(row, column):
         wrong = perfect.clone()

@@ -8,16 +8,17 @@ from tiny_job import thin_efficientnet
 from torchvision.models import efficientnet_v2_s
 
 from vertebra_kp.config.network import STRIDES, BackboneConfig, DecoderConfig, NeckConfig, NetworkConfig
+from vertebra_kp.config.schema import LossConfig
 from vertebra_kp.core.anatomy import SCHEMAS, State
 from vertebra_kp.models import library
-from vertebra_kp.models.backbones import build_backbone
+from vertebra_kp.models.backbones import Backbone
 from vertebra_kp.models.codec import HeatmapCodec
 from vertebra_kp.models.decoders import UNetDecoder
 from vertebra_kp.models.heads import HeatmapHead
 from vertebra_kp.models.library import BackboneError, WeightsError
 from vertebra_kp.models.losses import KeypointLoss, Targets
 from vertebra_kp.models.necks import Neck, SelfAttention, TransformerEncoder, sincos_positions
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 
 LATERAL = SCHEMAS["la_lumbar"]  # 22 corners of 6 levels
 SKIP_SUBSETS = ([], ["F2"], ["F1", "F3"], ["F1", "F2", "F3"], ["S16"], ["F1", "F2", "F3", "S16"])
@@ -44,7 +45,7 @@ def network_of(schema=LATERAL, *, backbone=None, neck=None, decoder=None, dropou
         decoder=DecoderConfig(**({"channels": [40, 32, 24, 16, 8]} | (decoder or {}))),
         presence_dropout=dropout,
     )
-    return build_network(config, schema)
+    return VertebraNetwork(config, schema)
 
 
 def films(batch: int, height: int, width: int) -> torch.Tensor:
@@ -60,7 +61,7 @@ def loss_of(network: VertebraNetwork, film: torch.Tensor, **weights: float) -> t
     presence = torch.rand(B, LATERAL.num_levels, generator=generator).round()
     targets = Targets(points, states, presence)
     output = network(film)
-    loss = KeypointLoss(HeatmapCodec(network.output_stride, 1.5, "soft_argmax"), **weights)
+    loss = KeypointLoss(HeatmapCodec(network.output_stride, 1.5, "soft_argmax"), LossConfig(**weights))
     return loss(output.heatmap_logits, output.presence_logits, targets, targets.counts())["total"]
 
 
@@ -69,16 +70,16 @@ def loss_of(network: VertebraNetwork, film: torch.Tensor, **weights: float) -> t
 
 def test_the_taps_of_a_512_film_have_the_channels_and_strides_of_the_table():
     with torch.device("meta"):
-        backbone = build_backbone(BackboneConfig())
+        backbone = Backbone(BackboneConfig())
         maps = backbone(torch.zeros(1, 3, 512, 512))
-    found = {name: (*feature.shape[1:], backbone.strides[name]) for name, feature in maps.items()}
+    found = {name: (*feature.shape[1:], 512 // feature.shape[-1]) for name, feature in maps.items()}
     assert found == {name: (channels, side, side, stride) for name, (channels, side, stride) in TAPS.items()}
     assert backbone.channels == {name: channels for name, (channels, _, _) in TAPS.items()}
 
 
 def test_the_backbone_holds_every_stage_but_not_the_classifier():
     with torch.device("meta"):
-        backbone, whole = build_backbone(BackboneConfig()), efficientnet_v2_s(weights=None)
+        backbone, whole = Backbone(BackboneConfig()), efficientnet_v2_s(weights=None)
     left_out = sum(p.numel() for part in (whole.features[7], whole.classifier) for p in part.parameters())
     expected = sum(p.numel() for p in whole.parameters()) - left_out
     assert sum(p.numel() for p in backbone.parameters()) == expected
@@ -377,5 +378,5 @@ def test_imagenet_weights_that_cannot_be_fetched_name_both_ways_out(monkeypatch)
 def test_a_network_whose_checkpoint_follows_does_not_ask_for_the_backbone_weights():
     config = NetworkConfig.model_validate({"backbone": {"weights": "no_such_file.pt"}})
     with pytest.raises(WeightsError):
-        build_network(config, SCHEMAS["ap_lumbar"])
-    assert build_network(config, SCHEMAS["ap_lumbar"], load_weights=False).output_stride == 2
+        VertebraNetwork(config, SCHEMAS["ap_lumbar"])
+    assert VertebraNetwork(config, SCHEMAS["ap_lumbar"], load_weights=False).output_stride == 2

@@ -10,9 +10,10 @@ from network_rows import BACKBONES, DECODERS, PARTS, RESNET50_FPN, TINY
 from tiny_job import thin_efficientnet
 
 from vertebra_kp.config.io import load_config
+from vertebra_kp.config.network import STRIDES
 from vertebra_kp.config.schema import Config
 from vertebra_kp.models import library
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 
 BASE = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 BATCH, HEIGHT, WIDTH = 3, 64, 96
@@ -35,7 +36,7 @@ def config_of(settings: list[str]) -> Config:
 
 def build(config: Config) -> VertebraNetwork:
     torch.manual_seed(5)
-    return build_network(config.network, config.data.keypoint_schema)
+    return VertebraNetwork(config.network, config.data.keypoint_schema)
 
 
 @pytest.fixture(
@@ -90,7 +91,7 @@ def test_shapes_follow_the_schema_and_the_output_stride(made):
     }
     encoded = config.network.neck.levels if config.network.neck.depth else []
     for name, layers in output.attention.items():
-        cells = (HEIGHT // network.backbone.strides[name]) * (WIDTH // network.backbone.strides[name])
+        cells = (HEIGHT // STRIDES[name]) * (WIDTH // STRIDES[name])
         assert [weights.shape for weights in layers] == [(BATCH, 4, cells, cells)] * config.network.neck.depth
     assert list(output.attention) == encoded
 
@@ -101,7 +102,7 @@ def test_maps_have_the_channels_and_strides_that_the_backbone_publishes(made):
         maps = network.backbone.eval()(network.normalise(films(1)))
     assert list(maps) == list(network.backbone.channels)
     for name, feature in maps.items():
-        stride = network.backbone.strides[name]
+        stride = STRIDES[name]
         assert feature.shape == (1, network.backbone.channels[name], HEIGHT // stride, WIDTH // stride), name
 
 

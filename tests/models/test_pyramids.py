@@ -7,8 +7,8 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
 from vertebra_kp.config.network import BackboneConfig, DecoderConfig, NetworkConfig, PyramidConfig
 from vertebra_kp.core.anatomy import SCHEMAS
-from vertebra_kp.models.backbones import build_backbone
-from vertebra_kp.models.network import build_network
+from vertebra_kp.models.backbones import Backbone
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.models.pyramids import FeaturePyramid
 
 CHANNELS = {"F2": 6, "F3": 10, "F4": 14}
@@ -50,7 +50,7 @@ def test_resnet50_with_frozen_norms_and_a_pyramid_is_that_of_torchvision(tmp_pat
             pyramid=PyramidConfig(channels=256, activation="none", norm="none"),
         ),
     )
-    network = build_network(config, SCHEMAS["la_lumbar"]).eval()
+    network = VertebraNetwork(config, SCHEMAS["la_lumbar"]).eval()
     pyramid = network.decoder.decoder
     for i in range(4):
         pyramid.laterals[i].load_state_dict(theirs.fpn.inner_blocks[i][0].state_dict())
@@ -112,7 +112,7 @@ def test_coarser_levels_halve_what_lies_before_them():
 def test_a_backbones_maps_are_levels_and_the_result_is_enlarged_to_the_output_stride():
     decoder = DecoderConfig(name="fpn", skips=["F3"], output_stride=2)
     with torch.device("meta"):
-        network = build_network(NetworkConfig(decoder=decoder), SCHEMAS["la_lumbar"])
+        network = VertebraNetwork(NetworkConfig(decoder=decoder), SCHEMAS["la_lumbar"])
         assert list(network.backbone.channels) == ["F3", "F4"]
         assert network(torch.zeros(1, 1, 64, 32)).heatmap_logits.shape == (1, 22, 32, 16)
 
@@ -120,15 +120,14 @@ def test_a_backbones_maps_are_levels_and_the_result_is_enlarged_to_the_output_st
 def test_a_map_that_the_backbone_lacks_is_named():
     decoder = DecoderConfig(skips=["F1", "F2"])
     with pytest.raises(ValueError, match="the backbone has no map F1, only F2, F3, S16, F4"):
-        build_network(
+        VertebraNetwork(
             NetworkConfig(backbone=BackboneConfig(name="convnext_small"), decoder=decoder), SCHEMAS["la_lumbar"]
         )
 
 
 def test_published_maps_are_those_that_were_chosen():
-    backbone = build_backbone(BackboneConfig(name="resnet34", projection={"F1": 8, "F3": 16}))
+    backbone = Backbone(BackboneConfig(name="resnet34", projection={"F1": 8, "F3": 16}))
     backbone.return_only(["F3", "F4"])
     assert backbone.channels == {"F3": 16, "F4": 512}
-    assert backbone.strides == {"F3": 8, "F4": 32}
     assert list(backbone.eval()(torch.zeros(1, 3, 32, 32))) == ["F3", "F4"]
     assert list(backbone.projections) == ["F3"]

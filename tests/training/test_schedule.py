@@ -11,9 +11,9 @@ from vertebra_kp.config.schema import Config, PhaseConfig, TrainConfig
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.inference.checkpoint import moments_by_name
 from vertebra_kp.models import library
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.distributed import Group
-from vertebra_kp.training.schedule import Phase, enter, lr_factor, make_plan, parameter_groups
+from vertebra_kp.training.schedule import Phase, lr_factor, make_plan, parameter_groups
 from vertebra_kp.training.state import change_optimiser, start_state
 
 LATERAL = SCHEMAS["la_lumbar"]
@@ -27,7 +27,7 @@ def network(monkeypatch) -> VertebraNetwork:
         backbone=BackboneConfig(projection=dict(zip(STRIDES, PROJECTION, strict=True))),
         neck=NeckConfig(depth=2, width=32, heads=4, positions="learned"),
     )
-    return build_network(config, LATERAL)
+    return VertebraNetwork(config, LATERAL)
 
 
 def train_config(*epochs: int, **fields) -> TrainConfig:
@@ -98,7 +98,7 @@ def test_short_phases_and_long_warm_ups_stay_between_0_and_1(length, warmup):
 @pytest.mark.parametrize("parts", [(), ("neck",), ("decoder", "presence_head")], ids="+".join)
 def test_groups_hold_every_trainable_parameter_exactly_once(network, stages, parts):
     phase = PhaseConfig(name="phase", epochs=1, freeze_stages=stages, freeze=list(parts))
-    enter(network, phase)
+    network.freeze(phase.freeze_stages, phase.freeze)
     held = [id(p) for group in parameter_groups(network, phase, 0.01) for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in network.parameters() if p.requires_grad)
     assert len(set(held)) == len(held) > 0
@@ -148,7 +148,7 @@ def test_moments_carry_over_by_name_and_those_of_frozen_parameters_wait(monkeypa
     config = Config.model_validate({"name": "x", "network": {"neck": neck}, "train": {"phases": phases}})
     plan = make_plan(config.train, films=8)
     state = start_state(config, LATERAL, Group(0, 1, torch.device("cpu")), plan.phases[0])
-    enter(state.network, plan.phases[0].config)
+    state.network.freeze(plan.phases[0].config.freeze_stages, plan.phases[0].config.freeze)
     change_optimiser(state, config, plan.phases[0])
     trained = {name: p for name, p in state.network.named_parameters() if p.requires_grad}
     for parameter in trained.values():
@@ -158,7 +158,7 @@ def test_moments_carry_over_by_name_and_those_of_frozen_parameters_wait(monkeypa
     assert before.keys() == trained.keys()
     assert not any(name.startswith(("backbone.blocks.0.", "backbone.blocks.2.")) for name in before)
 
-    enter(state.network, plan.phases[1].config)
+    state.network.freeze(plan.phases[1].config.freeze_stages, plan.phases[1].config.freeze)
     change_optimiser(state, config, plan.phases[1])
     after = moments_by_name(state.optimiser, state.network)
     still_trained = {name for name, p in state.network.named_parameters() if p.requires_grad}
@@ -172,7 +172,7 @@ def test_moments_carry_over_by_name_and_those_of_frozen_parameters_wait(monkeypa
         )
 
     # Back to the first phase: what was frozen in between goes on where it stopped.
-    enter(state.network, plan.phases[0].config)
+    state.network.freeze(plan.phases[0].config.freeze_stages, plan.phases[0].config.freeze)
     change_optimiser(state, config, plan.phases[0])
     again = moments_by_name(state.optimiser, state.network)
     assert again.keys() == before.keys()

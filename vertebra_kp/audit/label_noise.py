@@ -11,7 +11,7 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.geometry import apply_affine, compose, invert, scale
+from vertebra_kp.core.geometry import apply_affine, compose, scale
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.record import Record
 from vertebra_kp.evaluation.metrics import FilmResult
@@ -59,4 +59,4 @@ def register(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, float]:
         raise UserError("the two images cannot be registered: they show too little in common") from error
     # Of pixel indices and of continuous coordinates alike, but for a hundredth of a pixel: the map is close to 1.
     to_second = np.vstack([found[1], [0, 0, 1]])
-    return compose(shrink[1], invert(to_second), invert(shrink[0])), found[0]
+    return compose(shrink[1], np.linalg.inv(to_second), np.linalg.inv(shrink[0])), found[0]

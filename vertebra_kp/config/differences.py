@@ -28,16 +28,12 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings and lists as one level of dotted keys."""
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        items = enumerate(value)  # type: ignore[assignment]
-    else:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
         return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in items:
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    inner = (_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
+    return {key: item for flat in inner for key, item in flat.items()}
 
 
 def flat_config(config: Config) -> dict[str, Any]:

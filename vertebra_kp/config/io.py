@@ -9,12 +9,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from vertebra_kp.config.schema import Config
@@ -28,9 +29,7 @@ PlaceOf = Callable[[int], str]  # how errors call a line: "configs/x.yaml:12", o
 
 BASE = "base"  # the one key of a file that is not a field of Config
 LONGEST_VALUE = 60  # characters of a value that an error repeats
-YES_NO = {word: True for word in ("yes", "on", "y", "true", "1")} | {
-    word: False for word in ("no", "off", "n", "false", "0")
-}
+CONVERTED: dict[str, type] = {"bool_type": bool, "int_type": int, "int_from_float": int, "float_type": float}
 
 # What was wanted, by pydantic's kind of error (https://docs.pydantic.dev/latest/errors/validation_errors/).
 WANTED = {
@@ -79,10 +78,7 @@ class _Draft:
 
 
 def find_config(name_or_path: str | Path, folder: Path = Path()) -> Path:
-    """A config's file: its path, relative to ``folder``, or the name of one that comes with the package.
-
-    Raises ConfigError, which lists the names, for a name that is none; a path is not checked.
-    """
+    """A config's file: a path relative to ``folder`` (unchecked), or a name in the package; else ConfigError."""
     path = folder / name_or_path
     if path.exists() or path.suffix or len(Path(name_or_path).parts) > 1:
         return path
@@ -99,8 +95,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     ``base:`` is relative to the file that says it, or a name as for ``find_config``. Mappings merge key by key,
     lists replace; an override may name a list item (``train.phases.0.epochs=3``) and its value is YAML. Paths
-    inside a config (``data.root``, ``data.split_file``) stay as written: they are relative to the working
-    directory.
+    inside a config (``data.root``) stay as written: they are relative to the working directory.
     Raises ConfigError with all problems.
     """
     return _checked(_read_chain(Path(path)), overrides)
@@ -113,7 +108,10 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
 
 def _checked(draft: _Draft, overrides: Sequence[str]) -> Config:
     for override in overrides:
-        _apply_override(draft, override)
+        try:
+            _apply_override(draft, override)
+        except ConfigError as error:
+            draft.problems += error.problems
     try:
         # As JSON, strict mode still turns lists into tuples and text into paths, and nothing else.
         config = Config.model_validate_json(json.dumps(draft.values), strict=True)
@@ -289,18 +287,13 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply_override(draft: _Draft, override: str) -> None:
-    """Write ``a.b=value`` into the draft; a path that cannot be followed becomes a problem of it."""
+    """Write ``a.b=value`` into the draft; raises ConfigError for a path that cannot be followed."""
     place = f"override {override}"
     dotted, equals, text = override.partition("=")
     names = dotted.strip().split(".")
     if not equals or not all(names):
-        draft.problems.append(f"{place}: wanted KEY=VALUE, such as train.seed=1")
-        return
-    try:
-        value, node = _parse(text, lambda _: place)
-    except ConfigError as error:
-        draft.problems += error.problems
-        return
+        raise ConfigError([f"{place}: wanted KEY=VALUE, such as train.seed=1"])
+    value, node = _parse(text, lambda _: place)
     container: Any = draft.values
     keys: Keys = ()
     for name in names:
@@ -311,18 +304,16 @@ def _apply_override(draft: _Draft, override: str) -> None:
             container = container[keys[-1]]
         if isinstance(container, list):
             if not name.isdecimal() or int(name) >= len(container):
-                draft.problems.append(
-                    f"{place}: {_dotted(keys)} has no item {name}: its length is {len(container)}, "
-                    "the first is 0; or set the whole list"
+                problem = (
+                    f"has no item {name}: its length is {len(container)}, the first is 0; or set the whole list"
                 )
-                return
+                raise ConfigError([f"{place}: {_dotted(keys)} {problem}"])
             draft.places[keys] = place
             keys = (*keys, int(name))
         elif isinstance(container, dict):
             keys = (*keys, name)
         else:
-            draft.problems.append(f"{place}: {_dotted(keys)} is {_shown(container)}: it has no {name}")
-            return
+            raise ConfigError([f"{place}: {_dotted(keys)} is {_shown(container)}: it has no {name}"])
     earlier = container.get(keys[-1]) if isinstance(container, dict) else None
     if isinstance(earlier, dict) and isinstance(value, dict):
         value = _merge(earlier, value)  # as a file on top would
@@ -375,58 +366,40 @@ def _explain_value(keys: Keys, details: list[ErrorDetails], draft: _Draft) -> st
         if section and named[-1] in section.model_fields:
             return f"{draft.place((*keys, *named))}: {'.'.join([*map(str, keys), message])}"
         return f"{draft.place(keys)}: {name}: {message}"
-    wanted = " or ".join(_wanted(detail) for detail in details)
+    wanted = " or ".join(
+        WANTED.get(detail["type"], "another value ({msg})").format(**detail.get("ctx", {}), msg=detail["msg"])
+        for detail in details
+    )
     return f"{draft.place(keys)}: {name} is {_shown(value)}: wanted {wanted}{_near_value(details[0])}"
-
-
-def _wanted(detail: ErrorDetails) -> str:
-    if detail["type"] not in WANTED:
-        return f"another value ({detail['msg']})"
-    return WANTED[detail["type"]].format_map(detail.get("ctx", {}))
 
 
 def _near_value(detail: ErrorDetails) -> str:
     """The value that was probably meant, as it should be written."""
     kind, value = detail["type"], detail["input"]
-    meant: Any = None
-    if kind == "bool_type":
-        meant = YES_NO.get(str(value).lower())
-    elif kind == "literal_error" and isinstance(value, str):
+    if kind == "literal_error" and isinstance(value, str):
         return _did_you_mean(value, re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
-    elif kind in ("int_type", "float_type", "int_from_float"):
-        meant = _number_in(value)
-        if kind != "float_type" and meant is not None:
-            meant = int(meant) if meant == int(meant) else None
-    elif kind == "string_type" and isinstance(value, int | float):
+    if kind == "string_type" and isinstance(value, int | float):
         return "; put it in quotes"
-    elif kind == "list_type" and isinstance(value, str | int | float):
-        meant = [value]
-    return "" if meant is None else f"; did you mean {json.dumps(meant)}?"
-
-
-def _number_in(value: Any) -> float | None:
-    try:
-        return float(value) if isinstance(value, str | float) else None
-    except ValueError:
-        return None
+    if kind == "list_type" and isinstance(value, str | int | float):
+        return f"; did you mean {json.dumps([value])}?"
+    if kind in CONVERTED and (kind == "bool_type" or isinstance(value, str | float)):
+        with suppress(ValidationError):
+            return f"; did you mean {json.dumps(TypeAdapter(CONVERTED[kind]).validate_python(value))}?"
+    return ""
 
 
 def _near_key(keys: Keys) -> str:
     """A known key of the same section that is spelled alike, or one of the same name elsewhere."""
     section = _section_at(keys[:-1])
-    if section and (near := _close(str(keys[-1]), section.model_fields)):
-        return f"; did you mean {_dotted((*keys[:-1], near))}?"
+    if section and (near := _did_you_mean(str(keys[-1]), section.model_fields, within=keys[:-1])):
+        return near
     elsewhere = [path for path in _all_keys(Config) if path[-1] == keys[-1]]
     return f"; did you mean {' or '.join(map(_dotted, elsewhere))}?" if elsewhere else ""
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = _close(word, known)
-    return f"; did you mean {near}?" if near else ""
-
-
-def _close(word: str, known: Iterable[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+def _did_you_mean(word: str, known: Iterable[str], *, within: Keys = ()) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {_dotted((*within, near[0]))}?" if near else ""
 
 
 def _section_at(keys: Keys) -> type[BaseModel] | None:
@@ -441,9 +414,8 @@ def _section_at(keys: Keys) -> type[BaseModel] | None:
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    if get_origin(annotation) is None:
-        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        return annotation if is_section else None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
     return next((found for part in get_args(annotation) if (found := _section_in(part))), None)
 
 

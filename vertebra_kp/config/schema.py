@@ -1,8 +1,6 @@
-"""What a run can be told: one model per section, every field with its range; unknown keys are errors.
+"""What a run can be told: one model per section, every field with its range; unknown keys are errors."""
 
-Reading files, ``base:`` composition and overrides live in ``io.py``.
-"""
-
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,6 +13,8 @@ from vertebra_kp.core.anatomy import ONE_VERTEBRA, OTHER_VIEW, SCHEMAS, Schema
 DataSet = Literal["aasce", "buu_lspine", "csxa", "mendeley"]
 Format = Literal["coco", "csv", "cvat", "json", "label_studio", "labelme", "slicer"]  # of labels of one's own
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+HeatmapLoss = Literal["cross_entropy", "mse", "adaptive_wing"]
+Precision = Literal["auto", "bf16", "fp16", "off"]
 
 
 class PhantomConfig(Section):
@@ -99,47 +99,44 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems = []
-        if fault := size_fault(self.input_size):
-            problems.append(fault)
-        if self.source != "phantom":
-            if not self.split_file:
-                problems.append(f"split_file is needed for source {self.source}")
-            for part in ("train_splits", "validation_splits"):
-                if not getattr(self, part):
-                    problems.append(f"{part} is empty: name at least one split of {self.split_file}")
-            if shared := set(self.train_splits) & set(self.validation_splits):
-                problems.append(f"splits {sorted(shared)} are in train_splits and validation_splits")
-        if self.stored_order and self.repair_file:
-            problems.append("stored_order reads labels as they are, repair_file mends them; leave one out")
-        if self.patch is not None and self.source == "phantom":
-            problems.append("patch cuts vertebrae out of films on disk; name a source, or leave patch out")
-        if self.phantom.other_view and self.anatomy not in OTHER_VIEW:
-            problems.append(
-                f"phantom.other_view is {self.phantom.other_view}, but {self.anatomy} is drawn from one side "
-                f"only; set it to 0 or anatomy to {' or '.join(OTHER_VIEW)}"
-            )
-        problems += self._problems_of_storage()
-        if problems:
-            raise ValueError("; ".join(problems))
+        if problems := "; ".join(self._problems()):
+            raise ValueError(problems)
         return self
 
-    def _problems_of_storage(self) -> list[str]:
-        problems = []
-        given = [name for name in ("cache", "shards") if getattr(self, name) is not None]
-        if self.source == "phantom" and given:
-            problems.append(f"{given[0]} is for films on disk, source phantom draws them; leave {given[0]} out")
-        if len(given) == 2:
-            problems.append("cache and shards are two places for the same films; leave one out")
-        if self.shards is None and self.shard_window is not None:
-            problems.append(f"shard_window is {self.shard_window} without shards; name their folder or null it")
-        baked = [name for name in ("stored_order", "repair_file") if getattr(self, name)]
-        if self.shards is not None and baked:
-            problems.append(
-                f"{baked[0]} changes labels while they are read from root, shards hold them as they were written; "
-                f"leave {baked[0]} out"
+    def _problems(self) -> Iterator[str]:
+        if fault := size_fault(self.input_size):
+            yield fault
+        if self.source != "phantom":
+            if not self.split_file:
+                yield f"split_file is needed for source {self.source}"
+            for part in ("train_splits", "validation_splits"):
+                if not getattr(self, part):
+                    yield f"{part} is empty: name at least one split of {self.split_file}"
+            if shared := set(self.train_splits) & set(self.validation_splits):
+                yield f"splits {sorted(shared)} are in train_splits and validation_splits"
+        changing = [name for name in ("stored_order", "repair_file") if getattr(self, name)]
+        if len(changing) == 2:
+            yield "stored_order reads labels as they are, repair_file mends them; leave one out"
+        if self.patch is not None and self.source == "phantom":
+            yield "patch cuts vertebrae out of films on disk; name a source, or leave patch out"
+        other_view = self.phantom.other_view
+        if other_view and self.anatomy not in OTHER_VIEW:
+            yield (
+                f"phantom.other_view is {other_view}, but {self.anatomy} is drawn from one side only; set it to 0 "
+                f"or anatomy to {' or '.join(OTHER_VIEW)}"
             )
-        return problems
+        stores = [name for name in ("cache", "shards") if getattr(self, name) is not None]
+        if self.source == "phantom" and stores:
+            yield f"{stores[0]} is for films on disk, source phantom draws them; leave {stores[0]} out"
+        if len(stores) == 2:
+            yield "cache and shards are two places for the same films; leave one out"
+        if self.shards is None and self.shard_window is not None:
+            yield f"shard_window is {self.shard_window} without shards; name their folder or null it"
+        if self.shards is not None and changing:
+            yield (
+                f"{changing[0]} changes labels while they are read from root, shards hold them as they were "
+                f"written; leave {changing[0]} out"
+            )
 
 
 class AugmentConfig(Section):
@@ -180,7 +177,7 @@ class CodecConfig(Section):
 
 
 class LossConfig(Section):
-    heatmap: Literal["cross_entropy", "mse", "adaptive_wing"] = "cross_entropy"
+    heatmap: HeatmapLoss = "cross_entropy"
     coordinate_weight: NonNegative = 0.0
     """Smooth L1 of the local soft-argmax; needs the probabilities of ``cross_entropy``."""
     presence_weight: NonNegative = 0.1
@@ -234,7 +231,7 @@ class TrainConfig(Section):
     """Films per process and step."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches whose gradients are summed into one optimiser step."""
-    precision: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    precision: Precision = "auto"
     weight_decay: NonNegative = 0.01
     clip_norm: Positive | None = 5.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -281,7 +278,7 @@ class Config(Section):
     train: TrainConfig
 
     @model_validator(mode="after")
-    def _classes_can_be_learnt(self) -> Self:
+    def _consistent(self) -> Self:
         classes = self.network.classification
         if classes is not None and classes.hidden and self.train.batch_size == 1:
             raise ValueError(
@@ -293,16 +290,8 @@ class Config(Section):
                 f"data.phantom.other_view is {self.data.phantom.other_view}, but no view is classified; "
                 "add view to network.classification.targets, or set other_view to 0"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _patches_are_of_films(self) -> Self:
         if self.data.patch is not None and any(phase.films == "phantom" for phase in self.train.phases):
             raise ValueError("data.patch cuts vertebrae out of films on disk; set films of every phase to data")
-        return self
-
-    @model_validator(mode="after")
-    def _flip_is_valid(self) -> Self:
         flipped = [name for name in ("augment", "inference") if getattr(self, name).flip]
         if flipped and not self.data.keypoint_schema.flip_valid:
             raise ValueError(

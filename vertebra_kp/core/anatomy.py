@@ -61,11 +61,8 @@ class Schema:
     def exists(self) -> np.ndarray:
         """``[levels, 4]`` bool: the corners that this schema has."""
         exists = np.ones((len(self.levels), len(CORNERS)), dtype=bool)
-        for i, level in enumerate(self.levels):
-            if level in self.superior_only:
-                exists[i, 2:] = False
-            if level in self.inferior_only:
-                exists[i, :2] = False
+        exists[[level in self.superior_only for level in self.levels], 2:] = False
+        exists[[level in self.inferior_only for level in self.levels], :2] = False
         return exists
 
     @cached_property
@@ -92,15 +89,13 @@ class Schema:
         return tuple(index[(i, FLIPPED_CORNER[j])] for i, j in self.channels)
 
     def gather(self, fixed: np.ndarray) -> np.ndarray:
-        """Fixed array ``[..., levels, 4, *]`` of points or states, as channels ``[K, *]``."""
-        levels, corners = np.array(self.channels).T
-        return fixed[levels, corners]
+        """Fixed array ``[levels, 4, *]`` of points or states, as channels ``[K, *]``."""
+        return fixed[self.exists]
 
     def scatter(self, channels: np.ndarray, fill: float = np.nan) -> np.ndarray:
         """Channels ``[K, *]`` as the fixed array ``[levels, 4, *]``; corners outside the schema hold ``fill``."""
         fixed = np.full((self.num_levels, len(CORNERS), *channels.shape[1:]), fill, channels.dtype)
-        levels, corners = np.array(self.channels).T
-        fixed[levels, corners] = channels
+        fixed[self.exists] = channels
         return fixed
 
 
@@ -135,10 +130,7 @@ PRESENT_FROM = 0.5  # a vertebra of this probability or more is taken to be on t
 
 
 def presence_target(states: np.ndarray) -> np.ndarray:
-    """Presence of each vertebra from its corner states ``[levels, 4]``: 1 present, 0 absent, nan unknown.
-
-    1 when any corner is labelled, 0 when all are outside or nonexistent, nan (masked) otherwise.
-    """
+    """Presence by corner states ``[levels, 4]``: 1 any labelled, 0 all outside or nonexistent, nan unknown."""
     labelled = (states == State.LABELLED).any(axis=-1)
     absent = ((states == State.OUTSIDE) | (states == State.NONEXISTENT)).all(axis=-1)
     return np.where(labelled, 1.0, np.where(absent, 0.0, np.nan)).astype(np.float32)

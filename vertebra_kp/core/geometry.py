@@ -44,11 +44,6 @@ def flip_horizontal(width: float) -> np.ndarray:
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def crop(left: float, top: float) -> np.ndarray:
-    """The frame whose origin is ``(left, top)`` of the old one."""
-    return translate(-left, -top)
-
-
 def letterbox(size: tuple[int, int], new_size: tuple[int, int]) -> np.ndarray:
     """Scale by one factor and centre: the whole film is seen and angles stay what they are."""
     (height, width), (new_height, new_width) = size, new_size
@@ -64,10 +59,6 @@ def compose(*matrices: np.ndarray) -> np.ndarray:
     return total
 
 
-def invert(matrix: np.ndarray) -> np.ndarray:
-    return np.linalg.inv(matrix)
-
-
 def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points ``[..., 2]`` in the new frame, float64; nan stays nan."""
     return np.asarray(points, dtype=np.float64) @ matrix[:2, :2].T + matrix[:2, 2]
@@ -79,10 +70,7 @@ def scale_of(matrix: np.ndarray) -> float:
 
 
 def warp_image(image: np.ndarray, matrix: np.ndarray, new_size: tuple[int, int], *, fill: float = 0) -> np.ndarray:
-    """Resample ``image`` ``[H, W]`` or ``[H, W, C]`` into the new frame, by the matrix that moves its points.
-
-    Strong shrinking is done by area averaging first, so fine structure does not alias.
-    """
+    """Resample ``[H, W]`` or ``[H, W, C]`` into the new frame, by the matrix that moves its points."""
     s = scale_of(matrix)
     if s < AREA_SHRINK_BELOW:
         height, width = image.shape[:2]
@@ -90,7 +78,7 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, new_size: tuple[int, int],
         matrix = matrix @ scale(width / small[0], height / small[1])
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     to_centre = translate(HALF_PIXEL, HALF_PIXEL)  # index frame -> continuous frame
-    index_matrix = invert(to_centre) @ matrix @ to_centre
+    index_matrix = np.linalg.inv(to_centre) @ matrix @ to_centre
     return cv2.warpAffine(
         image,
         index_matrix[:2],

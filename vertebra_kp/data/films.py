@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from vertebra_kp.core.anatomy import OTHER_VIEW, SCHEMAS, UNKNOWN, VIEWS, Schema, Side, State
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.geometry import apply_affine, compose, invert, scale, warp_image
+from vertebra_kp.core.geometry import apply_affine, compose, scale, warp_image
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
 from vertebra_kp.data.record import Record, label_arrays, mark_outside, mask_slips, unknown_slips
@@ -57,7 +57,7 @@ class Film:
     window: np.ndarray | None = None
 
     def labels(self) -> "FilmLabels":
-        points = apply_affine(invert(self.to_image), self.points_xy)
+        points = apply_affine(np.linalg.inv(self.to_image), self.points_xy)
         same = {field.name: getattr(self, field.name) for field in fields(FilmLabels) if hasattr(self, field.name)}
         return FilmLabels(points_xy_image=points, **same)
 

@@ -18,7 +18,7 @@ from vertebra_kp.evaluation.metric_table import figures_for
 from vertebra_kp.experiments.ledger import Entry, Key, Ledger, Row, read_csv
 from vertebra_kp.experiments.study import Planned, Settings, Study
 from vertebra_kp.models.describe import count_macs, count_parameters
-from vertebra_kp.models.network import build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.run_folder import RunFolder
 
 STALE = "stale"  # folder for rows and run folders that a study no longer asks for
@@ -109,7 +109,7 @@ def _training_cost(report: dict[str, Any], config: Config) -> Row:
 def _cost(network: str, schema: Schema, input_size: tuple[int, int]) -> tuple[int, int]:
     """Parameters, and multiply-accumulates of one film's forward pass."""
     with torch.device("meta"):
-        built = build_network(NetworkConfig.model_validate_json(network), schema, load_weights=False)
+        built = VertebraNetwork(NetworkConfig.model_validate_json(network), schema, load_weights=False)
     return count_parameters(built), count_macs(built, input_size)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import FLIPPED_SLIP
-from vertebra_kp.core.geometry import apply_affine, invert
+from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.loader import Batch
 from vertebra_kp.inference.level_decoding import chained
 from vertebra_kp.models.codec import HeatmapCodec
@@ -96,7 +96,7 @@ def predict_batch(
     attention = {name: [_numpy(w.float()) for w in layers] for name, layers in output.attention.items()}
     predictions = []
     for i, (matrix, labels) in enumerate(zip(batch.matrix.numpy(), batch.labels, strict=True)):
-        back = invert(matrix)
+        back = np.linalg.inv(matrix)
         linear = back[:2, :2]
         predictions.append(
             Prediction(

@@ -24,7 +24,7 @@ from vertebra_kp.inference.weights import Stage, find_network, is_weights, load_
 from vertebra_kp.models.device import choose_device
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.initialise import WithoutFirstWeights
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 
 Image = np.ndarray | str | Path
 N = TypeVar("N", bound=nn.Module)
@@ -181,7 +181,7 @@ def _built(stage: Stage | Checkpoint, path: Path) -> _Stage:
     except ValueError as error:
         raise CheckpointError(f"{path}: its config is of another version of vertebra_kp: {error}") from error
     with WithoutFirstWeights():
-        network = build_network(config.network, config.data.keypoint_schema, load_weights=False)
+        network = VertebraNetwork(config.network, config.data.keypoint_schema, load_weights=False)
     network.load_state_dict(stage.weights)
     return _Stage(network, config, stage.step)
 

@@ -23,10 +23,8 @@ def cobb_aasce(points_xy: np.ndarray, image_height: float) -> np.ndarray:
     main curve lies in decides where the third curve is looked for. Returns ``[3]`` degrees in 0..180: zeros
     for a straight spine, nan when any corner is nan. Raises ValueError on any other shape.
 
-    A vertebra's direction is the line from the middle of its left side to the middle of its right side. The
-    main angle is the largest between any two vertebrae: the end vertebrae of the main curve.
-
-    Source: Yi et al., ISBI 2020; here without the divisions that fail on a vertical or straight spine.
+    A vertebra's direction is its mid-line. The main angle is the largest between any two: the end vertebrae of
+    the main curve. Here without the divisions that fail on a vertical or straight spine.
     """
     if points_xy.shape != (AASCE_VERTEBRAE, 4, 2):
         raise ValueError(
@@ -36,20 +34,17 @@ def cobb_aasce(points_xy: np.ndarray, image_height: float) -> np.ndarray:
     points_xy = np.asarray(points_xy, dtype=np.float64)
     if np.isnan(points_xy).any():
         return np.full(3, np.nan)
-    angle = _pairwise_angles_deg(mid_line(points_xy))
+    angle = _pairwise_angles_deg(points_xy)
     return np.array([angle[pair] for pair in aasce_end_vertebrae(points_xy, image_height)])
 
 
 def aasce_end_vertebrae(points_xy: np.ndarray, image_height: float) -> tuple[tuple[int, int], ...]:
-    """The pairs of vertebrae (indices, the upper one first) between which the protocol measures its three angles.
-
-    Arguments as of ``cobb_aasce``, without nan.
-    """
-    angle = _pairwise_angles_deg(mid_line(points_xy))
+    """Pairs of vertebrae (indices, upper first) of the three angles; arguments as of ``cobb_aasce``, no nan."""
+    angle = _pairwise_angles_deg(points_xy)
     first = np.unravel_index(angle.argmax(), angle.shape)  # of two equal entries the one with upper < lower
     upper, lower = int(first[0]), int(first[1])
     top = int(angle[upper, : upper + 1].argmax())
-    if not _is_s_shaped(_endplate_middles(points_xy)):
+    if not _is_s_shaped(points_xy):
         others = (0, upper), (lower, AASCE_VERTEBRAE - 1)
     elif points_xy[[upper, lower], :2, 1].mean() < image_height / 2:
         others = (top, upper), (lower, lower + int(angle[lower, lower:].argmax()))
@@ -64,26 +59,23 @@ def largest_curve_deg(points_xy: np.ndarray) -> float:
     ``points_xy`` ``[levels, 4, 2]``; levels with a corner of nan are left out, nan when fewer than two are left.
     """
     whole = points_xy[np.isfinite(points_xy).all(axis=(1, 2))].astype(np.float64)
-    return float(_pairwise_angles_deg(mid_line(whole)).max()) if len(whole) >= 2 else float("nan")
+    return float(_pairwise_angles_deg(whole).max()) if len(whole) >= 2 else float("nan")
 
 
-def _endplate_middles(points_xy: np.ndarray) -> np.ndarray:
-    """``[2 V, 2]``: middles of the superior and inferior endplates, from head to foot."""
-    return points_xy.reshape(-1, 2, 2).mean(axis=1)
-
-
-def _pairwise_angles_deg(vectors: np.ndarray) -> np.ndarray:
-    """``[V, V]`` unsigned angles."""
+def _pairwise_angles_deg(points_xy: np.ndarray) -> np.ndarray:
+    """``[V, V]`` unsigned angles between the mid-lines."""
+    vectors = mid_line(points_xy)
     return np.abs(angle_deg(vectors[:, None], vectors[None]))
 
 
-def _is_s_shaped(middles: np.ndarray) -> bool:
+def _is_s_shaped(points_xy: np.ndarray) -> bool:
     """Whether the spine's midline crosses the straight line between its two ends.
 
     The published test compares |sum of deviations|^2 with (sum of |deviations|)^2, each deviation divided
     by the spine's extent in x and in y. Their difference is 4 x (sum on one side) x (sum on the other);
     multiplied by both extents squared, the divisions are gone.
     """
+    middles = points_xy.reshape(-1, 2, 2).mean(axis=1)  # of superior and inferior endplates, from head to foot
     # The published loop leaves the last two middles out: the end itself, and the one before it.
     from_last, (extent_x, extent_y) = middles[:-2] - middles[-1], middles[0] - middles[-1]
     deviation = from_last[:, 1] * extent_x - from_last[:, 0] * extent_y

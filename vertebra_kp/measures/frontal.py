@@ -51,30 +51,26 @@ def find_curves(superior_deg: np.ndarray, inferior_deg: np.ndarray, first_level:
     if not len(upper) or not pair[upper, lower].any():
         return []
     best = np.abs(pair[upper, lower]).argmax()
-    curves = [_curve(pair, superior_deg, inferior_deg, int(upper[best]), int(lower[best]))]
-    while len(curves) < len(CURVES):
+    ends = [(int(upper[best]), int(lower[best]))]
+    while len(ends) < len(CURVES):
         # The next curve is the larger of the two that go on above the first and below the last.
-        first, last = curves[0], curves[-1]
-        above = -np.sign(first.angle_deg) * pair[: first.upper, first.upper]
-        below = -np.sign(last.angle_deg) * pair[last.lower, last.lower + 1 :]
+        top, bottom = ends[0][0], ends[-1][1]
+        above = -np.sign(pair[ends[0]]) * pair[:top, top]
+        below = -np.sign(pair[ends[-1]]) * pair[bottom, bottom + 1 :]
         most_above, most_below = (float(side.max(initial=0.0)) for side in (above, below))
         if max(most_above, most_below) <= 0:
             break
         if most_above >= most_below:
-            curves.insert(0, _curve(pair, superior_deg, inferior_deg, int(above.argmax()), first.upper))
+            ends.insert(0, (int(above.argmax()), top))
         else:
-            reached = last.lower + 1 + int(below.argmax())
-            curves.append(_curve(pair, superior_deg, inferior_deg, last.lower, reached))
-    return [Curve(first_level + c.upper, first_level + c.lower, first_level + c.apex, c.angle_deg) for c in curves]
-
-
-def _curve(pair: np.ndarray, superior_deg: np.ndarray, inferior_deg: np.ndarray, upper: int, lower: int) -> Curve:
-    """With the apex: the level that lies flattest between its end vertebrae, whose tilts it passes half-way."""
-    tilt = (superior_deg + inferior_deg) / 2
-    half_way = (superior_deg[upper] + inferior_deg[lower]) / 2
-    between = np.arange(upper, lower + 1)
-    apex = int(between[np.abs(tilt[between] - half_way).argmin()])
-    return Curve(upper, lower, apex, float(pair[upper, lower]))
+            ends.append((bottom, bottom + 1 + int(below.argmax())))
+    curves = []
+    for i, j in ends:
+        # The apex lies flattest between the end vertebrae, whose tilts it passes half-way.
+        tilt = (superior_deg[i : j + 1] + inferior_deg[i : j + 1]) / 2
+        apex = i + int(np.abs(tilt - (superior_deg[i] + inferior_deg[j]) / 2).argmin())
+        curves.append(Curve(first_level + i, first_level + j, first_level + apex, float(pair[i, j])))
+    return curves
 
 
 def name_curves(curves: list[Curve], levels: tuple[str, ...]) -> dict[str, Curve]:
@@ -93,8 +89,9 @@ def _cobb(spine: Spine) -> Iterator[Measurement]:
     levels, points = spine.schema.levels, spine.points_xy_image.astype(np.float64)
     faults = [lines_fault(spine, (superior(i), inferior(i))) for i in range(len(levels))]
     missing = next(filter(None, faults), None)
-    parts = _parts(faults)
-    curves = [curve for part in parts for curve in find_curves(*_slopes(points[part]), first_level=part.start)]
+    parts = np.ma.clump_unmasked(np.ma.masked_array(levels, [fault is not None for fault in faults]))
+    slopes = angle_deg(HORIZONTAL, points[:, [1, 3]] - points[:, [0, 2]]).T  # of superior, of inferior endplates
+    curves = [c for part in parts for c in find_curves(*slopes[:, part], first_level=int(part.start))]
     named = {"main": max(curves, key=lambda curve: abs(curve.angle_deg), default=None)}
     if len(levels) == AASCE_VERTEBRAE:
         # Over a gap nobody knows how the spine runs, so that no curve has a region.
@@ -113,25 +110,6 @@ def _cobb(spine: Spine) -> Iterator[Measurement]:
         yield of_curve(f"cobb_{name.lower()}", "deg", lines, angle)
 
 
-def _slopes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the superior and inferior endplates of ``[levels, 4, 2]``, degrees."""
-    superior_deg, inferior_deg = (
-        angle_deg(HORIZONTAL, points[:, right] - points[:, left]) for left, right in ((0, 1), (2, 3))
-    )
-    return superior_deg, inferior_deg
-
-
-def _parts(faults: list[str | None]) -> list[slice]:
-    """The runs of neighbouring levels without a fault."""
-    parts, start = [], 0
-    for i, fault in enumerate([*faults, "the end"]):
-        if fault:
-            if i > start:
-                parts.append(slice(start, i))
-            start = i + 1
-    return parts
-
-
 def _aasce(spine: Spine) -> Iterator[Measurement]:
     """The three angles of the AASCE protocol, between mid-lines; of whole spines only."""
     levels, size = spine.schema.levels, spine.size
@@ -139,17 +117,14 @@ def _aasce(spine: Spine) -> Iterator[Measurement]:
         return
     every = [line(i) for i in range(AASCE_VERTEBRAE) for line in (superior, inferior)]
     if reason := lines_fault(spine, every):
-        pairs: tuple[tuple[int, int] | None, ...] = (None,) * 3
-    else:
-        pairs = aasce_end_vertebrae(spine.points_xy_image.astype(np.float64), size[0])
-    for k, pair in enumerate(pairs, 1):
-        name = f"cobb_aasce_{k}"
-        if pair is None:
-            yield Measurement(name, "", "deg", None, reason, unsigned=True, ends_found=True)
-            continue
-        lines = [line(i) for i in pair for line in (superior, inferior)]
-        of_curve = partial(measured, spine, f"{levels[pair[0]]}-{levels[pair[1]]}", unsigned=True, ends_found=True)
-        yield of_curve(name, "deg", lines, angle_of_mid_lines(*pair))
+        for k in (1, 2, 3):
+            yield Measurement(f"cobb_aasce_{k}", "", "deg", None, reason, unsigned=True, ends_found=True)
+        return
+    pairs = aasce_end_vertebrae(spine.points_xy_image.astype(np.float64), size[0])
+    for k, (upper, lower) in enumerate(pairs, 1):
+        lines = [line(i) for i in (upper, lower) for line in (superior, inferior)]
+        of_curve = partial(measured, spine, f"{levels[upper]}-{levels[lower]}", unsigned=True, ends_found=True)
+        yield of_curve(f"cobb_aasce_{k}", "deg", lines, angle_of_mid_lines(upper, lower))
 
 
 def _side_steps(spine: Spine) -> Iterator[Measurement]:

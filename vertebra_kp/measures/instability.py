@@ -37,18 +37,16 @@ def instability(
     """Every segment that the two films' lateral measurements have in common."""
     criterion = criterion or Criterion()
     films = {"flexion": {m.key: m for m in flexion}, "extension": {m.key: m for m in extension}}
+    limits = {"slip_mm": criterion.translation_mm, "disc_angle": criterion.angle_deg}
     found = []
-    for name, at in films["flexion"]:
-        if name != "disc_angle" or ("disc_angle", at) not in films["extension"]:
-            continue
+    for at in [at for name, at in films["flexion"] if name == "disc_angle" and (name, at) in films["extension"]]:
         changes: dict[str, float | None] = {}
-        reasons = []
-        for part in ("slip_mm", "disc_angle"):
+        reasons: list[str] = []
+        for part in limits:
             pair = {film: of_film[part, at] for film, of_film in films.items()}
             reasons += [f"{part} in {film}: {m.reason}" for film, m in pair.items() if m.reason]
             values = [m.value for m in pair.values() if m.value is not None]
             changes[part] = abs(values[0] - values[1]) if len(values) == 2 else None
-        limits = {"slip_mm": criterion.translation_mm, "disc_angle": criterion.angle_deg}
         beyond = [None if change is None else change > limits[part] for part, change in changes.items()]
         unstable = True if True in beyond else None if None in beyond else False
         found.append(Instability(at, changes["slip_mm"], changes["disc_angle"], unstable, tuple(reasons)))

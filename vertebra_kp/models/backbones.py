@@ -4,16 +4,14 @@ Maps are named by stride, whatever the network: F1, F2, F3, S16, F4 at strides 2
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.config.network import STRIDES, BackboneConfig
+from vertebra_kp.config.network import BackboneConfig
 from vertebra_kp.models.library import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     BackboneError,
     input_statistics,
     library_stages,
@@ -29,36 +27,36 @@ Stages = int | list[str] | Literal["all"]
 class Backbone(nn.Module):
     """``stages`` run one after the other; after some of them stands a map that is returned.
 
-    Publishes ``stage_names``, and ``channels`` and ``strides`` of its maps by name, finest first. Stages at the
-    front that are frozen build no graph, so they cost no backward time and no activations.
+    Publishes ``stage_names``, and ``channels`` of its maps by name, finest first. Stages at the front that are
+    frozen build no graph, so they cost no backward time and no activations.
     """
 
-    def __init__(
-        self,
-        stages: dict[str, nn.Module],
-        maps: dict[str, str],
-        channels: dict[str, int],
-        *,
-        projection: Mapping[str, int] | None = None,
-        frozen_batch_norm: bool = False,
-        input_statistics: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD),
-    ) -> None:
-        """``maps`` gives the stage after which each map stands, ``channels`` what it has there, finest first.
+    def __init__(self, config: BackboneConfig, *, load_weights: bool = True) -> None:
+        """With all maps that the network has, and its weights when the config names some.
 
-        ``projection`` gives maps the channels that a 1x1 convolution makes of theirs.
+        Raises BackboneError for an unknown network or a projection of a map that it lacks, WeightsError where
+        weights cannot be had.
         """
         super().__init__()
+        whole, stages = library_stages(config.name, config.stochastic_depth)
+        maps, channels = maps_of(stages, config.name)  # the stage after which each map stands, its channels there
+        projection: dict[str, int] = {**config.projection} if config.projection else {}
+        if missing := [name for name in projection if name not in maps]:
+            raise BackboneError(
+                f"network.backbone.projection: {config.name} has no map {missing[0]}, only {', '.join(maps)}"
+            )
+        if load_weights and config.weights != "none":
+            load_library_weights(whole, stages, config)
         self.stage_names = tuple(stages)
         self.blocks = nn.ModuleList(stages.values())
         self.maps_after = [[n for n in maps if maps[n] == stage] for stage in stages]
-        projection = projection or {}
         self.projections = nn.ModuleDict(
             {name: nn.Conv2d(channels[name], width, 1) for name, width in projection.items()}
         )
-        self.channels = {name: projection.get(name, channels[name]) for name in maps}
-        self.frozen_batch_norm, self.input_statistics = frozen_batch_norm, input_statistics
+        self.channels = channels | projection
+        self.frozen_batch_norm = config.frozen_batch_norm
+        self.input_statistics = input_statistics(config.name)
         self.unread: list[nn.Parameter] = []
-        self.frozen: frozenset[int] = frozenset()
         self.freeze(0)
 
     def forward(self, film: Tensor) -> dict[str, Tensor]:
@@ -74,15 +72,8 @@ class Backbone(nn.Module):
                     maps[name] = self.projections[name](feature) if name in self.projections else feature
         return maps
 
-    @property
-    def strides(self) -> dict[str, int]:
-        return {name: STRIDES[name] for name in self.channels}
-
     def return_only(self, names: Iterable[str]) -> None:
-        """Return these maps and no others, without the projections of those left out.
-
-        Raises BackboneError for a map that this network has not.
-        """
+        """Return these maps only, and drop the projections of others; BackboneError for one that is not there."""
         wanted = set(names)
         if missing := sorted(wanted - self.channels.keys()):
             raise BackboneError(f"the backbone has no map {missing[0]}, only {', '.join(self.channels)}")
@@ -92,7 +83,7 @@ class Backbone(nn.Module):
             del self.projections[name]
         if any(len(names) > 1 for names in self.maps_after):  # a network that gives all its maps at once
             self.unread = self._without_gradient()
-            self._set_frozen(self.frozen)
+            self.freeze([self.stage_names[i] for i in self.frozen])
 
     def _without_gradient(self) -> list[nn.Parameter]:
         """Parameters that no returned map depends on, found with a small film."""
@@ -109,18 +100,18 @@ class Backbone(nn.Module):
         return next((i for i in range(len(self.blocks)) if i not in self.frozen), len(self.blocks))
 
     def freeze(self, stages: Stages) -> None:
-        """Freeze these stages too: no gradient, BatchNorm and stochastic depth stand still."""
-        self._set_frozen(self.frozen | self.select(stages))
-
-    def unfreeze(self, stages: Stages) -> None:
-        """Let these stages learn again."""
-        self._set_frozen(self.frozen - self.select(stages))
+        """Freeze these stages and no others: no gradient, BatchNorm and stochastic depth stand still."""
+        self.frozen = self.select(stages)
+        for i, block in enumerate(self.blocks):
+            block.requires_grad_(i not in self.frozen)
+        for norm in self._still_norms():
+            norm.requires_grad_(False)
+        for parameter in self.unread:
+            parameter.requires_grad_(False)
+        self.train(self.training)
 
     def select(self, stages: Stages) -> frozenset[int]:
-        """Places of stages: n for the stem and the first n, -n for all but the last n, names, ranges, or ``all``.
-
-        Raises BackboneError for what is no stage of this network.
-        """
+        """Places of stages: n is the stem and the first n, -n all but the last n; or names, ranges, ``all``."""
         count, last = len(self.blocks), len(self.blocks) - 1
         if stages == "all":
             return frozenset(range(count))
@@ -141,16 +132,6 @@ class Backbone(nn.Module):
             chosen.update(range(self.stage_names.index(first), self.stage_names.index(end) + 1))
         return frozenset(chosen)
 
-    def _set_frozen(self, frozen: frozenset[int]) -> None:
-        self.frozen = frozen
-        for i, block in enumerate(self.blocks):
-            block.requires_grad_(i not in frozen)
-        for norm in self._still_norms():
-            norm.requires_grad_(False)
-        for parameter in self.unread:
-            parameter.requires_grad_(False)
-        self.train(self.training)
-
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
         for i in self.frozen:
@@ -163,27 +144,3 @@ class Backbone(nn.Module):
         if not self.frozen_batch_norm:
             return ()
         return (module for module in self.blocks.modules() if isinstance(module, nn.BatchNorm2d))
-
-
-def build_backbone(config: BackboneConfig, *, load_weights: bool = True) -> Backbone:
-    """The backbone that a config names, with all maps that it has, and its weights when the config names some.
-
-    Raises BackboneError for an unknown network or a projection of a map that it lacks, WeightsError where weights
-    cannot be had.
-    """
-    whole, stages = library_stages(config.name, config.stochastic_depth)
-    maps, channels = maps_of(stages, config.name)
-    if missing := [name for name in config.projection or {} if name not in maps]:
-        raise BackboneError(
-            f"network.backbone.projection: {config.name} has no map {missing[0]}, only {', '.join(maps)}"
-        )
-    if load_weights and config.weights != "none":
-        load_library_weights(whole, stages, config)
-    return Backbone(
-        stages,
-        maps,
-        channels,
-        projection={str(name): width for name, width in (config.projection or {}).items()},
-        frozen_batch_norm=config.frozen_batch_norm,
-        input_statistics=input_statistics(config.name),
-    )

@@ -40,17 +40,10 @@ class HeatmapCodec:
     @property
     def window_radius(self) -> int:
         """Cells from the peak that the soft-argmax sums over."""
-        effective_sigma = self.sigma / math.sqrt(SHARPEN)
-        return math.ceil(WINDOW_EFFECTIVE_SIGMAS * effective_sigma)
-
-    def map_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
-        return input_size[0] // self.stride, input_size[1] // self.stride
+        return math.ceil(WINDOW_EFFECTIVE_SIGMAS * (self.sigma / math.sqrt(SHARPEN)))
 
     def encode(self, points_xy: Tensor, map_size: tuple[int, int]) -> Tensor:
-        """Gaussians of peak 1, ``[B, K, H, W]`` float32, from points ``[B, K, 2]`` in input px.
-
-        A nan point gives an empty map.
-        """
+        """Gaussians of peak 1, ``[B, K, H, W]`` float32, of points ``[B, K, 2]`` in input px; nan gives zeros."""
         H, W = map_size
         cells = points_xy.float() / self.stride
         x = torch.arange(W, device=cells.device) + 0.5 - cells[..., 0, None]  # [B, K, W]
@@ -66,8 +59,9 @@ class HeatmapCodec:
         share of the map's mass inside the window. An empty map has peak 0 and no meaningful point.
         """
         maps = heatmaps.float()
-        column, row = self._argmax(maps)
-        window, x, y = self._window(maps, column, row)
+        highest, W = maps.flatten(-2).argmax(dim=-1), maps.shape[-1]
+        column, row = (highest % W).float(), (highest // W).float()
+        window, x, y = self._window(maps, column, row, self.window_radius)
         mass = window.sum(dim=(-2, -1)) / maps.sum(dim=(-2, -1)).clamp_min(LOG_FLOOR)
 
         sharp = (window / window.amax(dim=(-2, -1), keepdim=True).clamp_min(LOG_FLOOR)) ** SHARPEN
@@ -90,32 +84,19 @@ class HeatmapCodec:
         return Decoded(cells * self.stride, mass, covariance * SHARPEN * self.stride**2)
 
     def local_mean(self, heatmaps: Tensor, points_xy: Tensor) -> Tensor:
-        """Soft-argmax ``[B, K, 2]`` in input px within the window around given points: differentiable.
-
-        Used by the coordinate loss, which looks where the corner is, not where the peak happens to be.
-        """
+        """Soft-argmax ``[B, K, 2]`` in input px around given points, not the peak; differentiable for losses."""
         maps = heatmaps.float()
         H, W = maps.shape[-2:]
         cells = torch.nan_to_num(points_xy / self.stride)
         column = cells[..., 0].floor().clamp(0, W - 1)
         row = cells[..., 1].floor().clamp(0, H - 1)
-        window, x, y = self._window(maps, column, row)
+        window, x, y = self._window(maps, column, row, self.window_radius)
         weight = window / window.sum(dim=(-2, -1), keepdim=True).clamp_min(LOG_FLOOR)
         return torch.stack([(weight * x).sum((-2, -1)), (weight * y).sum((-2, -1))], dim=-1) * self.stride
 
     @staticmethod
-    def _argmax(maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Column and row index of each map's highest cell, as floats ``[B, K]``."""
-        W = maps.shape[-1]
-        index = maps.flatten(-2).argmax(dim=-1)
-        return (index % W).float(), (index // W).float()
-
-    def _window(self, maps: Tensor, column: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values ``[B, K, D, D]`` around a cell, and their centres x ``[B, K, 1, D]``, y ``[B, K, D, 1]``.
-
-        Cells past the map's edge hold zero.
-        """
-        r = self.window_radius
+    def _window(maps: Tensor, column: Tensor, row: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Cells ``[B, K, D, D]`` up to ``r`` away, 0 past the edge, at x ``[B, K, 1, D]``, y ``[B, K, D, 1]``."""
         offsets = torch.arange(-r, r + 1, device=maps.device)
         x, y = column[..., None] + offsets, row[..., None] + offsets  # [B, K, D]
         H, W = maps.shape[-2:]
@@ -132,23 +113,20 @@ class HeatmapCodec:
         H, W = maps.shape[-2:]
         # One cell in from the edge every neighbour exists; the parabola is the same one there.
         column, row = column.clamp(1, W - 2), row.clamp(1, H - 2)
-        base = (row * W + column).long()
-        peak = maps.flatten(-2).amax(dim=-1).clamp_min(LOG_FLOOR)
-
-        def log_at(dx: int, dy: int) -> Tensor:
-            value = maps.flatten(-2).gather(-1, (base + dy * W + dx)[..., None])[..., 0]
-            return torch.log((value / peak).clamp_min(LOG_FLOOR))
-
-        centre, left, right, up, down = (log_at(0, 0), log_at(-1, 0), log_at(1, 0), log_at(0, -1), log_at(0, 1))
+        peak = maps.amax(dim=(-2, -1), keepdim=True).clamp_min(LOG_FLOOR)
+        logs = torch.log((self._window(maps, column, row, 1)[0] / peak).clamp_min(LOG_FLOOR))
+        (up_left, up, up_right), (left, centre, right), (down_left, down, down_right) = (
+            line.unbind(-1) for line in logs.unbind(-2)
+        )
         gx, gy = (right - left) / 2, (down - up) / 2
         hxx, hyy = right - 2 * centre + left, down - 2 * centre + up
-        hxy = (log_at(1, 1) - log_at(-1, 1) - log_at(1, -1) + log_at(-1, -1)) / 4
+        hxy = (down_right - down_left - up_right + up_left) / 4
         determinant = hxx * hyy - hxy * hxy
         proper = (determinant > 1e-9) & (hxx < 0)  # a maximum, not a saddle or a plateau
         safe = torch.where(proper, determinant, torch.ones_like(determinant))
-        step_x = torch.where(proper, -(hyy * gx - hxy * gy) / safe, torch.zeros_like(gx)).clamp(-2, 2)
-        step_y = torch.where(proper, -(hxx * gy - hxy * gx) / safe, torch.zeros_like(gy)).clamp(-2, 2)
-        return torch.stack([column + 0.5 + step_x, row + 0.5 + step_y], dim=-1)
+        newton = -torch.stack([hyy * gx - hxy * gy, hxx * gy - hxy * gx], dim=-1) / safe[..., None]
+        step = torch.where(proper[..., None], newton, 0.0).clamp(-2, 2)
+        return torch.stack([column, row], dim=-1) + 0.5 + step
 
     def _blur(self, maps: Tensor) -> Tensor:
         """Gaussian blur by the target's own sigma: averages noise, keeps a Gaussian a Gaussian."""

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vertebra_kp.config.network import STRIDES
 from vertebra_kp.config.schema import Config
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 
 COLAB_GPU_GIB = 15.0
 BATCHES = (4, 8, 16, 32)
@@ -38,29 +38,26 @@ def activation_bytes(network: VertebraNetwork, input_size: tuple[int, int], batc
 
     The loss (logits, their softmax, the targets) stays float32 under mixed precision.
     """
-    kept: dict[int, int] = {}
+    kept: dict[int, Tensor] = {}  # one by storage; they must outlive the count, or ids would be used again
     parameters = {id(parameter) for parameter in network.parameters()}
-    held = []  # tensors must outlive the count, or their ids would be used again
 
     def pack(tensor: Tensor) -> Tensor:
         if id(tensor) not in parameters:
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage.nbytes()
-            held.append(tensor)
+            kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     network.train()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = network(torch.zeros(batch_size, 1, *input_size, device="meta"))
-    logits = output.heatmap_logits
-    return sum(kept.values()), 3 * FLOAT32_BYTES * logits.numel()
+    body = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return body, 3 * FLOAT32_BYTES * output.heatmap_logits.numel()
 
 
 def describe(config: Config) -> str:
     """A page of text: every map with its shape, every part with its parameters, cost by batch size."""
     schema, size = config.data.keypoint_schema, config.data.input_size
     with torch.device("meta"):
-        network = build_network(config.network, schema, load_weights=False).eval()
+        network = VertebraNetwork(config.network, schema, load_weights=False).eval()
     features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
     output = network(torch.zeros(1, 1, *size, device="meta"))
     lines = [f"{config.name}: {schema.name}, {schema.num_channels} corners, input {size[0]} x {size[1]}", ""]
@@ -79,9 +76,8 @@ def describe(config: Config) -> str:
         )
         lines.append(f"  {name:<22}{count_parameters(block) / 1e6:>8.2f} M parameters   {shapes}")
     lines += ["", "parts"]
-    for name, part in network.parts.items():
+    for name, part in {**network.parts, "all": network}.items():
         lines.append(f"  {name:<22}{count_parameters(part) / 1e6:>8.2f} M parameters")
-    lines.append(f"  {'all':<22}{count_parameters(network) / 1e6:>8.2f} M parameters")
     lines.append(f"  {count_macs(network, size) / 1e9:.2f} G multiply-accumulates a film")
     return "\n".join([*lines, "", *_memory_table(network, size)])
 

@@ -1,6 +1,7 @@
 """Where a network runs: the device, its name, its memory."""
 
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import TypedDict
@@ -37,11 +38,9 @@ def hardware(device: torch.device) -> Hardware:
 
 def _cpu_name() -> str:
     """The model where the system tells it (Linux), else the architecture."""
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    text = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.*\S)", text, re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def peak_memory_mb(device: torch.device) -> int | None:

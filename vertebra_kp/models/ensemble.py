@@ -5,15 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.models.losses import HeatmapLoss, to_heatmaps
+from vertebra_kp.config.schema import HeatmapLoss
+from vertebra_kp.models.losses import to_heatmaps
 from vertebra_kp.models.network import Output, VertebraNetwork
 
 
 class Ensemble(nn.Module):
-    """Looks like one network, in eval mode; every member must give maps of the same size and classes.
-
-    Attention is that of the first member.
-    """
+    """Looks like one network, in eval mode; members have the same maps and classes, attention is the first's."""
 
     def __init__(self, members: Sequence[VertebraNetwork], loss: HeatmapLoss) -> None:
         super().__init__()

@@ -34,25 +34,15 @@ class BackboneError(UserError):
 
 def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the three channels (0..1) that the network's published weights were trained with."""
-    if not name.startswith("timm/"):
-        return IMAGENET_MEAN, IMAGENET_STD
-    published = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    published = timm.get_pretrained_cfg(name.removeprefix("timm/")) if name.startswith("timm/") else None
     return (published.mean, published.std) if published else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def library_stages(name: str, stochastic_depth: float) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """A library's network with random weights, and its layers as stages by name, without the classifier.
-
-    Raises BackboneError for an encoder that timm does not have.
-    """
-    if not name.startswith("timm/"):
-        return torchvision_stages(name, stochastic_depth)
-    network = timm_network(name.removeprefix("timm/"))
-    return network, timm_stages(network) or {"stem": WholeNetwork(network)}
-
-
-def torchvision_stages(name: str, stochastic_depth: float) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """torchvision's network with random weights, and its layers as stages."""
+    """The network with random weights, and its layers as stages; BackboneError for one that timm does not have."""
+    if name.startswith("timm/"):
+        network = timm_network(name.removeprefix("timm/"))
+        return network, timm_stages(network) or {"stem": WholeNetwork(network)}
     if name == "efficientnet_v2_s":
         network = efficientnet_v2_s(weights=None, stochastic_depth_prob=stochastic_depth)
         return network, _numbered(list(network.features[:7]))
@@ -60,12 +50,11 @@ def torchvision_stages(name: str, stochastic_depth: float) -> tuple[nn.Module, d
         network = convnext_small(weights=None, stochastic_depth_prob=stochastic_depth)
         f = network.features  # a stage is preceded by its downsampling
         return network, _numbered([f[0], f[1], f[2:4], f[4:6], f[6:8]])
+    network = get_model(name, weights=None)
     if name.startswith("resnet"):
-        network = get_model(name, weights=None)
         stem = nn.Sequential(network.conv1, network.bn1, network.relu)
         first = nn.Sequential(network.maxpool, network.layer1)
         return network, _numbered([stem, first, network.layer2, network.layer3, network.layer4])
-    network = get_model(name, weights=None)
     pools = [i for i, layer in enumerate(network.features) if isinstance(layer, nn.MaxPool2d)]
     starts = [0, *pools, len(network.features)]  # a stage begins by halving the map; the last does nothing else
     return network, _numbered([network.features[a:b] for a, b in pairwise(starts)])
@@ -155,11 +144,7 @@ def maps_of(stages: dict[str, nn.Module], name: str) -> tuple[dict[str, str], di
 
 
 def load_library_weights(whole: nn.Module, stages: dict[str, nn.Module], config: BackboneConfig) -> None:
-    """Load the library's own state dict into the stages of its network: ``imagenet`` fetches it, a path reads it.
-
-    Raises:
-        WeightsError: the weights cannot be fetched, read, or are of another network.
-    """
+    """Load the library's state dict, fetched (``imagenet``) or read from a file; WeightsError where that fails."""
     given = _fetched(config.name) if config.weights == "imagenet" else _read(Path(config.weights), config.name)
     given = {_key(key): value for key, value in given.items()}
     kept = {id(tensor) for stage in stages.values() for tensor in stage.state_dict(keep_vars=True).values()}
@@ -170,8 +155,7 @@ def load_library_weights(whole: nn.Module, stages: dict[str, nn.Module], config:
         if id(tensor) in kept and not key.endswith("num_batches_tracked")
     }
     shapes = {key: getattr(given.get(_key(key)), "shape", None) for key in own}
-    wrong = [key for key, tensor in own.items() if shapes[key] != tensor.shape]
-    if wrong:
+    if wrong := [key for key, tensor in own.items() if shapes[key] != tensor.shape]:
         raise WeightsError(
             f"network.backbone.weights: {config.weights} lacks {len(wrong)} of {len(own)} tensors of "
             f"{config.name}, the first is {wrong[0]}; give a state dict of that network"

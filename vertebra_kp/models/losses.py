@@ -6,16 +6,14 @@ The count is that of the whole global batch, so accumulation and several process
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vertebra_kp.config.schema import HeatmapLoss, LossConfig
 from vertebra_kp.core.anatomy import UNKNOWN, State
 from vertebra_kp.models.codec import HeatmapCodec
-
-HeatmapLoss = Literal["cross_entropy", "mse", "adaptive_wing"]
 
 # Weighted MSE: the peak's cells are a few in thousands; without weight the empty map is a good answer.
 MSE_FOREGROUND_WEIGHT = 50.0
@@ -24,10 +22,7 @@ AWING_ALPHA, AWING_OMEGA, AWING_EPSILON, AWING_THETA, AWING_WEIGHT = 2.1, 14.0, 
 
 
 def to_heatmaps(logits: Tensor, loss: HeatmapLoss) -> Tensor:
-    """What the head's output means under each loss, ``[B, K, H, W]`` float32, non-negative.
-
-    Probabilities over the map for cross-entropy, Gaussians of peak 1 for the regressions.
-    """
+    """Maps ``[B, K, H, W]`` float32, not negative: probabilities for cross-entropy, else Gaussians of peak 1."""
     logits = logits.float()
     if loss == "cross_entropy":
         return logits.flatten(-2).softmax(dim=-1).view_as(logits)
@@ -61,11 +56,7 @@ class Targets:
 @dataclass(frozen=True)
 class KeypointLoss:
     codec: HeatmapCodec
-    heatmap: HeatmapLoss = "cross_entropy"
-    coordinate_weight: float = 0.0
-    presence_weight: float = 0.1
-    classification_weight: float = 1.0
-    label_smoothing: float = 0.1
+    config: LossConfig
 
     def __call__(
         self,
@@ -83,44 +74,41 @@ class KeypointLoss:
         labelled = targets.labelled
         terms = {"heatmap": (self._per_corner(logits, targets.points_xy) * labelled).sum() / corners}
         total = terms["heatmap"]
-        if self.coordinate_weight:
+        if self.config.coordinate_weight:
             terms["coordinate"] = self._coordinate(logits, targets) / corners
-            total = total + self.coordinate_weight * terms["coordinate"]
+            total = total + self.config.coordinate_weight * terms["coordinate"]
         # Computed at weight 0 too: every trainable parameter gets a gradient, as DistributedDataParallel asks.
         known = targets.presence.isfinite()
         bce = F.binary_cross_entropy_with_logits(
             presence_logits.float(), torch.nan_to_num(targets.presence), reduction="none"
         )
         terms["presence"] = (bce * known).sum() / presences
-        total = total + self.presence_weight * terms["presence"]
+        total = total + self.config.presence_weight * terms["presence"]
         count_of = dict(zip(targets.classes, known_classes, strict=True))
         for name, of_classes in (class_logits or {}).items():
-            terms[name] = self._classes(of_classes, targets.classes[name]) / count_of[name]
-            total = total + self.classification_weight * terms[name]
+            entropy = F.cross_entropy(
+                of_classes.float().flatten(0, -2),
+                targets.classes[name].flatten(),
+                ignore_index=UNKNOWN,
+                reduction="sum",
+                label_smoothing=self.config.label_smoothing,
+            )
+            terms[name] = entropy / count_of[name]
+            total = total + self.config.classification_weight * terms[name]
         return {**terms, "total": total}
-
-    def _classes(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy summed over what is known."""
-        return F.cross_entropy(
-            logits.float().flatten(0, -2),
-            target.flatten(),
-            ignore_index=UNKNOWN,
-            reduction="sum",
-            label_smoothing=self.label_smoothing,
-        )
 
     def _per_corner(self, logits: Tensor, points_xy: Tensor) -> Tensor:
         """Heatmap loss of every corner, ``[B, K]``; the caller masks it."""
         logits = logits.float()
         _, _, H, W = logits.shape
         target = self.codec.encode(points_xy, (H, W))
-        if self.heatmap == "cross_entropy":
+        if self.config.heatmap == "cross_entropy":
             target = target / target.sum(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
             log_p = logits.flatten(-2).log_softmax(dim=-1)
             # The target's own entropy is subtracted: a perfect map costs 0, whatever sigma is.
             entropy = -torch.xlogy(target, target).sum(dim=(-2, -1))
             return -(target.flatten(-2) * log_p).sum(dim=-1) - entropy
-        if self.heatmap == "mse":
+        if self.config.heatmap == "mse":
             weight = 1 + MSE_FOREGROUND_WEIGHT * target
             return (weight * (logits - target) ** 2).mean(dim=(-2, -1))
         return adaptive_wing(logits, target).mean(dim=(-2, -1))
@@ -129,7 +117,7 @@ class KeypointLoss:
         """Smooth L1 between the local mean and the corner, in heatmap cells, summed over labelled corners."""
         labelled = targets.labelled
         points = torch.where(labelled[..., None], targets.points_xy, torch.zeros_like(targets.points_xy))
-        mean = self.codec.local_mean(to_heatmaps(logits, self.heatmap), points)
+        mean = self.codec.local_mean(to_heatmaps(logits, self.config.heatmap), points)
         error = F.smooth_l1_loss(mean / self.codec.stride, points / self.codec.stride, reduction="none")
         return (error.sum(dim=-1) * labelled).sum()
 

@@ -1,5 +1,6 @@
 """The whole network: backbone, transformer on F4, decoder with skips, heatmap, presence and class heads."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from vertebra_kp.config.network import NetworkConfig, size_fault
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.models.backbones import Backbone, Stages, build_backbone
+from vertebra_kp.models.backbones import Backbone, Stages
 from vertebra_kp.models.decoders import build_decoder, maps_for
 from vertebra_kp.models.heads import ClassificationHead, HeatmapHead, PresenceHead
 from vertebra_kp.models.initialise import initialise
@@ -34,28 +35,34 @@ class VertebraNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        neck: Neck,
-        decoder: nn.Module,
-        heatmap_head: nn.Module,
-        presence_head: PresenceHead,
-        classification_head: ClassificationHead | None,
-        *,
-        output_stride: int,
-    ) -> None:
+    def __init__(self, config: NetworkConfig, schema: Schema, *, load_weights: bool = True) -> None:
+        """With the backbone's weights loaded when the config names some.
+
+        Without ``load_weights`` all are random: a checkpoint that follows brings its own. Raises BackboneError
+        where the parts do not fit together, WeightsError where weights cannot be had.
+        """
         super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
-        self.backbone, self.neck, self.decoder = backbone, neck, decoder
-        self.heatmap_head, self.presence_head = heatmap_head, presence_head
-        self.classification_head = classification_head
-        self.output_stride = output_stride
+        self.backbone = Backbone(config.backbone, load_weights=load_weights)
+        maps = maps_for(config.decoder, self.backbone.channels)
+        self.backbone.return_only(maps)
+        self.neck = Neck(self.backbone.channels, config.neck)
+        channels, classes = self.neck.channels, config.classification
+        self.decoder = build_decoder({name: channels[name] for name in maps}, config.decoder)
+        self.heatmap_head: QueryHead | HeatmapHead
+        if config.head.name == "queries":
+            self.heatmap_head = QueryHead(self.decoder.out_channels, channels["F4"], schema, config.head)
+        else:
+            self.heatmap_head = HeatmapHead(self.decoder.out_channels, schema.num_channels)
+        self.presence_head = PresenceHead(channels["F4"], schema.num_levels, config.presence_dropout)
+        self.classification_head = ClassificationHead(channels["F4"], schema, classes) if classes else None
+        self.output_stride = config.decoder.output_stride
         self.frozen_parts: frozenset[str] = frozenset()
-        mean, std = backbone.input_statistics
+        mean, std = self.backbone.input_statistics
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        _, _, *new_parts = self.parts.values()  # the neck keeps torch's own weights
+        for part in (self.backbone.projections, *new_parts):
+            initialise(part, config.initialisation)
 
     def forward(self, film: Tensor, return_attention: bool = False) -> Output:
         """Grey film ``[B, 1, H, W]`` in 0..1, H and W divisible by 32, to logits. ValueError for other sizes."""
@@ -78,22 +85,20 @@ class VertebraNetwork(nn.Module):
         """The parts that this network has, by name."""
         return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
-    def freeze(self, stages: Stages, parts: frozenset[str] = frozenset()) -> None:
+    def freeze(self, stages: Stages, parts: Collection[str] = ()) -> None:
         """Freeze these stages of the backbone and whole named parts, and unfreeze everything else.
 
-        A frozen part keeps weights, BatchNorm statistics and dropout still. Raises UserError for
-        what is not there.
+        In a frozen part weights, BatchNorm statistics and dropout stand still. Raises UserError for other parts.
         """
-        if unknown := parts - set(list(self.parts)[1:]):
+        _, *others = self.parts
+        if unknown := sorted(set(parts).difference(others)):
             raise UserError(
-                f"freeze: {sorted(unknown)[0]} is no part of the network beside its backbone; take of "
-                f"{', '.join(list(self.parts)[1:])}"
+                f"freeze: {unknown[0]} is no part of the network beside its backbone; take of {', '.join(others)}"
             )
         self.requires_grad_(True)
-        self.frozen_parts = parts
-        for part in parts:
+        self.frozen_parts = frozenset(parts)
+        for part in self.frozen_parts:
             getattr(self, part).requires_grad_(False)
-        self.backbone.unfreeze(list(self.backbone.stage_names))
         self.backbone.freeze(stages)
         self.train(self.training)
 
@@ -102,35 +107,3 @@ class VertebraNetwork(nn.Module):
         for part in self.frozen_parts:
             getattr(self, part).eval()
         return self
-
-
-def build_network(config: NetworkConfig, schema: Schema, *, load_weights: bool = True) -> VertebraNetwork:
-    """The network that a config describes, with the backbone's weights loaded when it names some.
-
-    Without ``load_weights`` all are random: a checkpoint that follows brings its own. Raises BackboneError where
-    the parts do not fit together, WeightsError where weights cannot be had.
-    """
-    backbone = build_backbone(config.backbone, load_weights=load_weights)
-    decoder_maps = maps_for(config.decoder, backbone.channels)
-    backbone.return_only(decoder_maps)
-    neck = Neck(backbone.channels, config.neck)
-    decoder = build_decoder({name: neck.channels[name] for name in decoder_maps}, config.decoder)
-    f4 = neck.channels["F4"]
-    if config.head.name == "queries":
-        heatmap_head: nn.Module = QueryHead(decoder.out_channels, f4, schema, config.head)
-    else:
-        heatmap_head = HeatmapHead(decoder.out_channels, schema.num_channels)
-    classes = config.classification
-    network = VertebraNetwork(
-        backbone,
-        neck,
-        decoder,
-        heatmap_head,
-        PresenceHead(f4, schema.num_levels, config.presence_dropout),
-        ClassificationHead(f4, schema, classes) if classes is not None else None,
-        output_stride=config.decoder.output_stride,
-    )
-    for part in (backbone.projections, decoder, heatmap_head, network.presence_head, network.classification_head):
-        if part is not None:
-            initialise(part, config.initialisation)
-    return network

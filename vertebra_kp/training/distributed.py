@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -39,18 +39,16 @@ class Group:
 
     def gather(self, value: T) -> list[T]:
         """The value of every process, by rank."""
-        if self.world_size == 1:
-            return [value]
-        values: list[T | None] = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return cast(list[T], values)
+        values = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def broadcast(self, value: T) -> T:
         """The main process's value, everywhere."""
-        if self.world_size == 1:
-            return value
         box = [value]
-        dist.broadcast_object_list(box)
+        if self.world_size > 1:
+            dist.broadcast_object_list(box)
         return box[0]
 
 

@@ -23,14 +23,7 @@ from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, open_batch
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.schema import Metrics
-from vertebra_kp.evaluation.summary import (
-    VIEWS,
-    first_views,
-    row_of,
-    summary_of,
-    worst_views,
-    write_film_rows,
-)
+from vertebra_kp.evaluation.summary import VIEWS, first_views, row_of, summary_of, worst_views, write_film_rows
 from vertebra_kp.inference.batch import codec_of
 from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vertebra_kp.inference.predictor import Predictor
@@ -47,7 +40,7 @@ from vertebra_kp.training.run_folder import (
     lock_run_folder,
     open_run_folder,
 )
-from vertebra_kp.training.schedule import Phase, Plan, enter, frozen_batch_norms, lr_factor, make_plan
+from vertebra_kp.training.schedule import Phase, Plan, frozen_batch_norms, lr_factor, make_plan
 from vertebra_kp.training.state import RunState, change_optimiser, checkpoint_of, restore, start_state
 from vertebra_kp.training.trackers import check_trackers
 from vertebra_kp.training.tracking import Tracker
@@ -96,10 +89,8 @@ def train(
     The run folder ``path`` is looked at first and touched last, when films, labels and weights are known to be
     good: a mistake in the config costs no earlier run. The report comes back on the main process, None on others.
 
-    Raises:
-        UserError: a config, film, label or folder that cannot be used.
-        Interrupted: a signal came; ``last.pt`` is written.
-        NonFiniteLossError: the loss is nan or infinite; ``last.pt`` is the state before.
+    Raises UserError for a config, film, label or folder that cannot be used; Interrupted by a signal, when
+    ``last.pt`` is written; NonFiniteLossError for a loss of nan or infinity, ``last.pt`` is the state before.
     """
     data, schema = config.data, config.data.keypoint_schema
     version = code_version()  # now: the files may change while it trains
@@ -123,14 +114,7 @@ def train(
             plan,
             FilmDataset(films, schema, data.input_size, augmentation=config.augment, seed=config.train.seed),
             validation,
-            KeypointLoss(
-                codec_of(config),
-                config.loss.heatmap,
-                config.loss.coordinate_weight,
-                config.loss.presence_weight,
-                config.loss.classification_weight,
-                config.loss.label_smoothing,
-            ),
+            KeypointLoss(codec_of(config), config.loss),
             tracker,
         )
         with (
@@ -200,7 +184,7 @@ def train_step(
     for parameters in state.optimiser.param_groups:
         parameters["lr"] = parameters["base_lr"] * lr_factor(phase, state.step)
     batches = [batch.to(group.device, memory_format=torch.channels_last) for batch in batches]
-    targets = [_targets(batch) for batch in batches]
+    targets = [Targets(b.points_xy, b.states, b.presence, {"view": b.view, "slip": b.slips}) for b in batches]
     counts = group.sum(torch.stack([target.counts() for target in targets]).sum(0))
     step_network.train()
     sums: dict[str, Tensor] = {}
@@ -229,14 +213,10 @@ def train_step(
     return {**{name: group.sum(value) for name, value in sums.items()}, "gradient_norm": norm}
 
 
-def _targets(batch: Batch) -> Targets:
-    return Targets(batch.points_xy, batch.states, batch.presence, {"view": batch.view, "slip": batch.slips})
-
-
 def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
     """Freeze and unfreeze, set up the optimiser, and return the network as steps call it."""
     config, network = run.config, state.network
-    enter(network, phase.config)
+    network.freeze(phase.config.freeze_stages, phase.config.freeze)
     change_optimiser(state, config, phase)
     if state.step == 0 and config.train.start_from is None:
         calibrate_frozen_batch_norm(run, network, dataset_of_phase(run, phase.config))

@@ -5,6 +5,7 @@ Losses stay on the device until they are read: reading waits for the GPU.
 
 import math
 import time
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class NonFiniteLossError(UserError):
     """The loss or its gradient is nan or infinite; the message names the step and the films."""
 
 
-class Meter:
+class Meter(AbstractContextManager):
     """Collects the steps since the last ``read``; a context manager that closes its progress bar."""
 
     def __init__(self, plan: Plan, step: int, *, visible: bool) -> None:
@@ -29,9 +30,6 @@ class Meter:
         self._steps: list[tuple[int, dict[str, Tensor], list[str]]] = []
         self._films, self._waited = 0, 0.0
         self._since = self._lap = time.perf_counter()
-
-    def __enter__(self) -> "Meter":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
@@ -50,10 +48,7 @@ class Meter:
         self._bar.update()
 
     def read(self, world_size: int = 1) -> dict[str, float]:
-        """Means since the last call: losses, gradient norm, images/s, share of time waiting for data.
-
-        Raises NonFiniteLossError naming the first bad step.
-        """
+        """Means since the last call, with images/s and share of waiting; NonFiniteLossError for a bad step."""
         if not self._steps:
             return {}
         names = list(self._steps[0][1])

@@ -1,19 +1,13 @@
 """Which number format a network runs in on which hardware."""
 
-from typing import Literal
-
 import torch
 
+from vertebra_kp.config.schema import Precision
 from vertebra_kp.core.errors import UserError
-
-Precision = Literal["auto", "bf16", "fp16", "off"]
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """None means float32. ``auto`` takes bf16 where the hardware has it, fp16 on a GPU without it.
-
-    Raises UserError for fp16 on a CPU, which has no fast path for it.
-    """
+    """None means float32; ``auto`` is the 16 bits that the hardware is fast in. UserError for fp16 on a CPU."""
     on_gpu = device.type == "cuda"
     if precision == "off":
         return None
@@ -29,9 +23,7 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 
 
 def _cpu_has_bf16() -> bool:
-    if not hasattr(torch.cpu, "get_capabilities"):  # torch before 2.10
-        return False
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 does not say
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

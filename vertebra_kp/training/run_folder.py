@@ -72,10 +72,8 @@ def lock_run_folder(path: Path) -> Iterator[None]:
 
 
 def check_run_folder(path: Path, config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Raises RunFolderError where the folder cannot be used as asked, and touches nothing.
-
-    That is when it holds a run and neither ``resume`` nor ``overwrite`` is asked for, when there is nothing to
-    resume, or when the config differs from the run's own.
+    """Raises RunFolderError, and touches nothing, where the folder cannot be used as asked: it holds a run that is
+    neither resumed nor overwritten, there is nothing to resume, or the config differs from the run's own.
     """
     folder = RunFolder(path)
     if resume:

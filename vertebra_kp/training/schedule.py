@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TypedDict
 
 from torch import nn
@@ -47,12 +48,9 @@ def make_plan(config: TrainConfig, films: int, world_size: int = 1) -> Plan:
             f"train: {films} films are fewer than one step takes (batch_size {config.batch_size} x "
             f"{world_size} processes x accumulate {config.accumulate} = {per_step}); lower train.batch_size"
         )
-    phases, start = [], 0
-    for phase in config.phases:
-        end = start + phase.epochs * steps_per_epoch
-        phases.append(Phase(phase, start, end))
-        start = end
-    return Plan(tuple(phases), steps_per_epoch)
+    edges = accumulate((phase.epochs * steps_per_epoch for phase in config.phases), initial=0)
+    spans = zip(config.phases, pairwise(edges), strict=True)
+    return Plan(tuple(Phase(phase, *span) for phase, span in spans), steps_per_epoch)
 
 
 def lr_factor(phase: Phase, step: int) -> float:
@@ -82,7 +80,7 @@ def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay:
     """
     last = len(network.backbone.blocks) - 1
     backbone_lr = phase.lr if phase.backbone_lr is None else phase.backbone_lr
-    groups: dict[tuple[str, bool], ParameterGroup] = {}
+    groups: dict[str, ParameterGroup] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -94,38 +92,22 @@ def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay:
         else:
             part, lr = name.split(".")[0], phase.lr
         decayed = parameter.ndim > 1 and not name.endswith(UNDECAYED)
-        group = groups.setdefault(
-            (part, decayed),
-            {
-                "name": part if decayed else f"{part}_undecayed",
-                "params": [],
-                "lr": lr,
-                "base_lr": lr,
-                "weight_decay": weight_decay if decayed else 0.0,
-            },
-        )
-        group["params"].append(parameter)
+        group, decay = (part, weight_decay) if decayed else (f"{part}_undecayed", 0.0)
+        new = ParameterGroup(name=group, params=[], lr=lr, base_lr=lr, weight_decay=decay)
+        groups.setdefault(group, new)["params"].append(parameter)
     return list(groups.values())
 
 
 def check_phases(network: VertebraNetwork, phases: list[PhaseConfig]) -> None:
-    """Raises UserError, before the first step, for a phase that freezes what is not there, or everything.
-
-    Nothing is frozen afterwards.
-    """
+    """Raises UserError for a phase that freezes what is not there, or everything; nothing is frozen afterwards."""
     for phase in phases:
         try:
-            enter(network, phase)
+            network.freeze(phase.freeze_stages, phase.freeze)
         except UserError as error:
             raise UserError(f"train.phases, {phase.name}: {error}") from error
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UserError(f"train.phases, {phase.name}: everything is frozen, nothing learns; free something")
     network.freeze(0)
-
-
-def enter(network: VertebraNetwork, phase: PhaseConfig) -> None:
-    """Freeze what the phase says, and nothing else."""
-    network.freeze(phase.freeze_stages, frozenset(phase.freeze))
 
 
 def frozen_batch_norms(

@@ -22,7 +22,7 @@ from vertebra_kp.inference.checkpoint import (
     restore_moments,
     restore_random_state,
 )
-from vertebra_kp.models.network import VertebraNetwork, build_network
+from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.distributed import Group
 from vertebra_kp.training.precision import autocast_dtype
 from vertebra_kp.training.schedule import Phase, check_phases, parameter_groups
@@ -64,7 +64,7 @@ def start_state(
     """The state before the first step: the same weights on every rank, other random numbers."""
     torch.manual_seed(config.train.seed)
     started = config.train.start_from
-    network = build_network(config.network, schema, load_weights=load_weights and started is None)
+    network = VertebraNetwork(config.network, schema, load_weights=load_weights and started is None)
     if load_weights and started is not None:
         load_start(network, started)
     check_phases(network, config.train.phases)
@@ -149,10 +149,7 @@ def checkpoint_of(state: RunState, config: Config, group: Group) -> Checkpoint |
 
 
 def restore(state: RunState, checkpoint: Checkpoint, group: Group) -> None:
-    """Take up the state that a checkpoint holds.
-
-    Raises UserError when the number of processes or the films changed: the batches would be others.
-    """
+    """Take up a checkpoint; UserError where the processes or the films changed: the batches would be others."""
     if len(checkpoint.random) != group.world_size:
         raise UserError(
             f"cannot resume: the run had {len(checkpoint.random)} processes, now there are {group.world_size}; "

@@ -1,11 +1,9 @@
 """What a run leaves for people to look at: ``metrics.csv``, and curves and pictures in every tracker."""
 
 import csv
-import io
-import os
-from contextlib import ExitStack, closing
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -24,7 +22,7 @@ from vertebra_kp.training.trackers import BACKENDS, Identity
 GRID_COLUMNS = 4
 
 
-class Tracker:
+class Tracker(AbstractContextManager):
     """Log of one run: ``metrics.csv`` and what ``train.trackers`` names; made on the main process only.
 
     ``resume_step`` is the last step that the run keeps: later rows of ``metrics.csv`` are dropped, because the
@@ -43,9 +41,6 @@ class Tracker:
             self._close = opened.pop_all().close
         self._phase: int | None = None
         self._step = 0 if resume_step is None else resume_step
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._close()
@@ -74,14 +69,15 @@ class Tracker:
         worst: list[FilmView],
         schema: Schema,
     ) -> None:
-        """Figures and pictures of one evaluation.
+        """Figures and pictures of one evaluation; ``row`` goes to ``metrics.csv`` behind its step.
 
-        ``row`` goes to ``metrics.csv`` behind its step; ``summary`` is that of ``summary_of``;
         ``views`` are the same few films each time, ``worst`` those with the largest error.
         """
         self._table.append({"step": step, **row})
         phase = {} if self._phase is None else {"phase": self._phase}
-        self.scalars(step, _validation_scalars(summary) | phase)
+        figures = figures_for("tracker", summary) | class_headlines(summary)
+        measured = {f"val/{name}": value for name, value in figures.items() if value is not None}
+        self.scalars(step, measured | phase)
         pictures: dict[str, np.ndarray] = {
             tag: film_grid([film_panel(view, schema) for view in films], GRID_COLUMNS)
             for tag, films in (("films/heatmaps", views), ("films/worst", worst))
@@ -100,38 +96,24 @@ class Tracker:
             backend.finish(self._step, metrics)
 
 
-def _validation_scalars(summary: Metrics) -> dict[str, float]:
-    """Tags and values of the figures that could be measured."""
-    figures = figures_for("tracker", summary) | class_headlines(summary)
-    return {f"val/{name}": value for name, value in figures.items() if value is not None}
-
-
 class _MetricsTable:
-    """Rows by step in a CSV file that survives a kill at any moment; later rows may bring new columns."""
+    """Rows by step in a CSV file that is written anew with each; later rows may bring new columns."""
 
     def __init__(self, path: Path, *, last_step: int | None):
         self._path = path
         self._columns: list[str] = []
+        self._rows: list[Mapping[str, float | str | None]] = []
         if last_step is None:
             path.unlink(missing_ok=True)
         elif path.exists():
-            self._columns, rows = self._read()
-            write_csv(self._columns, [row for row in rows if int(row["step"]) <= last_step], path)
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A kill of an older version, which appended, left half a line.
+            reader = csv.DictReader(line for line in lines if line.endswith("\n"))
+            self._columns = list(reader.fieldnames or [])
+            self._rows = [row for row in reader if int(row["step"]) <= last_step]
+            write_csv(self._columns, self._rows, path)
 
-    def append(self, row: dict[str, float | str | None]) -> None:
-        new = [name for name in row if name not in self._columns]
-        if new:
-            rows = self._read()[1] if self._columns else []
-            self._columns += new
-            write_csv(self._columns, [*rows, row], self._path)
-            return
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _read(self) -> tuple[list[str], list[dict]]:
-        text = self._path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]  # a kill in the middle of a write leaves half a line
-        reader = csv.DictReader(io.StringIO(whole))
-        return list(reader.fieldnames or []), list(reader)
+    def append(self, row: Mapping[str, float | str | None]) -> None:
+        self._columns += [name for name in row if name not in self._columns]
+        self._rows.append(row)
+        write_csv(self._columns, self._rows, self._path)
