@@ -34,14 +34,15 @@ def run(arguments: argparse.Namespace) -> None:
     arguments, films = choose_films(arguments, config, predictor.film_size)
     if arguments.root is not None and arguments.source == config.data.source:
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": arguments.root})})
+    about = about_measurement(arguments, predictor, films)
     shapes = fit_shapes(labelled_spines(config), schema)
     evaluated = evaluate_films(predictor, films, progress=True)
     errors = [errors_of(item, schema) for item in evaluated]
     calibration = calibrate(errors, schema, arguments.coverage)
     trust = fit_trust([signs_of_prediction(item.prediction, shapes) for item in evaluated])
     coverage = cross_coverage(errors, schema, promised=arguments.coverage)
-    about = about_measurement(arguments, predictor, films) | {"cross_coverage": coverage}
     patients = frozenset(patient_fingerprint(film.group) for film in errors)
-    save_calibrated(Calibrated(calibration, shapes, trust, patients), path, about)
+    calibrated = Calibrated(calibration, shapes, trust, patients)
+    save_calibrated(calibrated, path, about | {"cross_coverage": coverage})
     print("\n".join(coverage_lines(coverage, each=True)))
     print(f"written to {path}")

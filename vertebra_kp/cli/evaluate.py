@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     schema, config = predictor.schema, predictor.config
     calibrated = find_calibration(arguments, predictor)
     arguments, films = choose_films(arguments, config, predictor.film_size)
+    about = about_measurement(arguments, predictor, films)
     evaluated = evaluate_films(predictor, films, shown=VIEWS, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     scores = None
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
             summary["coverage"] = coverage(others, schema, calibrated.calibration)
         summary["shape"] = shape_figures(evaluated, calibrated)
         scores = [calibrated.ood_score(item.prediction) for item in evaluated]
-    about = about_measurement(arguments, predictor, films) | {
+    about |= {
         "split_file_sha256": split_hash(arguments.split_file) if arguments.split else None,
         "stored_order": arguments.stored_order,
         "codec": config.codec.model_dump(),

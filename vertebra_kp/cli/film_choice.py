@@ -71,7 +71,7 @@ def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Nam
     if arguments.stored_order or arguments.split == [AASCE_TEST]:
         trained |= {"repair_file": None, "shards": None}  # they have other labels
     if arguments.root is not None:
-        trained["shards"] = None
+        trained["shards"] = None  # the images are read from where they were said to be
     if arguments.repair_file:
         trained["shards"] = None  # a repair is made on the labels as they are stored
     said = {name: value for name, value in vars(arguments).items() if value is not None}
