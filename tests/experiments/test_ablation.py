@@ -10,7 +10,6 @@ from scipy import stats
 from vertebra_kp.config.io import save_config
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.experiments.collect import (
-    StaleError,
     adopt,
     collect,
     missing,
@@ -265,7 +264,7 @@ def test_an_edited_study_refuses_its_old_rows_and_moves_them_out_when_asked(fold
     finish_all(study, lambda run: (1.0, 2.0, 3.0))
     (folder / "study.yaml").write_text(STUDY.replace("sigma=2.5", "sigma=3.5"))
     study = read_study(folder)
-    with pytest.raises(StaleError) as refused:
+    with pytest.raises(UserError) as refused:
         refuse_stale(study)
     assert "wide, seed 5: codec.sigma 2.5 in the row, 3.5 now" in str(refused.value)
     assert all(way in str(refused.value) for way in ("move stale results to", "keep stale rows"))
@@ -302,7 +301,7 @@ def test_a_run_folder_of_other_settings_without_a_row_is_refused_too(folder):
     (folder / "study.yaml").write_text(STUDY.replace("sigma=2.5", "sigma=3.5"))
     study = read_study(folder)
     assert collect(study) == []
-    with pytest.raises(StaleError, match=r"wide, seed 1: .*wide-1 holds a run of other settings"):
+    with pytest.raises(UserError, match=r"wide, seed 1: .*wide-1 holds a run of other settings"):
         refuse_stale(study, keep_rows=True)
     assert move_stale(study) == [("wide", 1)]
     refuse_stale(study)

@@ -2,13 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
 from functools import partial
 
 from vertebra_kp.core.exit_codes import DONE, FAILED, INTERRUPTED
 from vertebra_kp.core.files import write_text
 from vertebra_kp.experiments.cluster import run_on_ray
-from vertebra_kp.experiments.collect import adopt, collect, missing, move_stale, refuse_stale, to_run
+from vertebra_kp.experiments.collect import adopt, missing, settle, to_run
 from vertebra_kp.experiments.launch import (
     Stop,
     record_ended,
@@ -34,25 +33,15 @@ def run(arguments: argparse.Namespace) -> int:
         if (code := run_to_end(one, stop)) not in (DONE, INTERRUPTED):
             tell_failed(one, code)
         return code
-    clear(study, arguments)
+    settle(study, rerun_stale=arguments.rerun_stale, keep_rows=arguments.keep_stale)
+    for one, folder in adopt(study):
+        print(f"{one}: taken over from {folder}")
     if arguments.slurm:
         hand_to_slurm(study, arguments)
         return DONE
     code = run_missing(study, arguments, stop)
     show(study)
     return code
-
-
-def clear(study: Study, arguments: argparse.Namespace) -> None:
-    """Deal with what other settings have left, and take over what is finished already."""
-    if arguments.rerun_stale:
-        for variant, seed in move_stale(study):
-            print(f"moved out: {variant}, seed {seed}")
-    refuse_stale(study, keep_rows=arguments.keep_stale)
-    for one in collect(study):
-        print(f"{one}: was finished in {one.run_dir}")
-    for one, folder in adopt(study):
-        print(f"{one}: taken over from {folder}")
 
 
 def hand_to_slurm(study: Study, arguments: argparse.Namespace) -> None:
@@ -70,18 +59,14 @@ def run_missing(study: Study, arguments: argparse.Namespace, stop: Stop) -> int:
     failed: list[Planned] = []
     todo = to_run(study)
     for runs in ([one for one in todo if one.trains], [one for one in todo if not one.trains]):
-        failed += record_ended(study, ended(runs, arguments, stop), stop)
+        if arguments.ray is not None and runs and runs[0].trains:
+            ended = run_on_ray(runs, stop, address=arguments.ray or None, jobs=arguments.jobs)
+        else:
+            ended = run_several(runs, partial(run_to_end, stop=stop), arguments.jobs)
+        failed += record_ended(study, ended, stop)
     if failed:
         print(f"failed: {'; '.join(map(str, failed))}", file=sys.stderr)
     return INTERRUPTED if stop.requested else FAILED if failed else DONE
-
-
-def ended(runs: list[Planned], arguments: argparse.Namespace, stop: Stop) -> Iterator[tuple[Planned, int]]:
-    """Runs with their exit codes, as they end."""
-    if arguments.ray is not None and runs and runs[0].trains:
-        yield from run_on_ray(runs, stop, address=arguments.ray or None, jobs=arguments.jobs)
-    else:
-        yield from run_several(runs, partial(run_to_end, stop=stop), arguments.jobs)
 
 
 def show(study: Study) -> None:

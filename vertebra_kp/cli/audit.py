@@ -6,19 +6,16 @@ from vertebra_kp.audit.disagreement import disagreement_findings
 from vertebra_kp.audit.level_agreement import level_findings
 from vertebra_kp.audit.page import write_page
 from vertebra_kp.audit.survey import LIKELY, pixel_findings, record_findings, repair_file_of, write_rows
-from vertebra_kp.cli.film_choice import check_labelled
+from vertebra_kp.cli.film_choice import labelled_records
 from vertebra_kp.cli.network_choice import choose_network
 from vertebra_kp.data.repair import apply_repairs, write_repair_file
-from vertebra_kp.data.sources import read_records, schema_of
 from vertebra_kp.data.splits import load_split_file
 
 
 def run(arguments: argparse.Namespace) -> None:
-    check_labelled(arguments)
+    source, (records, schema) = arguments.source, labelled_records(arguments, stored_order=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    source, schema = arguments.source, schema_of(arguments.source, arguments.anatomy)
     predictor = choose_network(arguments, schema) if arguments.network else None
-    records = read_records(source, arguments.root, schema, stored_order=True)
     splits = load_split_file(arguments.split_file).splits if arguments.split_file else {}
     split_of = {id: name for name, ids in splits.items() for id in ids}
     findings = record_findings(records, schema, split_of)

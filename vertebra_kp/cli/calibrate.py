@@ -5,8 +5,7 @@ from pathlib import Path
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.cli.film_choice import choose_films
-from vertebra_kp.cli.network_choice import about_network, choose_network, network_file
-from vertebra_kp.core.provenance import code_version
+from vertebra_kp.cli.network_choice import about_measurement, choose_network, network_file
 from vertebra_kp.data.datasets import labelled_spines
 from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.uncertainty.calibration import calibrate, errors_of
@@ -32,26 +31,18 @@ def run(arguments: argparse.Namespace) -> None:
     path: Path = arguments.output_file or calibration_of(network)
     if arguments.validation:
         print("note: these images selected the checkpoint: regions and intervals will be a little too small")
-    about = about_network(arguments)
     arguments, films = choose_films(arguments, config, predictor.film_size)
     if arguments.root is not None and arguments.source == config.data.source:
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": arguments.root})})
+    about = about_measurement(arguments, predictor, films)
     shapes = fit_shapes(labelled_spines(config), schema)
     evaluated = evaluate_films(predictor, films, progress=True)
     errors = [errors_of(item, schema) for item in evaluated]
     calibration = calibrate(errors, schema, arguments.coverage)
     trust = fit_trust([signs_of_prediction(item.prediction, shapes) for item in evaluated])
     coverage = cross_coverage(errors, schema, promised=arguments.coverage)
-    about |= {
-        "mark": predictor.fingerprint,
-        "step": predictor.step,
-        "films_identity": films.identity,
-        "source": arguments.source,
-        "split": arguments.split,
-        "version": code_version(),
-        "cross_coverage": coverage,
-    }
     patients = frozenset(patient_fingerprint(film.group) for film in errors)
-    save_calibrated(Calibrated(calibration, shapes, trust, patients), path, about)
+    calibrated = Calibrated(calibration, shapes, trust, patients)
+    save_calibrated(calibrated, path, about | {"cross_coverage": coverage})
     print("\n".join(coverage_lines(coverage, each=True)))
     print(f"written to {path}")

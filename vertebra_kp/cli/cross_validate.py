@@ -7,7 +7,7 @@ from vertebra_kp.config.differences import MAY_DIFFER
 from vertebra_kp.config.io import find_config
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.console import summary_lines
-from vertebra_kp.experiments.collect import move_stale
+from vertebra_kp.experiments.collect import settle
 from vertebra_kp.experiments.folds import measure_folds, plan_folds, train_folds
 from vertebra_kp.experiments.launch import stop_on_signals
 
@@ -30,9 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{', '.join(studies[0].names)}; give both the same splits"
             )
         studies.append(second)
-    for study in studies if arguments.rerun_stale else ():
-        for fold, seed in move_stale(study):
-            print(f"moved out of {study.folder}: {fold}, seed {seed}")
+    for study in studies:
+        # Films are measured with the networks of the run folders, not of rows: there is nothing to keep.
+        settle(study, rerun_stale=arguments.rerun_stale, may_keep=False)
     for study in studies:
         if code := train_folds(study, arguments.jobs, stop):
             return code

@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 
 from vertebra_kp.cli.film_choice import choose_films
-from vertebra_kp.cli.network_choice import about_network, as_asked, load_network, network_file
+from vertebra_kp.cli.network_choice import about_measurement, as_asked, find_calibration, load_network
 from vertebra_kp.core.files import write_image, write_json
-from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.console import summary_lines
 from vertebra_kp.evaluation.runner import evaluate_films
@@ -16,7 +15,6 @@ from vertebra_kp.evaluation.store import evaluation_of, save_evaluation
 from vertebra_kp.evaluation.summary import VIEWS, summary_of, worst_views, write_film_rows
 from vertebra_kp.evaluation.uncertainty.calibration import errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import coverage
-from vertebra_kp.evaluation.uncertainty.store import find_calibrated
 from vertebra_kp.inference.overlays import film_grid, film_panel
 from vertebra_kp.inference.predictions import image_entry, write_predictions
 from vertebra_kp.models.device import hardware
@@ -28,9 +26,9 @@ def run(arguments: argparse.Namespace) -> None:
     trained = load_network(arguments)
     predictor = as_asked(trained, arguments)
     schema, config = predictor.schema, predictor.config
-    about = about_network(arguments)
-    calibrated = find_calibrated(arguments.calibration, network_file(arguments), schema, predictor.fingerprint)
+    calibrated = find_calibration(arguments, predictor)
     arguments, films = choose_films(arguments, config, predictor.film_size)
+    about = about_measurement(arguments, predictor, films)
     evaluated = evaluate_films(predictor, films, shown=VIEWS, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     scores = None
@@ -44,11 +42,6 @@ def run(arguments: argparse.Namespace) -> None:
         summary["shape"] = shape_figures(evaluated, calibrated)
         scores = [calibrated.ood_score(item.prediction) for item in evaluated]
     about |= {
-        "mark": predictor.fingerprint,
-        "step": predictor.step,
-        "films_identity": films.identity,
-        "source": arguments.source,
-        "split": arguments.split,
         "split_file_sha256": split_hash(arguments.split_file) if arguments.split else None,
         "stored_order": arguments.stored_order,
         "codec": config.codec.model_dump(),
@@ -56,7 +49,6 @@ def run(arguments: argparse.Namespace) -> None:
         "repair_file": arguments.repair_file,
         "config": trained.config.model_dump(mode="json"),
         "hardware": hardware(predictor.device),
-        "version": code_version(),
     }
     write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")

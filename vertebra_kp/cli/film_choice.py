@@ -1,12 +1,16 @@
 """Which labelled films a command measures: the same for every command that does."""
 
 import argparse
+from typing import Any
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.schema import Config, DataConfig
+from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.datasets import FilmSelection, as_seen, films_of, validation_films
+from vertebra_kp.data.datasets import FilmSelection, as_seen, films_of, records_of, validation_films
 from vertebra_kp.data.films import Films, PhantomFilms
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.sources import schema_of
 
 AASCE_TEST = "test"  # the data set's own part, not a split of the training part
 
@@ -26,12 +30,15 @@ def check_films(arguments: argparse.Namespace) -> None:
         )
 
 
-def check_labelled(arguments: argparse.Namespace) -> None:
-    """Raises UsageError for synthetic images where a command reads labels from files."""
+def labelled_records(arguments: argparse.Namespace, *, stored_order: bool = False) -> tuple[list[Record], Schema]:
+    """A source's labels, mended or in ``stored_order``; raises UsageError for synthetic images."""
     if arguments.source == "phantom":
         raise UsageError(
             "--source phantom has no files with labels; write some with the command phantom, and read them as csv"
         )
+    schema = schema_of(arguments.source, arguments.anatomy)
+    selection = _selection(arguments, schema, splits=vars(arguments).get("split"), stored_order=stored_order)
+    return records_of(selection), schema
 
 
 def choose_films(
@@ -56,19 +63,15 @@ def choose_films(
 
 def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Namespace:
     """The arguments, and what was not said as the network was trained, if it was trained on this source."""
-    same_source = arguments.source == data.source
     committed = "aasce" if arguments.source == "aasce" else None
-    trained = {
-        "root": data.root if same_source else None,
-        "split_file": data.split_file if same_source else committed,
-        "repair_file": data.repair_file if same_source else None,
-        "stored_order": data.stored_order and same_source,
-        "other_view": data.phantom.other_view if same_source else 0.0,
-        "cache": data.cache if same_source else None,
-        "shards": data.shards if same_source and arguments.root is None else None,
-    }
+    trained: dict[str, Any] = {"split_file": committed, "stored_order": False, "other_view": 0.0}
+    if arguments.source == data.source:
+        names = ("root", "split_file", "repair_file", "stored_order", "cache", "shards")
+        trained = {name: getattr(data, name) for name in names} | {"other_view": data.phantom.other_view}
     if arguments.stored_order or arguments.split == [AASCE_TEST]:
         trained |= {"repair_file": None, "shards": None}  # they have other labels
+    if arguments.root is not None:
+        trained["shards"] = None  # the images are read from where they were said to be
     if arguments.repair_file:
         trained["shards"] = None  # a repair is made on the labels as they are stored
     said = {name: value for name, value in vars(arguments).items() if value is not None}
@@ -78,15 +81,8 @@ def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Nam
 def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[int, int]) -> Films:
     schema = data.film_schema
     if arguments.source == "phantom":
-        return PhantomFilms(
-            schema,
-            arguments.preset,
-            arguments.seed,
-            arguments.num_images,
-            film_size,
-            fresh=False,
-            other_view=arguments.other_view,
-        )
+        drawn = arguments.preset, arguments.seed, arguments.num_images
+        return PhantomFilms(schema, *drawn, film_size, fresh=False, other_view=arguments.other_view)
     part, splits = None, arguments.split
     if arguments.source == "aasce" and splits == [AASCE_TEST]:
         part, splits = AASCE_TEST, None
@@ -95,16 +91,12 @@ def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[
         print(f"note: all labelled images, also those that may have trained the network ({trained}); see --split")
     if splits and arguments.split_file is None:
         raise UserError(f"--split {' '.join(splits)} needs --split-file FILE for source {arguments.source}")
-    selection = FilmSelection(
-        arguments.source,
-        arguments.root,
-        schema,
-        part=part,
-        split_file=arguments.split_file,
-        splits=splits,
-        stored_order=arguments.stored_order,
-        repair_file=arguments.repair_file,
-        cache=arguments.cache,
-        shards=arguments.shards,
-    )
+    selection = _selection(arguments, schema, part=part, splits=splits, stored_order=arguments.stored_order)
     return films_of(selection, film_size)
+
+
+def _selection(arguments: argparse.Namespace, schema: Schema, **chosen: Any) -> FilmSelection:
+    """The films of a source under what is ``chosen``, and whatever else the command has arguments for."""
+    names = ("split_file", "repair_file", "cache", "shards")
+    said = {name: value for name, value in vars(arguments).items() if name in names}
+    return FilmSelection(arguments.source, arguments.root, schema, **said, **chosen)

@@ -7,20 +7,15 @@ from typing import Any
 import numpy as np
 
 from vertebra_kp.audit.label_noise import SAME_FILM, compare_labels
-from vertebra_kp.cli.film_choice import check_labelled
+from vertebra_kp.cli.film_choice import labelled_records
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.datasets import FilmSelection, records_of
-from vertebra_kp.data.sources import schema_of
 from vertebra_kp.data.splits import read_pairs
 from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.evaluation.metrics import film_errors, summarise
 
 
 def run(arguments: argparse.Namespace) -> None:
-    check_labelled(arguments)
-    schema = schema_of(arguments.source, arguments.anatomy)
-    selection = FilmSelection(arguments.source, arguments.root, schema, repair_file=arguments.repair_file)
-    records = records_of(selection)
+    records, schema = labelled_records(arguments)
     by_id = {record.id: record for record in records}
     pairs = read_pairs(arguments.pairs)
     if unknown := sorted({film for pair in pairs for film in pair} - by_id.keys()):
@@ -41,12 +36,9 @@ def run(arguments: argparse.Namespace) -> None:
     if not same:
         print(f"no pair is the same image (correlation of {SAME_FILM:g} or more)")
         return
-    print(
-        f"\n{len(same)} pairs are the same image (correlation of {SAME_FILM:g} or more). One labelling against the"
-    )
-    print("other:")
-    summary = summarise(same, schema)
-    shown: Mapping[str, Any] = summary
+    print(f"\n{len(same)} pairs are the same image (correlation of {SAME_FILM:g} or more).")
+    print("One labelling against the other:")
+    shown: Mapping[str, Any] = summarise(same, schema)
     for name in (metric.name for metric in metrics_for("label_noise")):
         if shown.get(name) is not None:
             value, interval = np.round(shown[name], 3), shown[f"{name}_ci95"]

@@ -4,24 +4,16 @@ import argparse
 from dataclasses import asdict
 
 from vertebra_kp.audit.level_agreement import compare_films, pair_named, read_shifts, shares_of
-from vertebra_kp.cli.film_choice import check_labelled
+from vertebra_kp.cli.film_choice import labelled_records
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import write_csv
-from vertebra_kp.data.datasets import FilmSelection, records_of
-from vertebra_kp.data.sources import schema_of
-from vertebra_kp.data.splits import load_split_file, select
 
 PAIRS = "pairs.csv"
 
 
 def run(arguments: argparse.Namespace) -> None:
-    check_labelled(arguments)
+    (records, schema), table = labelled_records(arguments), arguments.image_table
     arguments.out.mkdir(parents=True, exist_ok=True)
-    schema, table = schema_of(arguments.source, arguments.anatomy), arguments.image_table
-    selection = FilmSelection(arguments.source, arguments.root, schema, repair_file=arguments.repair_file)
-    records = records_of(selection)
-    if arguments.split:
-        records = select(records, load_split_file(arguments.split_file), arguments.split)
     shifts = read_shifts(table) if table else {}
     if table and not shifts.keys() & {record.id for record in records}:
         raise UserError(f"{table}: none of its images is among the {len(records)} of the source")

@@ -5,7 +5,10 @@ from pathlib import Path
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.provenance import code_version
+from vertebra_kp.data.films import Films
 from vertebra_kp.evaluation.runner import as_measured
+from vertebra_kp.evaluation.uncertainty.store import Calibrated, find_calibrated
 from vertebra_kp.inference.predictor import Predictor, load
 from vertebra_kp.inference.weights import find_network, name_of
 
@@ -42,10 +45,21 @@ def choose_network(arguments: argparse.Namespace, schema: Schema | None = None) 
     return as_asked(load_network(arguments, schema), arguments)
 
 
-def about_network(arguments: argparse.Namespace) -> dict[str, object]:
-    """What results say of the network that they come from."""
+def find_calibration(arguments: argparse.Namespace, predictor: Predictor) -> Calibrated | None:
+    """The calibration that was named, else the one beside the network; raises as ``find_calibrated``."""
+    return find_calibrated(arguments.calibration, network_file(arguments), predictor.schema, predictor.fingerprint)
+
+
+def about_measurement(arguments: argparse.Namespace, predictor: Predictor, films: Films) -> dict[str, object]:
+    """What results say of the network and the films that they come from."""
     return {
         "checkpoint": name_of(network_file(arguments)),
         "ensemble": list(arguments.ensemble),
         "refine": arguments.refine,
+        "mark": predictor.fingerprint,
+        "step": predictor.step,
+        "films_identity": films.identity,
+        "source": arguments.source,
+        "split": arguments.split,
+        "version": code_version(),
     }

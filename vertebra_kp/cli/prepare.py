@@ -2,15 +2,12 @@
 
 import argparse
 import time
-from pathlib import Path
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.io import find_config, load_config
-from vertebra_kp.config.schema import DataConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.cache import fill_cache, settings_folder
 from vertebra_kp.data.datasets import records_of, selection_of
-from vertebra_kp.data.record import Record
 from vertebra_kp.data.shards import write_shards
 
 
@@ -25,25 +22,19 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"no folder for the {kind}")
     splits = None if arguments.whole_source else data.train_splits + data.validation_splits
     records = records_of(selection_of(data, splits))
+    size, workers = data.film_size, arguments.workers
     if arguments.shards is None:
-        result = prepare_cache(records, data, out, arguments.workers)
+        films = fill_cache(out, [record.image_path for record in records], size, workers=workers)
+        megabytes = sum(film.end(size) - film.offset for film in films) / 1e6
+        made = f"{megabytes:.0f} MB of pixels in {settings_folder(out, size)}"
+        taken = f"data.cache={out}"
     else:
-        result = prepare_shards(records, data, out, arguments.shards, arguments.workers)
-    print(f"{len(records)} images in {time.perf_counter() - started:.1f} s: {result}")
-
-
-def prepare_cache(records: list[Record], data: DataConfig, out: Path, workers: int | None) -> str:
-    films = fill_cache(out, [record.image_path for record in records], data.film_size, workers=workers)
-    megabytes = sum(film.end(data.film_size) - film.offset for film in films) / 1e6
-    folder = settings_folder(out, data.film_size)
-    return f"{megabytes:.0f} MB of pixels in {folder}; runs take them with --set data.cache={out}"
-
-
-def prepare_shards(records: list[Record], data: DataConfig, out: Path, shards: int, workers: int | None) -> str:
-    schema, size = data.film_schema, data.film_size
-    written = write_shards(records, schema, size, out, source=data.source, shards=shards, workers=workers)
-    megabytes = sum(path.stat().st_size for path in written) / 1e6
-    unset = {"repair_file": "null", "stored_order": "false"}  # the shards' labels have these already
-    also = "".join(f" data.{name}={value}" for name, value in unset.items() if getattr(data, name))
-    taken = f"--set data.shards={out}{also}"
-    return f"{len(written)} shards, {megabytes:.0f} MB, in {out}; runs take them with {taken}"
+        schema, shards = data.film_schema, arguments.shards
+        written = write_shards(records, schema, size, out, source=data.source, shards=shards, workers=workers)
+        megabytes = sum(path.stat().st_size for path in written) / 1e6
+        unset = {"repair_file": "null", "stored_order": "false"}  # the shards' labels have these already
+        also = "".join(f" data.{name}={value}" for name, value in unset.items() if getattr(data, name))
+        made = f"{len(written)} shards, {megabytes:.0f} MB, in {out}"
+        taken = f"data.shards={out}{also}"
+    seconds = time.perf_counter() - started
+    print(f"{len(records)} images in {seconds:.1f} s: {made}; runs take them with --set {taken}")

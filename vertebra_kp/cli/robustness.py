@@ -3,16 +3,14 @@
 import argparse
 
 from vertebra_kp.cli.film_choice import choose_films
-from vertebra_kp.cli.network_choice import choose_network, network_file
+from vertebra_kp.cli.network_choice import choose_network, find_calibration
 from vertebra_kp.evaluation.robustness import FILE, measure_robustness, write_rows
-from vertebra_kp.evaluation.uncertainty.store import find_calibrated
 
 
 def run(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     predictor = choose_network(arguments)
-    given = arguments.calibration, network_file(arguments), predictor.schema, predictor.fingerprint
-    calibrated = find_calibrated(*given)
+    calibrated = find_calibration(arguments, predictor)
     _, films = choose_films(arguments, predictor.config, predictor.film_size)
     print(f"{'kind':<14}{'strength':>9}{'median px':>11}{'mean px':>10}{'shifted':>9}{'AUC':>7}")
     rows = []

@@ -10,15 +10,13 @@ import argparse
 import json
 import sys
 
-from vertebra_kp.cli.film_choice import check_labelled
-from vertebra_kp.data.sources import read_records, schema_of
+from vertebra_kp.cli.film_choice import labelled_records
+from vertebra_kp.core.files import write_text
 from vertebra_kp.data.splits import make_splits, read_pairs
 
 
 def run(arguments: argparse.Namespace) -> None:
-    check_labelled(arguments)
-    schema = schema_of(arguments.source, arguments.anatomy)
-    records = read_records(arguments.source, arguments.root, schema)
+    records, schema = labelled_records(arguments)
     pairs = read_pairs(arguments.pairs) if arguments.pairs else []
     if all(record.group == record.id for record in records) and not pairs:
         print(
@@ -36,8 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         calibration=arguments.calibration_images,
     )
     path = arguments.output_file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", path)
     for name, ids in content["splits"].items():
         print(f"{name}: {len(ids)} images of {len({content['groups'][id] for id in ids})} groups")
     print(f"left out: {sum(map(len, content['left_out'].values()))} images; written to {path}")

@@ -70,15 +70,6 @@ def worst_views(evaluated: Sequence[Evaluated]) -> list[FilmView]:
 
 
 def _view(item: Evaluated) -> FilmView:
-    prediction = item.prediction
-    assert prediction.image is not None
-    return FilmView(
-        title=item.id,
-        film=prediction.image,
-        heatmaps=prediction.heatmaps,
-        points_xy=prediction.points_xy,
-        presence=prediction.presence,
-        true_points_xy=apply_affine(prediction.matrix, item.true_points),
-        error_px=film_errors(item)["mre_px"],
-        attention=None,
-    )
+    true_points_xy = apply_affine(item.prediction.matrix, item.true_points)
+    error_px = film_errors(item)["mre_px"]
+    return FilmView.of(item.prediction, item.id, true_points_xy=true_points_xy, error_px=error_px)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vertebra_kp.config.io import ConfigError, load_config
-from vertebra_kp.config.schema import Config, NetworkConfig
+from vertebra_kp.config.schema import NetworkConfig
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.metric_table import figures_for
@@ -44,9 +44,8 @@ def is_finished(run: Planned) -> bool:
 
     What only measures is never taken for finished: it is quicker measured again than found out with what.
     """
-    return (
-        run.trains and RunFolder(run.run_dir).metrics.is_file() and _settings_in(run.run_dir) == run.settings.hash
-    )
+    has_report = run.trains and RunFolder(run.run_dir).metrics.is_file()
+    return has_report and _settings_in(run.run_dir) == run.settings.hash
 
 
 def _settings_in(run_dir: Path) -> str | None:
@@ -71,38 +70,38 @@ def collect(study: Study) -> list[Planned]:
 
 def record(study: Study, run: Planned) -> Row:
     """Write down a run whose folder holds its report; returns the row."""
-    entry = Entry(_row(run), _film_errors(RunFolder(run.run_dir).films), run.settings)
-    Ledger(study.folder).add(entry)
-    return entry.row
+    row = _row(run)
+    rows = read_csv(RunFolder(run.run_dir).films)  # none where an earlier version has trained
+    films = {film["id"]: round(float(film["mre_px"]), 3) if film["mre_px"] else None for film in rows}
+    Ledger(study.folder).add(Entry(row, films, run.settings))
+    return row
 
 
 def _row(run: Planned) -> Row:
     report: dict[str, Any] = json.loads(RunFolder(run.run_dir).metrics.read_text(encoding="utf-8"))
     figures, config = (report["validation"] if run.trains else report), run.settings.config
-    network, data = config.network.model_dump_json(), config.data
+    network, data, train = config.network.model_dump_json(), config.data, config.train
     parameters, macs = _cost(network, data.keypoint_schema, data.input_size)
     row: Row = {
         "variant": run.variant,
         "seed": run.seed,
-        **{name: _rounded(figure) for name, figure in figures_for("study", figures).items()},
+        **{name: "" if it is None else round(it, 4) for name, it in figures_for("study", figures).items()},
         "parameters": parameters,
-        "gmacs": _rounded(macs * (1 + config.inference.flip) / 1e9),  # a flip takes a second forward pass
+        "gmacs": round(macs * (1 + config.inference.flip) / 1e9, 4),  # a flip takes a second forward pass
         "hardware": _hardware(report.get("hardware")),
         "config": run.settings.hash,
         "version": report.get("version", ""),
     }
-    return row | (_training_cost(report, config) if run.trains else {})
-
-
-def _training_cost(report: dict[str, Any], config: Config) -> Row:
-    steps, seconds = report["steps"], report["training_seconds"]
-    films = steps * config.train.batch_size * config.train.accumulate
-    return {
-        "steps": steps,
-        "seconds": seconds,
-        "images_per_second": round(films / seconds, 2) if seconds else "",
-        "peak_memory_mb": report.get("peak_memory_mb", ""),
-    }
+    if run.trains:
+        steps, seconds = report["steps"], report["training_seconds"]
+        films = steps * train.batch_size * train.accumulate
+        row |= {
+            "steps": steps,
+            "seconds": seconds,
+            "images_per_second": round(films / seconds, 2) if seconds else "",
+            "peak_memory_mb": report.get("peak_memory_mb", ""),
+        }
+    return row
 
 
 @lru_cache
@@ -119,15 +118,6 @@ def _hardware(report: dict[str, Any] | None) -> str:
     return report["name"] if report["device"] == "cuda" else f"{report['name']}, {report['threads']} threads"
 
 
-def _rounded(value: float | None) -> float | str:
-    return "" if value is None else round(value, 4)
-
-
-def _film_errors(path: Path) -> dict[str, float | None]:
-    """Mean radial error by film; nothing where an earlier version has trained, which kept none."""
-    return {row["id"]: round(float(row["mre_px"]), 3) if row["mre_px"] else None for row in read_csv(path)}
-
-
 # --- from a study beside it -----------------------------------------------------------------------------
 
 
@@ -137,21 +127,15 @@ def adopt(study: Study) -> list[tuple[Planned, Path]]:
     The settings must be the same, the seed among them. The version of the code need not be, as between the runs of
     one study: it stands in the row, and the table says where there is more than one.
     """
-    open_runs = missing(study)
-    adopted = []
-    for folder in _siblings(study):
+    open_runs, here, adopted = missing(study), study.folder.resolve(), []
+    for folder in sorted(path.parent for path in here.parent.glob("*/study.yaml") if path.parent != here):
         for entry in Ledger(folder).entries() if open_runs else []:
-            for run in open_runs:
+            for run in list(open_runs):
                 if entry.settings is not None and entry.settings.gives_the_figures_of(run.settings):
                     adopted.append((run, folder))
-                    open_runs = [other for other in open_runs if other.key != run.key]
+                    open_runs.remove(run)
                     _take_over(study, run, entry, folder)
     return adopted
-
-
-def _siblings(study: Study) -> list[Path]:
-    here = study.folder.resolve()
-    return [path.parent for path in sorted(here.parent.glob("*/study.yaml")) if path.parent != here]
 
 
 def _take_over(study: Study, run: Planned, entry: Entry, folder: Path) -> None:
@@ -167,10 +151,6 @@ def _take_over(study: Study, run: Planned, entry: Entry, folder: Path) -> None:
 
 
 # --- what the study no longer asks for ------------------------------------------------------------------
-
-
-class StaleError(UserError):
-    """Rows or run folders are of settings that the study no longer asks for."""
 
 
 def stale_rows(study: Study) -> dict[Key, str]:
@@ -204,7 +184,7 @@ def stale_folders(study: Study) -> list[Planned]:
 
 
 def refuse_stale(study: Study, *, keep_rows: bool = False, may_keep: bool = True) -> None:
-    """Raises StaleError naming what is stale and the ways out; ``keep_rows`` lets the rows be.
+    """Raises UserError naming what is stale and the ways out; ``keep_rows`` lets the rows be.
 
     ``may_keep`` says whether the command has that way out.
     """
@@ -213,11 +193,21 @@ def refuse_stale(study: Study, *, keep_rows: bool = False, may_keep: bool = True
     stale += [f"{run}: {run.run_dir} holds a run of other settings" for run in stale_folders(study)]
     if stale:
         listed = "\n  ".join(stale)
-        raise StaleError(
+        raise UserError(
             f"{study.folder} has results of other settings than are asked for now:\n  {listed}\n"
             f"move stale results to {study.folder / STALE} and run anew"
             + (", or keep stale rows as they are" if rows and may_keep else "")
         )
+
+
+def settle(study: Study, *, rerun_stale: bool, keep_rows: bool = False, may_keep: bool = True) -> None:
+    """Move out or refuse what other settings have left, write down what is finished; raises UserError."""
+    if rerun_stale:
+        for variant, seed in move_stale(study):
+            print(f"moved out of {study.folder}: {variant}, seed {seed}")
+    refuse_stale(study, keep_rows=keep_rows, may_keep=may_keep)
+    for run in collect(study):
+        print(f"{run}: was finished in {run.run_dir}")
 
 
 def move_stale(study: Study) -> list[Key]:

@@ -17,9 +17,9 @@ from vertebra_kp.evaluation.store import FILE, Evaluation, load_evaluation, pool
 from vertebra_kp.evaluation.uncertainty.calibration import COVERAGE, errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import cross_coverage
 from vertebra_kp.experiments import launch
-from vertebra_kp.experiments.collect import collect, missing, refuse_stale
+from vertebra_kp.experiments.collect import missing
 from vertebra_kp.experiments.launch import Stop, record_ended, run_child, run_several, run_to_end
-from vertebra_kp.experiments.study import Planned, Settings, Study, StudyFile
+from vertebra_kp.experiments.study import Study, StudyFile, trained_runs
 from vertebra_kp.training.run_folder import RunFolder
 
 # Of an evaluation's metrics.json: what is the same for all folds.
@@ -42,27 +42,18 @@ def plan_folds(config: Path, overrides: Sequence[str], folder: Path, seeds: Sequ
             f"{config}: cross-validation needs two splits or more in data.train_splits and "
             f"data.validation_splits, which have {folds}; make a split file of folds"
         )
-    planned, variants = [], {}
-    for seed in seeds:
-        for fold in folds:
-            others = ", ".join(other for other in folds if other != fold)
-            own = [f"data.train_splits=[{others}]", f"data.validation_splits=[{fold}]"]
-            variants[fold] = own
-            name = f"{fold}-{seed}"
-            every = [*overrides, *own, f"train.seed={seed}", f"name={name}"]
-            settings = Settings(load_config(config, every))
-            planned.append(Planned(fold, seed, config, every, folder / "runs" / name, settings))
+    variants = {}
+    for fold in folds:
+        others = ", ".join(other for other in folds if other != fold)
+        variants[fold] = [f"data.train_splits=[{others}]", f"data.validation_splits=[{fold}]"]
     file = StudyFile(
         base=config, overrides=list(overrides), seeds=list(seeds), baseline=folds[0], variants=variants
     )
-    return Study(folder, file, planned)
+    return Study(folder, file, trained_runs(folder, file, config))
 
 
 def train_folds(study: Study, jobs: int, stop: Stop) -> int:
-    """Train the folds that are missing, ``jobs`` at a time; returns the exit code. Raises as ``refuse_stale``."""
-    refuse_stale(study, may_keep=False)  # films are measured with the networks of the run folders, not of rows
-    for run in collect(study):
-        print(f"{run}: was finished in {run.run_dir}")
+    """Train the folds that are missing, ``jobs`` at a time; returns the exit code."""
     # A fold whose row was committed elsewhere trains again: its films are to be measured here.
     todo = [run for run in study.planned if run in missing(study) or not RunFolder(run.run_dir).best.is_file()]
     failed = record_ended(study, run_several(todo, partial(run_to_end, stop=stop), jobs), stop)
@@ -91,8 +82,7 @@ def measure_folds(studies: Sequence[Study], stop: Stop, suffix: str = "") -> tup
                 print(f"failed: {run}, exit code {code}; see {log}", file=sys.stderr)
             return code, None
     evaluation, metrics = pool_folds(studies, name)
-    out = study.folder / "runs" / f"all{suffix}"
-    out.mkdir(parents=True, exist_ok=True)
+    out = study.run_folders / f"all{suffix}"
     save_evaluation(evaluation, out / FILE)
     write_json(metrics, out / "metrics.json")
     write_json(metrics, study.folder / f"metrics{suffix}.json")  # beside the rows, to be committed with them
@@ -114,13 +104,13 @@ def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, 
     errors = [errors_of(result, schema) for result in every.results]
     first = json.loads((study.planned[0].run_dir / evaluations / "metrics.json").read_text(encoding="utf-8"))
     configs = [load_config(one.file.base, one.file.overrides).model_dump(mode="json") for one in studies]
-    about = {name: first.get(name) for name in COMMON} | {
+    metrics = {
+        **{name: first.get(name) for name in COMMON},
         "split": study.names,
         "seeds": study.file.seeds,
         **dict(zip(("config", "refine"), configs, strict=False)),
-    }
-    found = {
+        **summarise(every.results, schema),
         "coverage": cross_coverage(errors, schema, promised=COVERAGE, part_of=fold_of),
         "coverage_by": COVERAGE_BY,
     }
-    return every, cast(Metrics, about | {**summarise(every.results, schema)} | found)
+    return every, cast(Metrics, metrics)

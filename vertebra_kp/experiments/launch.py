@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,24 +60,17 @@ def run_to_end(run: Planned, stop: Stop, program: Sequence[str] | None = None) -
         return 0 if done else run_child([*(program or PROGRAM), *_command(run)], run.run_dir / LOG, stop)
 
 
-@contextmanager
-def _held(lock: BaseFileLock, run: Planned, stop: Stop) -> Iterator[None]:
-    """Wait for a lock of the run and hold it, unless a stop comes first."""
+def _held(lock: BaseFileLock, run: Planned, stop: Stop) -> AbstractContextManager:
+    """A lock of the run, waited for and held, unless a stop comes first."""
     waiting = False
     while not stop.requested:
         try:
-            lock.acquire(timeout=POLL_S)
+            return lock.acquire(timeout=POLL_S)
         except Timeout:
             if not waiting:
                 log.info("%s: waiting for another process that is at it", run)
             waiting = True
-            continue
-        try:
-            yield
-        finally:
-            lock.release()
-        return
-    yield
+    return nullcontext()
 
 
 def _command(run: Planned) -> list[str]:
@@ -124,19 +117,10 @@ def record_ended(study: Study, ended: Iterable[tuple[Planned, int]], stop: Stop)
 
 
 def tell_failed(run: Planned, code: int) -> None:
-    print(
-        f"failed: {run}, exit code {code}; {run.run_dir / LOG} ends with\n{_tail_of_log(run)}",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _tail_of_log(run: Planned) -> str:
-    """The last lines that a run has written."""
     path = run.run_dir / LOG
-    if not path.is_file():
-        return ""
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    tail = "\n".join(lines[-TAIL:])
+    print(f"failed: {run}, exit code {code}; {path} ends with\n{tail}", file=sys.stderr, flush=True)
 
 
 def run_several(runs: list[Planned], work: Callable[[Planned], int], jobs: int) -> Iterator[tuple[Planned, int]]:

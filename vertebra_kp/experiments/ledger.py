@@ -6,7 +6,7 @@ moment leaves the old files or the new ones.
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,6 @@ COLUMNS = (
     *("steps", "seconds", "images_per_second", "peak_memory_mb", "parameters", "gmacs"),
     *("hardware", "config", "version"),
 )
-TIMING = ("seconds", "images_per_second", "peak_memory_mb")
-"""Columns that depend on what else the machine did, and on interruptions; all others do not."""
 
 Key = tuple[str, int]  # variant and seed
 Row = dict[str, str | float]  # by column; read from a file, every value is text
@@ -52,36 +50,31 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.results, self.films, self.configs = (
-            folder / name for name in ("results.csv", "films.csv", "configs.json")
-        )
+        self.results, self.films = folder / "results.csv", folder / "films.csv"
+        self.configs = folder / "configs.json"
 
     def entries(self) -> list[Entry]:
         """In the order of the file."""
-        films = {_key(row): _errors(row) for row in read_csv(self.films)}
-        settings = self._settings()
+        films = {
+            _key(row): {name: float(text) if text else None for name, text in row.items() if name not in KEY}
+            for row in read_csv(self.films)
+        }
+        documents = json.loads(self.configs.read_text(encoding="utf-8")) if self.configs.is_file() else {}
+        settings = {hash_: Settings.from_json(document) for hash_, document in documents.items()}
         return [
             Entry({**row}, films.get(_key(row), {}), settings.get(row.get("config", "")))
             for row in read_csv(self.results)
         ]
-
-    def _settings(self) -> dict[str, Settings | None]:
-        if not self.configs.is_file():
-            return {}
-        documents = json.loads(self.configs.read_text(encoding="utf-8"))
-        return {hash_: _settings_or_none(document) for hash_, document in documents.items()}
 
     def add(self, entry: Entry) -> None:
         """Write down one run; what was written of the same run before is replaced."""
         with self._locked():
             self._write([*(old for old in self.entries() if old.key != entry.key), entry])
 
-    def take_out(self, keys: Iterable[Key]) -> list[Entry]:
-        """Remove the rows of these runs and return them."""
+    def take_out(self, keys: Container[Key]) -> None:
+        """Remove the rows of these runs."""
         with self._locked():
-            entries = self.entries()
-            self._write([entry for entry in entries if entry.key not in keys])
-        return [entry for entry in entries if entry.key in keys]
+            self._write([entry for entry in self.entries() if entry.key not in keys])
 
     def _locked(self) -> BaseFileLock:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,19 +91,8 @@ class Ledger:
         write_csv(COLUMNS, [entry.row for entry in entries], self.results)  # last: a row here is a run done
 
 
-def _settings_or_none(document: dict[str, object]) -> Settings | None:
-    try:
-        return Settings.from_json(document)
-    except ValueError:
-        return None  # of another version of vertebra_kp
-
-
 def _key(row: Mapping[str, str | float]) -> Key:
     return str(row["variant"]), int(row["seed"])
-
-
-def _errors(row: Mapping[str, str]) -> dict[str, float | None]:
-    return {name: float(text) if text else None for name, text in row.items() if name not in KEY}
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

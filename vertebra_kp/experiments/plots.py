@@ -11,7 +11,6 @@ from vertebra_kp.evaluation.compare import NO_DIFFERENCE
 from vertebra_kp.experiments.study import Study
 from vertebra_kp.experiments.table import LEVEL, Variant, variants_of
 
-DIFFERENCES, ERRORS = "differences.png", "errors.png"
 COLOURS = {"better": "#1b7837", "worse": "#b2182b", NO_DIFFERENCE: "#4d4d4d"}
 BASELINE = "#2166ac"
 ROW_INCHES = 0.42
@@ -21,10 +20,10 @@ def draw_plots(study: Study) -> list[Path]:
     """Write the pictures into the study's folder ``plots``; returns those for which there is enough to show."""
     variants = variants_of(study)
     pictures = {}
-    if any(variant.difference for variant in variants):
-        pictures[DIFFERENCES] = _differences(study, [variant for variant in variants if variant.difference])
+    if compared := [variant for variant in variants if variant.difference]:
+        pictures["differences.png"] = _differences(study, compared)
     if variants:
-        pictures[ERRORS] = _errors(variants)
+        pictures["errors.png"] = _errors(variants)
     folder = study.folder / "plots"
     folder.mkdir(exist_ok=True)
     for name, figure in pictures.items():
@@ -54,16 +53,15 @@ def _differences(study: Study, variants: list[Variant]) -> Figure:
 def _errors(variants: list[Variant]) -> Figure:
     """A point per seed, a bar at the mean; points of one seed share a colour."""
     figure, axes = _rows(variants, "mean radial error [px]; bar: mean over seeds")
-    seeds = sorted({seed for variant in variants for seed in variant.seeds})
+    seeds = sorted({seed for variant in variants for seed in variant.entries})
     for row, variant in enumerate(variants):
         errors = variant.figures("mre_px")
         axes.plot([np.mean(errors)] * 2, [row - 0.28, row + 0.28], color="#4d4d4d", linewidth=2, zorder=1)
     for number, seed in enumerate(seeds):
         points = [
-            (float(entry.row["mre_px"]), row)
+            (float(variant.entries[seed].row["mre_px"]), row)
             for row, variant in enumerate(variants)
-            for entry in variant.entries
-            if entry.key[1] == seed
+            if seed in variant.entries
         ]
         offset = 0.36 * (number / max(1, len(seeds) - 1) - 0.5)  # equal errors do not hide each other
         x, y = np.array(points).T

@@ -21,26 +21,20 @@ def write_array(study: Study, runs: list[Planned], *, jobs: int, options: list[s
     the same on all machines of the cluster: tasks find them by the path that they have here.
     """
     folder = study.run_folders.resolve()
-    directives = [
-        f"--job-name={study.folder.resolve().name}",
-        f"--array=0-{len(runs) - 1}%{jobs}",
-        f"--output={folder}/slurm-%A_%a.txt",
-        "--signal=B:TERM@60",  # B: to this script, which is the run itself after exec
-        *options,
-    ]
-    tasks = "\n".join(f"  {shlex.quote(f'{run.variant} {run.seed}')}" for run in runs)
     command = shlex.join([*launch.PROGRAM, "ablate", str(study.folder.resolve()), "--run"])
-    text = "\n".join(
-        [
-            "#!/bin/bash",
-            *(f"#SBATCH {option}" for option in directives),
-            f"cd {shlex.quote(os.getcwd())}",
-            f"RUNS=(\n{tasks}\n)",
-            f"exec {command} ${{RUNS[$SLURM_ARRAY_TASK_ID]}}",
-            "",
-        ]
-    )
-    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        "#!/bin/bash",
+        f"#SBATCH --job-name={study.folder.resolve().name}",
+        f"#SBATCH --array=0-{len(runs) - 1}%{jobs}",
+        f"#SBATCH --output={folder}/slurm-%A_%a.txt",
+        "#SBATCH --signal=B:TERM@60",  # B: to this script, which is the run itself after exec
+        *(f"#SBATCH {option}" for option in options),
+        f"cd {shlex.quote(os.getcwd())}",
+        "RUNS=(",
+        *(f"  {shlex.quote(f'{run.variant} {run.seed}')}" for run in runs),
+        ")",
+        f"exec {command} ${{RUNS[$SLURM_ARRAY_TASK_ID]}}",
+    ]
     path = study.run_folders / SCRIPT
-    write_text(text, path)
+    write_text("\n".join(lines) + "\n", path)
     return path

@@ -5,13 +5,14 @@ import json
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from vertebra_kp.config.differences import MAY_DIFFER, differences, flat_config
 from vertebra_kp.config.io import find_config, load_config, read_yaml
 from vertebra_kp.config.schema import Config
+from vertebra_kp.config.section import Positive, Section
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.training.run_folder import RunFolder
@@ -19,34 +20,33 @@ from vertebra_kp.training.run_folder import RunFolder
 NOBODY = "none"  # a config's name where only its settings count
 
 
-class Budget(BaseModel):
+class Budget(Section):
     """What one run may cost, and where; a run that trained longer is marked in the table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    minutes: Annotated[float, Field(gt=0)]
+    minutes: Positive
     hardware: str
 
 
-class StudyFile(BaseModel):
+class StudyFile(Section):
     """What ``study.yaml`` may say; ``overrides``, ``variants`` and ``measured`` are lists of ``a.b=c``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: Path
     """File of the config, relative to the study, or the name of one that comes with the package."""
-    overrides: list[str] = []
+    overrides: list[str] = Field([])
     seeds: list[int] = Field(min_length=1)
     budget: Budget | None = None
     baseline: str
     variants: dict[str, list[str]] = Field(min_length=1)
-    measured: dict[str, list[str]] = {}
+    measured: dict[str, list[str]] = Field({})
     """Train nothing: the baseline's checkpoint of the same seed, measured under other settings."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a run's figures: its config and, where it only measures, the config that was trained."""
+    """What decides a run's figures: its config and, where it only measures, the config that was trained.
+
+    Those of planned runs and of a ledger have the name NOBODY.
+    """
 
     config: Config
     trained: Config | None = None
@@ -54,15 +54,12 @@ class Settings:
     @property
     def hash(self) -> str:
         """12 hex digits; neither the name counts nor what changes no weight (``run_folder.MAY_DIFFER``)."""
-        text = json.dumps([self._of(config) for config in (self.config, self.trained)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    @staticmethod
-    def _of(config: Config | None) -> dict[str, Any] | None:
-        if config is None:
-            return None
-        settings = flat_config(config)
-        return {key: value for key, value in settings.items() if key != "name" and not key.startswith(MAY_DIFFER)}
+        both = [None if config is None else flat_config(config) for config in (self.config, self.trained)]
+        counted = [
+            one and {key: value for key, value in one.items() if key != "name" and not key.startswith(MAY_DIFFER)}
+            for one in both
+        ]
+        return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
 
     def gives_the_figures_of(self, other: "Settings") -> bool:
         """Whether the figures are the same: a hash leaves out where the films are, and there others may lie."""
@@ -71,21 +68,22 @@ class Settings:
 
     def differences(self, other: "Settings") -> dict[str, tuple[Any, Any]]:
         """Settings that differ from those of ``other``, as dotted keys with both values."""
-        mine, theirs = (one.config.model_copy(update={"name": NOBODY}) for one in (self, other))
-        return differences(mine, theirs)
+        return differences(self.config, other.config)
 
     def to_json(self) -> dict[str, Any]:
-        config = self.config.model_copy(update={"name": NOBODY}).model_dump(mode="json")
-        return (
-            config if self.trained is None else {"trained": Settings(self.trained).to_json(), "measured": config}
-        )
+        config = self.config.model_dump(mode="json")
+        if self.trained is None:
+            return config
+        return {"trained": self.trained.model_dump(mode="json"), "measured": config}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Settings":
-        """Raises ValueError where the settings are of another version of vertebra_kp."""
-        if "trained" in value:
-            return cls(cls.from_json(value["measured"]).config, cls.from_json(value["trained"]).config)
-        return cls(Config.model_validate_json(json.dumps(value), strict=True))
+    def from_json(cls, value: dict[str, Any]) -> "Settings | None":
+        """None where the settings are of another version of vertebra_kp."""
+        both = (value["measured"], value["trained"]) if "trained" in value else (value,)
+        try:
+            return cls(*(Config.model_validate_json(json.dumps(one), strict=True) for one in both))
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -159,29 +157,27 @@ def read_study(folder: Path) -> Study:
         raise UserError(f"{path}: {', '.join(sorted(twice))} is in variants and in measured; rename one")
     if len(set(file.seeds)) < len(file.seeds):
         raise UserError(f"{path}: seeds {file.seeds} names one twice; a run counts once")
-    planned = _trained(folder, file)
+    planned = trained_runs(folder, file, find_config(file.base, folder).resolve())
     study = Study(folder, file, planned + _measured(folder, file, planned))
     _refuse_equals(study, path)
     return study
 
 
-def _trained(folder: Path, file: StudyFile) -> list[Planned]:
-    base = find_config(file.base, folder).resolve()
+def trained_runs(folder: Path, file: StudyFile, base: Path) -> list[Planned]:
+    """Every variant with every seed; ``base`` is the config's file."""
     planned = []
     for seed in file.seeds:
         for variant, own in file.variants.items():
             name = f"{variant}-{seed}"
             overrides = [*file.overrides, *own, f"train.seed={seed}", f"name={name}"]
-            settings = Settings(load_config(base, overrides))
+            settings = Settings(load_config(base, overrides).model_copy(update={"name": NOBODY}))
             planned.append(Planned(variant, seed, base, overrides, folder / "runs" / name, settings))
     return planned
 
 
 def _measured(folder: Path, file: StudyFile, trained: list[Planned]) -> list[Planned]:
     planned = []
-    for run in trained:
-        if run.variant != file.baseline:
-            continue
+    for run in (one for one in trained if one.variant == file.baseline):
         for variant, overrides in file.measured.items():
             try:
                 settings = Settings(as_measured(run.settings.config, overrides), run.settings.config)

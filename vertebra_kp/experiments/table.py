@@ -19,18 +19,17 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Variant:
-    """What is known of one variant; figures are lists over its finished seeds, in ascending order."""
+    """What is known of one variant, by finished seed in ascending order."""
 
     name: str
-    seeds: list[int]
-    entries: list[Entry]
+    entries: dict[int, Entry]
     is_baseline: bool
     difference: Interval | None
     """To the baseline; None where nothing can be compared."""
 
     def figures(self, column: str) -> list[float]:
         """Those of the rows that have one."""
-        return [float(entry.row[column]) for entry in self.entries if entry.row.get(column)]
+        return [float(entry.row[column]) for entry in self.entries.values() if entry.row.get(column)]
 
 
 def interval_level(study: Study) -> float:
@@ -41,19 +40,14 @@ def interval_level(study: Study) -> float:
 def variants_of(study: Study) -> list[Variant]:
     """The variants of which a run is finished, in the order of ``study.yaml``."""
     by_key = {entry.key: entry for entry in Ledger(study.folder).entries()}
-    found = []
+    found, seeds, baseline = [], sorted(study.file.seeds), study.file.baseline
     for name in study.names:
-        seeds = [seed for seed in sorted(study.file.seeds) if (name, seed) in by_key]
-        entries = [by_key[name, seed] for seed in seeds]
-        is_baseline = name == study.file.baseline
-        pairs = [
-            (by_key[study.file.baseline, seed], entry)
-            for seed, entry in zip(seeds, entries, strict=True)
-            if (study.file.baseline, seed) in by_key
-        ]
+        entries = {seed: by_key[name, seed] for seed in seeds if (name, seed) in by_key}
+        pairs = [(by_key[baseline, seed], entries[seed]) for seed in entries if (baseline, seed) in by_key]
+        is_baseline = name == baseline
         interval = None if is_baseline or not pairs else interval_of(_differences(pairs), interval_level(study))
-        if seeds:
-            found.append(Variant(name, seeds, entries, is_baseline, interval))
+        if entries:
+            found.append(Variant(name, entries, is_baseline, interval))
     return found
 
 
@@ -66,9 +60,7 @@ def _differences(pairs: list[tuple[Entry, Entry]]) -> np.ndarray:
     films = [name for name in both[0].films if all(entry.films.get(name) is not None for entry in both)]
     if not films:
         return np.array([[float(one.row["mre_px"]) - float(base.row["mre_px"])] for base, one in pairs])
-    errors = np.array(
-        [[entry.films[name] for name in films] for entry in both], dtype=float
-    )  # base, one, base, ...
+    errors = np.array([[entry.films[name] for name in films] for entry in both], float)  # base, one, base, ...
     return errors[1::2] - errors[::2]
 
 
@@ -85,19 +77,23 @@ def table(study: Study) -> str:
 
 
 def _cells(study: Study, variant: Variant) -> tuple[str, ...]:
-    parameters, macs = variant.figures("parameters"), variant.figures("gmacs")
-    minutes = [seconds / 60 for seconds in variant.figures("seconds")]
-    budget = study.file.budget
+    errors, minutes = variant.figures("mre_px"), [seconds / 60 for seconds in variant.figures("seconds")]
+    budget, interval = study.file.budget, variant.difference
+    difference, verdict = "baseline" if variant.is_baseline else "–", "–"
+    if interval is not None:
+        difference = f"{interval.mean:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+        verdict = interval.verdict
     over = budget is not None and any(value > budget.minutes for value in minutes)
     return (
         f"`{variant.name}`",
-        str(len(variant.seeds)),
-        _mean_and_spread(variant.figures("mre_px")),
+        str(len(variant.entries)),
+        _mean(errors, "{:.3f}") + (f" ± {np.std(errors, ddof=1):.3f}" if len(errors) > 1 else ""),
         _mean(variant.figures("median_px"), "{:.3f}"),
         _mean(variant.figures("level_shift_rate"), "{:.3f}"),
-        *_difference(variant),
-        _mean([count / 1e6 for count in parameters], "{:.2f}"),
-        _mean(macs, "{:.2f}"),
+        difference,
+        verdict,
+        _mean([count / 1e6 for count in variant.figures("parameters")], "{:.2f}"),
+        _mean(variant.figures("gmacs"), "{:.2f}"),
         _mean(minutes, "{:.1f}") + (OVER_BUDGET if over else ""),
         _mean(variant.figures("images_per_second"), "{:.1f}"),
         _mean(variant.figures("peak_memory_mb"), "{:.0f}"),
@@ -108,24 +104,8 @@ def _mean(values: list[float], form: str) -> str:
     return form.format(np.mean(values)) if values else "–"
 
 
-def _mean_and_spread(values: list[float]) -> str:
-    if len(values) < 2:
-        return _mean(values, "{:.3f}")
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-
-
-def _difference(variant: Variant) -> tuple[str, str]:
-    """The cells of the difference and of the verdict."""
-    if variant.is_baseline:
-        return "baseline", "–"
-    interval = variant.difference
-    if interval is None:
-        return "–", "–"
-    return f"{interval.mean:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})", interval.verdict
-
-
 def _notes(study: Study, variants: list[Variant]) -> list[str]:
-    shown = [entry for variant in variants for entry in variant.entries]
+    shown = [entry for variant in variants for entry in variant.entries.values()]
     notes = [
         "Mean error: of all corners, mean over seeds ± standard deviation. Differences: of the films' own means, "
         "every film counting the same; variant minus " + _how(study, variants)
@@ -149,12 +129,9 @@ def _notes(study: Study, variants: list[Variant]) -> list[str]:
 
 def _how(study: Study, variants: list[Variant]) -> str:
     """How the differences were made, as the end of a sentence."""
-    n, each = study.comparisons, 100 * interval_level(study)
-    level = (
-        f"{100 * LEVEL:.0f} % intervals"
-        if n == 1
-        else (f"{each:.4g} % intervals, so that all {n} hold together with {100 * LEVEL:.0f} % (Bonferroni)")
-    )
+    level = f"{100 * interval_level(study):.4g} % intervals"
+    if study.comparisons > 1:
+        level += f", so that all {study.comparisons} hold together with {100 * LEVEL:.0f} % (Bonferroni)"
     ways = {variant.difference.over for variant in variants if variant.difference}
     samples = {
         "films and seeds": "paired by film and seed, intervals over films and seeds (crossed random effects)",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distribution
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vertebra_kp.config.network import STRIDES
 from vertebra_kp.core.anatomy import OUTLINE, PRESENT_FROM, Schema
 from vertebra_kp.core.geometry import apply_affine, points_to_indices, scale
+from vertebra_kp.inference.batch import Prediction
 
 Colour = tuple[int, int, int]
 
@@ -34,7 +36,7 @@ GOLDEN_ANGLE = 0.381966  # of the hue circle: neighbouring levels get hues far a
 CHI_SQUARE_90 = -2 * np.log(1 - 0.90)  # 90 % quantile of chi-square with two degrees of freedom
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FilmView:
     """One image in the network's frame, with what the network found in it.
 
@@ -46,12 +48,20 @@ class FilmView:
 
     title: str
     film: np.ndarray
-    heatmaps: np.ndarray | None
     points_xy: np.ndarray
     presence: np.ndarray
-    true_points_xy: np.ndarray | None
-    error_px: float | None
-    attention: dict[str, list[np.ndarray]] | None
+    heatmaps: np.ndarray | None = None
+    true_points_xy: np.ndarray | None = None
+    error_px: float | None = None
+    attention: dict[str, list[np.ndarray]] | None = None
+
+    @classmethod
+    def of(cls, prediction: Prediction, title: str, **labels: Any) -> "FilmView":
+        """Of a prediction that kept its image; ``labels`` are ``true_points_xy`` and ``error_px``."""
+        assert prediction.image is not None
+        names = ("heatmaps", "points_xy", "presence", "attention")
+        found = {name: getattr(prediction, name) for name in names}
+        return cls(title=title, film=prediction.image, **found, **labels)
 
 
 def draw_vertebrae(
