@@ -188,17 +188,7 @@ def named(films: Sequence[Path]) -> list[Item]:
 
 def write_attention(prediction: Prediction, predictor: Predictor, title: str, path: Path) -> None:
     """``path`` with .png, a picture, and with .npz, an array F4_layer1 and so on per encoded map and layer."""
-    assert prediction.image is not None
-    view = FilmView(
-        title=title,
-        film=prediction.image,
-        heatmaps=None,
-        points_xy=prediction.points_xy,
-        presence=prediction.presence,
-        true_points_xy=None,
-        error_px=None,
-        attention=prediction.attention,
-    )
+    view = FilmView(title, prediction)
     attention = prediction.attention or {}
     panels = [attention_panel(view, predictor.schema, name) for name in attention]
     write_image(film_grid(panels, columns=1), path.with_name(f"{path.name}.png"))
