@@ -38,10 +38,7 @@ class Row:
 
 
 def measure_robustness(
-    predictor: Predictor,
-    films: Films,
-    calibrated: Calibrated | None,
-    kinds: Sequence[str] = tuple(DISTURBANCES),
+    predictor: Predictor, films: Films, calibrated: Calibrated | None, kinds: Sequence[str]
 ) -> Iterator[Row]:
     """A row per kind and strength; phantom films are also shown from the wrong side."""
     clean = evaluate_films(predictor, films)

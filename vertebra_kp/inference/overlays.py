@@ -193,15 +193,11 @@ def overlay_original(
     thickness = max(1, round(image.shape[0] / 1000))
     for i, j in schema.channels:
         if present[i] and np.isfinite(covariances[i, j]).all() and np.isfinite(points_xy[i, j]).all():
-            _error_ellipse(image, points_xy[i, j], covariances[i, j], thickness)
+            variances, axes = np.linalg.eigh(covariances[i, j])
+            radii = _fixed_point(np.sqrt(CHI_SQUARE_90 * variances.clip(0))[::-1])
+            angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))  # of the longer radius, x towards y
+            cv2.ellipse(image, _place(points_xy[i, j]), radii, angle, 0, 360, ERROR_COLOUR, thickness, *SMOOTH)
     return image
-
-
-def _error_ellipse(image: np.ndarray, centre_xy: np.ndarray, covariance: np.ndarray, thickness: int) -> None:
-    variances, axes = np.linalg.eigh(covariance)
-    radii = _fixed_point(np.sqrt(CHI_SQUARE_90 * variances.clip(0))[::-1])
-    angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))  # of the longer radius, x towards y
-    cv2.ellipse(image, _place(centre_xy), radii, angle, 0, 360, ERROR_COLOUR, thickness, *SMOOTH)
 
 
 def _query_cells(view: FilmView, schema: Schema, rows: int, columns: int) -> list[tuple[str, int, int]]:
