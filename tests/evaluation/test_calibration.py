@@ -15,7 +15,6 @@ from vertebra_kp.evaluation.uncertainty.calibration import (
     Calibration,
     MeasureError,
     calibrate,
-    check_schema,
     errors_of,
 )
 from vertebra_kp.evaluation.uncertainty.coverage import coverage, cross_coverage
@@ -192,8 +191,5 @@ def test_a_broken_or_foreign_calibration_is_refused(drawn):
     del content["corner_factor"]
     with pytest.raises(ValidationError, match="corner_factor"):
         TypeAdapter(Calibration).validate_python(content)
-    other = Calibration("ap_lumbar", 0.9, 1, 1, 1.0, {}, {})
-    with pytest.raises(UserError, match="of ap_lumbar, the network predicts la_lumbar"):
-        check_schema(other, LUMBAR)
     with pytest.raises(UserError, match=r"coverage 1.5"):
         calibrate(errors(drawn, 2), LUMBAR, 1.5)

@@ -269,11 +269,10 @@ def test_one_patient_has_no_interval():
     assert summary["mre_px_ci95"] is summary["median_px_ci95"] is None
 
 
-def test_the_same_seed_gives_the_same_intervals():
+def test_the_same_films_give_the_same_intervals():
     rng = np.random.default_rng(1)
     films = [film(LATERAL, offset=rng.normal(0, 5, 2), name=f"{i}") for i in range(12)]
-    assert summarise(films, LATERAL, seed=4) == summarise(films, LATERAL, seed=4)
-    assert summarise(films, LATERAL, seed=4)["mre_px_ci95"] != summarise(films, LATERAL, seed=5)["mre_px_ci95"]
+    assert summarise(films, LATERAL) == summarise(films, LATERAL)
 
 
 def test_the_row_of_a_film_holds_its_own_figures():

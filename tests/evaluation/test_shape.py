@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,7 +122,8 @@ def test_the_out_of_distribution_score_combines_the_p_values_of_both_signs():
 def test_good_films_are_trusted_and_odd_ones_are_not(model, spines):
     def signs(points, score=0.9, presence=1.0):
         scores = np.where(LUMBAR.exists, score, np.nan)
-        return signs_of(points, scores, np.full(6, presence), model)
+        prediction = SimpleNamespace(points_xy_image=points, scores=scores, presence=np.full(6, presence))
+        return signs_of(prediction, model)
 
     rng = np.random.default_rng(0)
     trust = fit_trust([signs(spine, 0.9 + rng.uniform(-0.02, 0.02)) for spine in spines[100:]])

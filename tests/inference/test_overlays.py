@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS
+from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.overlays import (
     PREDICTED_COLOUR,
     TRUE_COLOUR,
@@ -34,20 +35,24 @@ def column_of_vertebrae(schema=LATERAL, size=SIZE) -> np.ndarray:
     return points
 
 
-def view_of(schema=LATERAL, size=SIZE, *, heads=8) -> FilmView:
+def view_of(schema=LATERAL, size=SIZE, **other) -> FilmView:
+    """``other`` are fields of the prediction."""
     rng = np.random.default_rng(3)
     points = column_of_vertebrae(schema, size)
     tokens = (size[0] // 32) * (size[1] // 32)
-    return FilmView(
-        title="film-17",
-        film=rng.integers(0, 255, size, dtype=np.uint8),
-        heatmaps=rng.random((schema.num_channels, size[0] // 2, size[1] // 2), dtype=np.float32),
-        points_xy=points + 2.0,
-        presence=np.full(schema.num_levels, 0.9),
-        true_points_xy=points,
-        error_px=2.83,
-        attention={"F4": [rng.random((heads, tokens, tokens), dtype=np.float32)]},
-    )
+    predicted = {
+        "file": "film-17.png",
+        "size": size,
+        "points_xy_image": points + 2.0,
+        "covariances": np.tile(np.eye(2), (schema.num_levels, 4, 1, 1)),
+        "scores": np.ones((schema.num_levels, 4)),
+        "presence": np.full(schema.num_levels, 0.9),
+        "matrix": np.eye(3),
+        "image": rng.integers(0, 255, size, dtype=np.uint8),
+        "heatmaps": rng.random((schema.num_channels, size[0] // 2, size[1] // 2), dtype=np.float32),
+        "attention": {"F4": [rng.random((8, tokens, tokens), dtype=np.float32)]},
+    }
+    return FilmView("film-17", Prediction(**predicted | other), points, 2.83)
 
 
 def centre_of_colour(image: np.ndarray) -> tuple[float, float]:
@@ -158,7 +163,7 @@ def test_panels_are_about_512_high_and_show_truth_and_prediction(name, size):
 
 
 def test_a_film_without_labels_and_heatmaps_still_has_a_panel():
-    bare = replace(view_of(), heatmaps=None, true_points_xy=None, error_px=None, attention=None)
+    bare = replace(view_of(heatmaps=None, attention=None), true_points_xy=None, error_px=None)
     panel = film_panel(bare, LATERAL).reshape(-1, 3).astype(int)
     assert (np.abs(panel - TRUE_COLOUR).max(axis=1) < 10).sum() == 0
 
@@ -178,11 +183,10 @@ def test_a_grid_of_nothing_is_refused():
 
 
 def test_attention_shines_where_the_query_looks():
-    view = replace(view_of(), film=np.zeros(SIZE, np.uint8))
     rows, columns = SIZE[0] // 32, SIZE[1] // 32
     at = np.zeros((1, rows * columns, rows * columns), np.float32)
     at[:, :, 6 * columns + 0] = 1.0  # every query looks at row 6, first column
-    panel = attention_panel(replace(view, attention={"F4": [at]}), LATERAL).astype(int)
+    panel = attention_panel(view_of(image=np.zeros(SIZE, np.uint8), attention={"F4": [at]}), LATERAL).astype(int)
     # Yellow ink (the top of the colour map; neither text nor frame, which are grey) lies in one place per map.
     yellow = panel[..., 0] - panel[..., 2] > 60
     cell = panel.shape[1] // 2  # two columns: the mean, and the only head
@@ -193,14 +197,14 @@ def test_attention_shines_where_the_query_looks():
 
 
 def test_attention_of_another_size_is_named_in_the_error():
-    view = replace(view_of(), attention={"F4": [np.zeros((8, 7, 7))]})
+    view = view_of(attention={"F4": [np.zeros((8, 7, 7))]})
     with pytest.raises(ValueError, match=r"must be \[heads, 32, 32\] .* got \[8, 7, 7\]"):
         attention_panel(view, LATERAL)
 
 
 def test_attention_of_a_network_without_neck_is_refused():
     with pytest.raises(ValueError, match="depth >= 1"):
-        attention_panel(replace(view_of(), attention={}), LATERAL)
+        attention_panel(view_of(attention={}), LATERAL)
 
 
 def test_the_overlay_keeps_the_size_of_the_film_in_grey_and_in_colour():

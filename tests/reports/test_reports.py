@@ -274,7 +274,7 @@ def test_a_calibration_file_is_read_back_and_a_broken_one_told(tmp_path):
     again = load_calibrated(path, SCHEMAS["la_lumbar"])
     assert again.calibration == known.calibration
     assert again.trust == known.trust
-    with pytest.raises(UserError, match="of la_lumbar"):
+    with pytest.raises(UserError, match="of la_lumbar, the network predicts ap_lumbar"):
         load_calibrated(path, SCHEMAS["ap_lumbar"])
     path.write_text("{}")
     with pytest.raises(UserError, match=r"no calibration that can be read"):

@@ -9,6 +9,7 @@ import pytest
 from tiny_job import tiny_config
 
 from vertebra_kp.core.anatomy import SCHEMAS
+from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.overlays import FilmView
 from vertebra_kp.training import tracking
 from vertebra_kp.training.run_folder import RunFolder
@@ -33,9 +34,18 @@ def a_view() -> FilmView:
     rng = np.random.default_rng(1)
     points = rng.uniform(10, 50, (6, 4, 2))
     points[~SCHEMA.exists] = np.nan
-    return FilmView(
-        "film", np.zeros((64, 64), np.uint8), None, points, np.ones(6), None, 1.0, {"F4": [rng.random((2, 4, 4))]}
+    predicted = Prediction(
+        file="film",
+        size=(64, 64),
+        points_xy_image=points,
+        covariances=np.zeros((6, 4, 2, 2)),
+        scores=np.ones((6, 4)),
+        presence=np.ones(6),
+        matrix=np.eye(3),
+        image=np.zeros((64, 64), np.uint8),
+        attention={"F4": [rng.random((2, 4, 4))]},
     )
+    return FilmView("film", predicted, error_px=1.0)
 
 
 def evaluate(tracker: Tracker, step: int, row: dict, views: list[FilmView] | None = None) -> None:

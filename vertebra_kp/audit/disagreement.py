@@ -41,9 +41,7 @@ def compare(result: FilmResult, schema: Schema) -> list[Finding]:
     if shift is None:
         return []
     if abs(shift) > SHIFTED_ABOVE:
-        where = (
-            "above" if shift > 0 else "below"
-        )  # the prediction lies towards the feet of the labels, or the head
+        where = "above" if shift > 0 else "below"  # towards the head from the prediction, or the feet
         proposal = f"labels stand {abs(shift):.1f} levels {where} what the network finds; count the vertebrae"
         return [Finding(result.id, "disagreement", "", MOST, proposal)]
     centres = result.true_points.mean(axis=1)

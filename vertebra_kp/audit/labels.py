@@ -171,14 +171,12 @@ def shape_findings(film: str, points: np.ndarray, schema: Schema, usual: dict[st
 
 def _usual(shapes: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Median over images of each level's log step, height and width, each less its image's own median."""
-    names = ("step", "height", "width")
-    if len(shapes) < FILMS_FOR_USUAL:
-        return {name: np.zeros(1) for name in names}
-    features = [_features(points) for points in shapes]
-    usual = {}
-    for name in names:
-        table = np.array([f[name] for f in features])
-        usual[name] = np.nanmedian(table - np.nanmedian(table, axis=1, keepdims=True), axis=0)
+    usual = {name: np.zeros(1) for name in ("step", "height", "width")}
+    if len(shapes) >= FILMS_FOR_USUAL:
+        features = [_features(points) for points in shapes]
+        for name in usual:
+            table = np.array([f[name] for f in features])
+            usual[name] = np.nanmedian(table - np.nanmedian(table, axis=1, keepdims=True), axis=0)
     return usual
 
 

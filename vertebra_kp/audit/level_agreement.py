@@ -50,9 +50,9 @@ def pairs_of(records: Sequence[Record], most: int) -> list[tuple[Record, Record]
     for group in films.values():
         n = len(group)
         # Neighbours on a ring come first, so that every image takes part.
-        ring = np.random.default_rng(0).permutation(n)
-        every = [(i, (i + step) % n) for step in range(1, n // 2 + 1) for i in range(n)]
-        pairs = dict.fromkeys(tuple(sorted((int(ring[i]), int(ring[j])))) for i, j in every)
+        ring = np.random.default_rng(0).permutation(n).tolist()
+        every = [(ring[i], ring[(i + step) % n]) for step in range(1, n // 2 + 1) for i in range(n)]
+        pairs = dict.fromkeys((min(pair), max(pair)) for pair in every)
         chosen += [(group[i], group[j]) for i, j in sorted(list(pairs)[: max(most, n)])]
     return chosen
 
@@ -87,11 +87,9 @@ def level_findings(records: Sequence[Record], schema: Schema) -> list[Finding]:
     for film, others in offsets.items():
         names = [f"{schema.levels[middle - by]} in {other}" for other, by in others.items() if by]
         if names:
-            agree = len(others) - len(names)
-            proposal = (
-                f"its {schema.levels[middle]} is {', '.join(names)}, of the same patient; {agree} more agree"
-            )
-            findings.append(Finding(film, "levels_named_apart", "", LIKELY_WRONG, f"{proposal} with it"))
+            differs = f"its {schema.levels[middle]} is {', '.join(names)}, of the same patient"
+            proposal = f"{differs}; {len(others) - len(names)} more agree with it"
+            findings.append(Finding(film, "levels_named_apart", "", LIKELY_WRONG, proposal))
     return findings
 
 
@@ -129,12 +127,11 @@ def read_shifts(path: Path) -> dict[str, float]:
 
     Raises UserError for a table of another kind.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"id", "shift_levels"} <= rows[0].keys():
-        raise UserError(f"{path}: has no columns id and shift_levels; give films.csv of an evaluation")
     try:
-        return {row["id"]: float(row["shift_levels"]) for row in rows if row["shift_levels"]}
+        with path.open(newline="", encoding="utf-8") as file:
+            return {row["id"]: float(row["shift_levels"]) for row in csv.DictReader(file) if row["shift_levels"]}
+    except KeyError as error:
+        raise UserError(f"{path}: has no column {error}; give films.csv of an evaluation") from None
     except ValueError as error:
         raise UserError(f"{path}: shift_levels must be a number or empty ({error})") from None
 
@@ -156,24 +153,17 @@ def shares_of(pairs: Sequence[Pair], shifts: Mapping[str, float]) -> list[Share]
     group_of = {film: pair.group for pair in clear for film in (pair.first, pair.second)}
     contradicted = {film for pair in clear if pair.named_apart for film in (pair.first, pair.second)}
     off = {film: abs(shifts[film]) > SHIFTED_ABOVE for film in group_of if film in shifts}
-    found = [
-        _share("pairs that the labels name a level or more apart", [(p.group, p.named_apart) for p in clear]),
-        _share("pairs that the network names a level or more apart", network),
-    ]
-    for name, films in (
-        ("images that the network names otherwise than their labels", off),
-        ("  of those that agree with every image clearly compared", [f for f in off if f not in contradicted]),
-        ("  of those that another image contradicts", [f for f in off if f in contradicted]),
+    agreeing = [(group_of[f], off[f]) for f in off if f not in contradicted]
+    shares = []
+    for name, cases in (
+        ("pairs that the labels name a level or more apart", [(pair.group, pair.named_apart) for pair in clear]),
+        ("pairs that the network names a level or more apart", network),
+        ("images that the network names otherwise than their labels", [(group_of[f], off[f]) for f in off]),
+        ("  of those that agree with every image clearly compared", agreeing),
+        ("  of those that another image contradicts", [(group_of[f], off[f]) for f in off if f in contradicted]),
     ):
-        found.append(_share(name, [(group_of[film], off[film]) for film in films]))
-    return [share for share in found if share is not None]
-
-
-def _share(name: str, cases: Sequence[tuple[str, bool]]) -> Share | None:
-    """Of cases (patient, whether it is so)."""
-    if not cases:
-        return None
-    sample = GroupedSample([group for group, _ in cases], resamples=1000, seed=0)
-    value, interval = sample.mean([so for _, so in cases], range(len(cases)))
-    assert value is not None
-    return Share(name, value, interval, len(cases))
+        sample = GroupedSample([group for group, _ in cases], resamples=1000)
+        value, interval = sample.mean([so for _, so in cases], range(len(cases)))
+        if value is not None:
+            shares.append(Share(name, value, interval, len(cases)))
+    return shares

@@ -10,6 +10,7 @@ from vertebra_kp.core.anatomy import Schema, State
 from vertebra_kp.data.record import Record, mark_outside
 
 OUTSIDE_SLACK = 0.1  # vertebra heights: a corner nearer than this to the image's edge is a matter of taste
+GAP = "between labelled vertebrae, without a label; was it forgotten, or are the levels below one too low?"
 WIDTH_MM_LIMIT = 0.5  # log-ratio of an image's vertebra width in mm to the median image's: 1.65 times
 
 
@@ -20,12 +21,9 @@ def gap_findings(record: Record, schema: Schema) -> list[Finding]:
     labelled = np.flatnonzero((record.states == State.LABELLED).any(axis=1))
     if not labelled.size:
         return []
-    proposal = (
-        "between labelled vertebrae, without a label; was it forgotten, or are the levels below one too low?"
-    )
     unlabelled = np.flatnonzero((record.states == State.UNLABELLED).any(axis=1))
     inside = (unlabelled > labelled[0]) & (unlabelled < labelled[-1]) & ~np.isin(unlabelled, labelled)
-    return [Finding(record.id, "gap", schema.levels[i], 0.6, proposal) for i in unlabelled[inside]]
+    return [Finding(record.id, "gap", schema.levels[i], 0.6, GAP) for i in unlabelled[inside]]
 
 
 def outside_findings(record: Record, size: tuple[int, int], schema: Schema) -> list[Finding]:
@@ -74,12 +72,12 @@ def _width_mm(record: Record) -> float | None:
 def patient_findings(records: Sequence[Record], split_of: Mapping[str, str]) -> list[Finding]:
     """Images of a patient (group) who is in two splits; ``split_of`` gives an image's split by its id."""
     splits: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        if record.id in split_of:
-            splits[record.group].add(split_of[record.id])
+    chosen = [record for record in records if record.id in split_of]
+    for record in chosen:
+        splits[record.group].add(split_of[record.id])
     findings = []
-    for record in records:
-        if record.id in split_of and len(splits[record.group]) > 1:
-            proposal = f"patient {record.group} is in {' and '.join(sorted(splits[record.group]))}"
+    for record in chosen:
+        if len(of := splits[record.group]) > 1:
+            proposal = f"patient {record.group} is in {' and '.join(sorted(of))}"
             findings.append(Finding(record.id, "patient_in_two_splits", "", 1.0, proposal))
     return findings

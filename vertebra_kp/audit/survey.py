@@ -1,5 +1,6 @@
 """Everything that can be found wrong in a data set without a network, and the repair file that follows from it."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.audit.duplicates import SameFilm, same_films, thumbnail
+from vertebra_kp.audit.duplicates import same_films, thumbnail
 from vertebra_kp.audit.labels import NOT_CONVEX, Finding, audit_labels
 from vertebra_kp.audit.records import gap_findings, outside_findings, patient_findings, spacing_findings
 from vertebra_kp.core.anatomy import Schema
@@ -38,19 +39,19 @@ def pixel_findings(records: Sequence[Record], schema: Schema, split_of: Mapping[
     with ThreadPoolExecutor() as pool:
         checked = list(tqdm(pool.map(check, records), "comparing images", len(records), leave=False))
     findings = [finding for found, _ in checked for finding in found]
-    read = [(record, small) for record, (_, small) in zip(records, checked, strict=True) if small is not None]
-    pairs = same_films([record for record, _ in read], [small for _, small in read]) if read else []
-    return findings + [_pair_finding(pair, split_of) for pair in pairs]
+    read = [(record.id, small) for record, (_, small) in zip(records, checked, strict=True) if small is not None]
+    for i, j, correlation in same_films([small for _, small in read]):
+        findings.append(_twice(read[i][0], read[j][0], correlation, split_of))
+    return findings
 
 
-def _pair_finding(pair: SameFilm, split_of: Mapping[str, str]) -> Finding:
+def _twice(film: str, other: str, correlation: float, split_of: Mapping[str, str]) -> Finding:
     """An image that is there twice; certain where the two are in different splits."""
-    text = f"shows the same picture as {pair.second} (correlation {pair.correlation:.3f})"
-    first, second = split_of.get(pair.first), split_of.get(pair.second)
+    text = f"shows the same picture as {other} (correlation {correlation:.3f})"
+    first, second = split_of.get(film), split_of.get(other)
     if first and second and first != second:
-        text += f", which is in {second}, this in {first}"
-        return Finding(pair.first, "film_in_two_splits", "", 1.0, text)
-    return Finding(pair.first, "film_twice", "", 0.5, text)
+        return Finding(film, "film_in_two_splits", "", 1.0, f"{text}, which is in {second}, this in {first}")
+    return Finding(film, "film_twice", "", 0.5, text)
 
 
 def write_rows(path: Path, findings: Sequence[Finding]) -> None:
@@ -60,16 +61,15 @@ def write_rows(path: Path, findings: Sequence[Finding]) -> None:
 
 def repair_file_of(source: str, anatomy: str, findings: Sequence[Finding]) -> RepairFile:
     """Certain repairs as actions, levels before corners; what is likely wrong as proposals."""
-    films: dict[str, list[Action]] = {}
-    proposals: dict[str, list[str]] = {}
+    films: dict[str, list[Action]] = defaultdict(list)
+    proposals: dict[str, list[str]] = defaultdict(list)
     for f in sorted(findings, key=lambda finding: (finding.film, finding.order is None)):
         if f.order is not None:
-            films.setdefault(f.film, []).append(ReorderLevels(order=list(f.order), reason=f.proposal))
+            films[f.film].append(ReorderLevels(order=list(f.order), reason=f.proposal))
         elif f.corners is not None:
-            action = ReorderCorners(level=f.level, order=list(f.corners), reason=f.proposal)
-            films.setdefault(f.film, []).append(action)
+            films[f.film].append(ReorderCorners(level=f.level, order=list(f.corners), reason=f.proposal))
         elif f.kind == NOT_CONVEX:
-            films.setdefault(f.film, []).append(Unlabel(level=f.level, reason=f.proposal))
+            films[f.film].append(Unlabel(level=f.level, reason=f.proposal))
         elif f.severity >= LIKELY:
-            proposals.setdefault(f.film, []).append(f"{f.kind} {f.level}: {f.proposal}")
-    return RepairFile(source=source, anatomy=anatomy, films=films, proposals=proposals)
+            proposals[f.film].append(f"{f.kind} {f.level}: {f.proposal}")
+    return RepairFile(source=source, anatomy=anatomy, films=dict(films), proposals=dict(proposals))

@@ -16,9 +16,8 @@ from vertebra_kp.evaluation.uncertainty.store import (
     calibration_of,
     patient_fingerprint,
     save_calibrated,
-    signs_of_prediction,
 )
-from vertebra_kp.evaluation.uncertainty.trust import fit_trust
+from vertebra_kp.evaluation.uncertainty.trust import fit_trust, signs_of
 from vertebra_kp.inference.weights import name_of
 
 
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     evaluated = evaluate_films(predictor, films, progress=True)
     errors = [errors_of(item, schema) for item in evaluated]
     calibration = calibrate(errors, schema, arguments.coverage)
-    trust = fit_trust([signs_of_prediction(item.prediction, shapes) for item in evaluated])
+    trust = fit_trust([signs_of(item.prediction, shapes) for item in evaluated])
     coverage = cross_coverage(errors, schema, promised=arguments.coverage)
     patients = frozenset(patient_fingerprint(film.group) for film in errors)
     calibrated = Calibrated(calibration, shapes, trust, patients)

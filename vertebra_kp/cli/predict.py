@@ -168,7 +168,8 @@ def named(films: Sequence[Path]) -> list[Item]:
 
 def write_attention(prediction: Prediction, schema: Schema, title: str, path: Path) -> None:
     """``path`` with .png, a picture, and with .npz, an array F4_layer1 and so on per encoded map and layer."""
-    view, attention = FilmView.of(prediction, title), prediction.attention or {}
+    view = FilmView(title, prediction)
+    attention = prediction.attention or {}
     panels = [attention_panel(view, schema, name) for name in attention]
     write_image(film_grid(panels, columns=1), path.with_name(f"{path.name}.png"))
     layers = {f"{name}_layer{i}": w for name, weights in attention.items() for i, w in enumerate(weights, 1)}

@@ -10,12 +10,11 @@ LIMITS = 1.96  # SD of the differences on either side: Bland and Altman, Lancet 
 
 @dataclass(frozen=True)
 class Agreement:
-    """``bias`` is the mean of second minus first, ``sd`` of these differences; 95 % of them lie between ``low``
-    and ``high``. ``icc`` is the intraclass correlation ICC(A,1), nan where nothing varies."""
+    """``bias`` is the mean of second minus first; 95 % of these differences lie between ``low`` and ``high``.
+    ``icc`` is the intraclass correlation ICC(A,1), nan where nothing varies."""
 
     count: int
     bias: float
-    sd: float
     low: float
     high: float
     mean_absolute: float
@@ -29,15 +28,9 @@ def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
         raise ValueError(f"agreement needs two pairs or more, got {len(first)}")
     difference = second - first
     bias, sd = float(difference.mean()), float(difference.std(ddof=1))
-    return Agreement(
-        len(first),
-        bias,
-        sd,
-        bias - LIMITS * sd,
-        bias + LIMITS * sd,
-        float(np.abs(difference).mean()),
-        icc(np.stack([first, second], axis=1)),
-    )
+    limits = bias - LIMITS * sd, bias + LIMITS * sd
+    both = np.stack([first, second], axis=1)
+    return Agreement(len(first), bias, *limits, float(np.abs(difference).mean()), icc(both))
 
 
 def icc(values: np.ndarray) -> float:
@@ -57,6 +50,4 @@ def icc(values: np.ndarray) -> float:
 
 def auc(higher: np.ndarray, lower: np.ndarray) -> float:
     """Probability that one of ``higher`` is above one of ``lower``, equals count half: the area under the ROC."""
-    ranks = stats.rankdata(np.concatenate([higher, lower]))
-    n, m = len(higher), len(lower)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    return float(stats.mannwhitneyu(higher, lower).statistic / (len(higher) * len(lower)))

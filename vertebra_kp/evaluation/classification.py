@@ -11,6 +11,7 @@ from vertebra_kp.core.anatomy import SLIP_CLASSES, UNKNOWN, VIEWS
 from vertebra_kp.evaluation.schema import ClassFigures, ClassSummary, Figure, TopFew
 
 Target = Literal["view", "slip"]
+HEADLINES: tuple[Literal["top1", "macro_f1", "roc_auc"], ...] = ("top1", "macro_f1", "roc_auc")
 TARGETS: dict[Target, tuple[str, ...]] = {"view": VIEWS, "slip": SLIP_CLASSES}
 # Stated for a classifier of radiographs with other classes and other films: for orientation, not for comparison.
 REFERENCE = {"top1": 0.953, "top5": 0.991, "macro_f1": 0.943, "roc_auc": 0.982}
@@ -26,14 +27,15 @@ def classification_figures(truth: np.ndarray, probabilities: np.ndarray, names: 
     classes = range(len(names))
     order = np.argsort(-probabilities, axis=-1, kind="stable")
     counts = np.bincount(truth, minlength=len(names))
-    occurs = [count > 0 for count in counts]
-    against_rest = [0 < count < len(truth) for count in counts]
-    f1, confusion = np.zeros(len(names)), np.zeros((len(names), len(names)), int)
+    confusion = np.zeros((len(names), len(names)), int)
     if truth.size:
         f1 = f1_score(truth, order[:, 0], labels=classes, average=None, zero_division=0)
         confusion = confusion_matrix(truth, order[:, 0], labels=classes)
-    f1_of = [float(f1[k]) if occurs[k] else None for k in classes]
-    auc_of = [float(roc_auc_score(truth == k, probabilities[:, k])) if against_rest[k] else None for k in classes]
+    f1_of = [float(f1[k]) if counts[k] else None for k in classes]
+    auc_of = [
+        float(roc_auc_score(truth == k, probabilities[:, k])) if 0 < counts[k] < len(truth) else None
+        for k in classes
+    ]
 
     def top(k: int) -> Figure:
         return _mean((order[:, :k] == truth[:, None]).any(axis=1))
@@ -55,12 +57,8 @@ def classification_figures(truth: np.ndarray, probabilities: np.ndarray, names: 
 
 def class_headlines(summary: ClassSummary) -> dict[str, Figure]:
     """``view_top1`` and so on of a summary that has figures by target."""
-    headlines: dict[str, Figure] = {}
-    for target in TARGETS:
-        if figures := summary.get(target):
-            headlines |= {f"{target}_top1": figures["top1"], f"{target}_macro_f1": figures["macro_f1"]}
-            headlines[f"{target}_roc_auc"] = figures["roc_auc"]
-    return headlines
+    found = [(target, figures) for target in TARGETS if (figures := summary.get(target))]
+    return {f"{target}_{name}": figures[name] for target, figures in found for name in HEADLINES}
 
 
 def _mean(values: np.ndarray | list[float]) -> Figure:

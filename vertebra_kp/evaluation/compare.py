@@ -53,15 +53,15 @@ def compare(first: Evaluation, second: Evaluation) -> list[Difference]:
         )
     pairs = _paired(first, second)
     groups = [a.group for a, _ in pairs]
-    radial = [_radial(a) for a, _ in pairs], [_radial(b) for _, b in pairs]
-    found = [_difference("mean radial error", "px", groups, *radial)]
+    # What has no error in one of the two is None there, and becomes nan.
+    radial = np.array([[film_errors(result)["mre_px"] for result in pair] for pair in pairs], dtype=float)
+    found = [_difference("mean radial error", "px", groups, radial)]
     errors = [(errors_of(a, first.schema), errors_of(b, first.schema)) for a, b in pairs]
     for name, unit in {m.name: m.unit for a, _ in errors for m, _, _ in a.measures}.items():
-        both = [(_absolute(a, name), _absolute(b, name), a.group) for a, b in errors]
-        both = [entry for entry in both if np.isfinite(entry[:2]).all()]
-        if len({owner for _, _, owner in both}) >= FEWEST_PATIENTS:
-            one, other, owners = zip(*both, strict=True)
-            found.append(_difference(name, unit, owners, one, other))
+        absolute = np.array([[_absolute(film, name) for film in pair] for pair in errors])
+        known = np.isfinite(absolute).all(axis=1)
+        if len({group for group, k in zip(groups, known, strict=True) if k}) >= FEWEST_PATIENTS:
+            found.append(_difference(name, unit, groups, absolute))
     return [difference for difference in found if difference is not None]
 
 
@@ -80,29 +80,22 @@ def _paired(first: Evaluation, second: Evaluation) -> list[tuple[FilmResult, Fil
     return pairs
 
 
-def _radial(result: FilmResult) -> float:
-    error = film_errors(result)["mre_px"]
-    return np.nan if error is None else error
-
-
 def _absolute(film: FilmErrors, name: str) -> float:
     """Mean absolute error of a measure over its places on one film, nan without any."""
     errors = [abs(pair.error) for pair in film.measures if pair.measurement.name == name]
     return float(np.mean(errors)) if errors else float("nan")
 
 
-def _difference(
-    what: str, unit: str, groups: Sequence[str], first: Sequence[float], second: Sequence[float]
-) -> Difference | None:
-    one, other = np.array(first), np.array(second)
-    known = np.isfinite(one) & np.isfinite(other)
-    one, other = one[known], other[known]
+def _difference(what: str, unit: str, groups: Sequence[str], errors: np.ndarray) -> Difference | None:
+    """Of ``errors`` ``[films, 2]`` of the first and the second; films with nan in either are left out."""
+    known = np.isfinite(errors).all(axis=1)
+    one, other = errors[known].T
     if not len(one):
         return None
     change = other - one
-    patients = [group for group, k in zip(groups, known, strict=True) if k]
+    patients = np.array(groups)[known]
     mean = float(change.mean())
-    _, interval = GroupedSample(patients, RESAMPLES, seed=0).mean(change, range(len(change)))
+    _, interval = GroupedSample(patients, RESAMPLES).mean(change, range(len(change)))
     low, high = interval or (-np.inf, np.inf)
     _, patient = np.unique(patients, return_inverse=True)
     of_patient = np.bincount(patient, change) / np.bincount(patient)

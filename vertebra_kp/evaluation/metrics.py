@@ -11,12 +11,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vertebra_kp.core.anatomy import CORNERS, Schema, Side, State, presence_target
+from vertebra_kp.core.anatomy import CORNERS, PRESENT_FROM, Schema, Side, State, presence_target
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.schema import Ends, Figure, FilmFigures, PartFigures, Rates, Summary
 from vertebra_kp.measures import AASCE_VERTEBRAE, cobb_aasce
 
 CONFIDENCE = 0.95
+THRESHOLDS_MM: tuple[float, ...] = (2, 2.5, 3, 4)
+THRESHOLDS_PX: tuple[float, ...] = (2, 5, 10, 20, 50)
 SHIFTED_ABOVE = 0.5  # vertebra steps: beyond half a step the neighbouring level is the nearer one
 RESAMPLES_AT_ONCE = 50  # of a median: keeps the working arrays small enough for the processor's cache
 
@@ -59,7 +61,8 @@ def film_errors(result: FilmResult) -> FilmFigures:
     errors = result.errors_px[result.labelled]
     mre_px = float(errors.mean()) if errors.size else None
     shift = level_shift(result)
-    cobb = _cobb_true_and_predicted(result)
+    # The AASCE angles are of a fully labelled whole spine; T1..L5 is the only schema with so many levels.
+    whole = len(result.labelled) == AASCE_VERTEBRAE and result.labelled.all()
     return {
         "id": result.id,
         "group": result.group,
@@ -70,8 +73,8 @@ def film_errors(result: FilmResult) -> FilmFigures:
         "mre_mm": None if mre_px is None or result.spacing_mm is None else mre_px * result.spacing_mm,
         "shift_levels": shift,
         "shifted": None if shift is None else abs(shift) > SHIFTED_ABOVE,
-        "cobb_true_deg": None if cobb is None else cobb[0].tolist(),
-        "cobb_predicted_deg": None if cobb is None else cobb[1].tolist(),
+        "cobb_true_deg": cobb_aasce(result.true_points, result.size[0]).tolist() if whole else None,
+        "cobb_predicted_deg": cobb_aasce(result.points, result.size[0]).tolist() if whole else None,
     }
 
 
@@ -99,16 +102,7 @@ def level_shift(result: FilmResult) -> float | None:
     return float(np.median(along) / step)
 
 
-def summarise(
-    results: list[FilmResult],
-    schema: Schema,
-    *,
-    thresholds_mm: tuple[float, ...] = (2, 2.5, 3, 4),
-    thresholds_px: tuple[float, ...] = (2, 5, 10, 20, 50),
-    presence_threshold: float = 0.5,
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> Summary:
+def summarise(results: Sequence[FilmResult], schema: Schema, *, bootstrap: int = 1000) -> Summary:
     """All figures of an evaluation, ready for JSON: see ``Summary`` for what each one is.
 
     Intervals come from ``bootstrap`` resamples of groups (patients); None with fewer than two groups or
@@ -121,18 +115,18 @@ def summarise(
     """
     _check(results, schema)
     films = [film_errors(result) for result in results]
-    sample = GroupedSample([result.group for result in results], bootstrap, seed)
+    sample = GroupedSample([result.group for result in results], bootstrap)
 
     errors_px = np.stack([result.errors_px for result in results])  # [films, levels, 4]
     film, level, corner = np.nonzero(~np.isnan(errors_px))
     px = errors_px[film, level, corner]
     percent = 100 * px / np.array([np.hypot(*result.size) for result in results])[film]
-    spacing = np.array([np.nan if r.spacing_mm is None else r.spacing_mm for r in results])[film]
+    spacing = np.array([result.spacing_mm for result in results], dtype=float)[film]  # nan for None
     measured = ~np.isnan(spacing)
     mm, mm_film = (px * spacing)[measured], film[measured]
 
     truth = np.stack([presence_target(result.true_states) for result in results])  # [films, levels]
-    called = np.stack([result.presence for result in results]) >= presence_threshold
+    called = np.stack([result.presence for result in results]) >= PRESENT_FROM
     true_positive = (truth == 1) & called
     called_film = np.nonzero(called & ~np.isnan(truth))
     present_film = np.nonzero(truth == 1)
@@ -146,21 +140,16 @@ def summarise(
         "median_percent_diagonal": sample.median(percent, film),
         "mre_mm": sample.mean(mm, mm_film),
         "median_mm": sample.median(mm, mm_film),
-        "sdr_mm": _sdr(sample, mm, mm_film, thresholds_mm),
-        "sdr_px": _sdr(sample, px, film, thresholds_px),
+        "sdr_mm": _sdr(sample, mm, mm_film, THRESHOLDS_MM),
+        "sdr_px": _sdr(sample, px, film, THRESHOLDS_PX),
         "level_shift_rate": sample.mean(list(shifted.values()), list(shifted)),
         "presence_precision": sample.mean(true_positive[called_film], called_film[0]),
         "presence_recall": sample.mean(true_positive[present_film], present_film[0]),
         **_cobb_estimates(sample, films),
     }
-    summary: dict[str, object] = {
-        "films": len(results),
-        "corners": len(px),
-        "presence_threshold": presence_threshold,
-    }
+    summary: dict[str, object] = {"films": len(results), "corners": len(px), "presence_threshold": PRESENT_FROM}
     for name, (value, interval) in estimates.items():
-        summary[name] = value
-        summary[f"{name}_ci95"] = interval
+        summary |= {name: value, f"{name}_ci95": interval}
     summary["shifted_films"] = [films[i]["id"] for i, is_shifted in shifted.items() if is_shifted]
     summary["cobb_films"] = sum(row["cobb_true_deg"] is not None for row in films)
 
@@ -168,8 +157,8 @@ def summarise(
         return {
             "mre_px": float(px[chosen].mean()) if chosen.any() else None,
             "median_px": float(np.median(px[chosen])) if chosen.any() else None,
-            "sdr_mm": _rates((px * spacing)[chosen & measured], thresholds_mm),
-            "sdr_px": _rates(px[chosen], thresholds_px),
+            "sdr_mm": _rates((px * spacing)[chosen & measured], THRESHOLDS_MM),
+            "sdr_px": _rates(px[chosen], THRESHOLDS_PX),
         }
 
     summary["per_level"] = {name: part(level == i) for i, name in enumerate(schema.levels)}
@@ -186,42 +175,37 @@ def _rates(errors: np.ndarray, thresholds: tuple[float, ...]) -> Rates:
 class GroupedSample:
     """Means and medians over the films of a sample; intervals from resampling whole groups of films."""
 
-    def __init__(self, groups: list[str], resamples: int, seed: int):
+    def __init__(self, groups: Sequence[str] | np.ndarray, resamples: int):
         _, self.group_of_film = np.unique(groups, return_inverse=True)
-        self.resamples, self.seed = resamples, seed
+        self.resamples = resamples
 
     def mean(self, values: ArrayLike, films: ArrayLike) -> tuple[Figure, Ends]:
         """Mean of ``values`` ``[N]``, the i-th of which comes from film ``films[i]``, and its interval."""
         values, films = np.asarray(values, dtype=np.float64), np.asarray(films, dtype=np.intp)
         if not values.size:
             return None, None
-        groups = self.group_of_film[films]
-        counts = np.bincount(groups)
-        sums = np.bincount(groups, values)[counts > 0]
-        return float(values.mean()), self._ratio_interval(sums, counts[counts > 0])
-
-    def _ratio_interval(self, sums: np.ndarray, counts: np.ndarray) -> Ends:
-        """BCa interval of sum(sums) / sum(counts) when the groups behind them are resampled."""
-        if not self.resamples or len(sums) < 2:
-            return None
+        names, groups = np.unique(self.group_of_film[films], return_inverse=True)
+        if not self.resamples or len(names) < 2:
+            return float(values.mean()), None
         from scipy import stats  # here: it takes half a second
 
+        # BCa of sum(sums) / sum(counts) when the groups behind them are resampled.
         with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             result = stats.bootstrap(
-                (sums, counts),
+                (np.bincount(groups, values), np.bincount(groups)),
                 lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
                 n_resamples=self.resamples,
                 paired=True,
                 vectorized=True,
                 confidence_level=CONFIDENCE,
                 method="BCa",
-                random_state=np.random.default_rng(self.seed),
+                random_state=np.random.default_rng(0),
             )
         interval = np.array(result.confidence_interval)
         if not np.isfinite(interval).all():  # every resample is the same: BCa has no skewness to correct
-            return _percentile_interval(result.bootstrap_distribution)
-        return interval.tolist()
+            return float(values.mean()), _percentile_interval(result.bootstrap_distribution)
+        return float(values.mean()), interval.tolist()
 
     def median(self, values: np.ndarray, films: np.ndarray) -> tuple[Figure, Ends]:
         """As ``mean``; the interval is a percentile one."""
@@ -229,14 +213,14 @@ class GroupedSample:
             return None, None
         order = values.argsort()
         names, groups = np.unique(self.group_of_film[films], return_inverse=True)
-        interval = None
-        if self.resamples and len(names) > 1:
-            interval = _percentile_interval(self._resampled_medians(values[order], groups[order], len(names)))
-        return float(np.median(values)), interval
+        if not self.resamples or len(names) < 2:
+            return float(np.median(values)), None
+        medians = self._resampled_medians(values[order], groups[order], len(names))
+        return float(np.median(values)), _percentile_interval(medians)
 
     def _resampled_medians(self, ascending: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
         """Medians ``[resamples]``: a group counts its values as often as it was sampled."""
-        rng = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(0)
         medians = []
         for start in range(0, self.resamples, RESAMPLES_AT_ONCE):
             size = min(RESAMPLES_AT_ONCE, self.resamples - start)
@@ -254,21 +238,9 @@ def _sdr(
     sample: GroupedSample, errors: np.ndarray, films: np.ndarray, thresholds: tuple[float, ...]
 ) -> tuple[Rates, dict[str, Ends] | None]:
     """Successful detection rates in percent, and their intervals, by threshold; None without errors."""
-    if not errors.size:
-        return None, None
-    rates = {f"{t:g}": sample.mean(100.0 * (errors <= t), films) for t in thresholds}
-    return (
-        {t: rate for t, (rate, _) in rates.items() if rate is not None},
-        {t: interval for t, (_, interval) in rates.items()},
-    )
-
-
-def _cobb_true_and_predicted(result: FilmResult) -> tuple[np.ndarray, np.ndarray] | None:
-    """AASCE angles of a fully labelled whole spine; T1..L5 is the only schema with so many levels."""
-    if len(result.labelled) != AASCE_VERTEBRAE or not result.labelled.all():
-        return None
-    height = result.size[0]
-    return cobb_aasce(result.true_points, height), cobb_aasce(result.points, height)
+    found = {f"{t:g}": sample.mean(100.0 * (errors <= t), films) for t in thresholds if errors.size}
+    rates = {t: rate for t, (rate, _) in found.items() if rate is not None}
+    return rates or None, {t: interval for t, (_, interval) in found.items()} or None
 
 
 def _cobb_estimates(sample: GroupedSample, films: Sequence[FilmFigures]) -> dict[str, tuple[object, object]]:
@@ -294,16 +266,11 @@ def _ratio_or_zero(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-def _check(results: list[FilmResult], schema: Schema) -> None:
+def _check(results: Sequence[FilmResult], schema: Schema) -> None:
     if not results:
         raise ValueError("results is empty; give at least one film")
     shape = (schema.num_levels, len(CORNERS))
-    wanted = {
-        "true_points": (*shape, 2),
-        "true_states": shape,
-        "points": (*shape, 2),
-        "presence": shape[:1],
-    }
+    wanted = {"true_points": (*shape, 2), "true_states": shape, "points": (*shape, 2), "presence": shape[:1]}
     for result in results:
         for field, size in wanted.items():
             if (got := getattr(result, field).shape) != size:
@@ -319,6 +286,5 @@ def _check(results: list[FilmResult], schema: Schema) -> None:
                 )
         if not np.isfinite(result.presence).all():
             raise UserError(
-                f"film {result.id}: presence has values that are not finite; "
-                "check the network's output for nan and inf"
+                f"film {result.id}: presence has values that are not finite; check the network's output"
             )

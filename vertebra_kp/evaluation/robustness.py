@@ -38,10 +38,7 @@ class Row:
 
 
 def measure_robustness(
-    predictor: Predictor,
-    films: Films,
-    calibrated: Calibrated | None,
-    kinds: Sequence[str] = tuple(DISTURBANCES),
+    predictor: Predictor, films: Films, calibrated: Calibrated | None, kinds: Sequence[str]
 ) -> Iterator[Row]:
     """A row per kind and strength; phantom films are also shown from the wrong side."""
     clean = evaluate_films(predictor, films)
@@ -52,24 +49,21 @@ def measure_robustness(
         shifted = [shift for item in evaluated if (shift := film_errors(item)["shifted"]) is not None]
         scores = _scores(evaluated, calibrated)
         return Row(
-            network=predictor.fingerprint,
-            kind=kind,
-            strength=strength,
-            unit=unit,
+            predictor.fingerprint,
+            kind,
+            strength,
+            unit,
             films=len(evaluated),
-            median_px=float(np.median(errors)) if errors.size else float("nan"),
-            mre_px=float(errors.mean()) if errors.size else float("nan"),
-            level_shift_rate=float(np.mean(shifted)) if shifted else float("nan"),
-            distrust_auc=float("nan") if scores is None or good is None else auc(scores, good),
+            median_px=float(np.median(errors)) if errors.size else np.nan,
+            mre_px=float(errors.mean()) if errors.size else np.nan,
+            level_shift_rate=float(np.mean(shifted)) if shifted else np.nan,
+            distrust_auc=np.nan if scores is None or good is None else auc(scores, good),
         )
 
     for kind in kinds:
-        disturbance = DISTURBANCES[kind]
-        for strength in disturbance.strengths:
-            disturbed = (
-                clean if strength == 0 else evaluate_films(predictor, DisturbedFilms(films, kind, strength))
-            )
-            yield row(kind, strength, disturbance.unit, disturbed)
+        for strength in DISTURBANCES[kind].strengths:
+            disturbed = evaluate_films(predictor, DisturbedFilms(films, kind, strength)) if strength else clean
+            yield row(kind, strength, DISTURBANCES[kind].unit, disturbed)
     if isinstance(films, PhantomFilms) and films.schema.name in OTHER_VIEW and calibrated is not None:
         about = films.schema, films.preset, films.seed, len(films), films.size
         yield row(WRONG_VIEW, 1, "", evaluate_films(predictor, PhantomFilms(*about, fresh=False, other_view=1.0)))

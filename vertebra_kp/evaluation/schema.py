@@ -3,12 +3,9 @@
 Floats, and None where nothing is measurable. Lengths are of the original image; px are its pixels.
 """
 
-from typing import (
-    Any,
-    NotRequired,  # of Python 3.11 pydantic takes no other
-)
+from typing import Any, NotRequired
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
 Figure = float | None
 Ends = list[float] | None

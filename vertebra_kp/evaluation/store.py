@@ -66,17 +66,12 @@ def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
     """
     results = [result for evaluation in evaluations for result in evaluation.results]
     starts = np.cumsum([0, *(len(evaluation.results) for evaluation in evaluations)])
-    both = list(zip(starts[:-1], evaluations, strict=True))
-    worst = {int(start) + i: picture for start, one in both for i, picture in one.worst.items()}
-    median = {int(start) + i: picture for start, one in both for i, picture in one.median.items()}
-    chosen = _shown(results, worst, median)
-    return Evaluation(
-        evaluations[0].schema,
-        results,
-        {i: worst[i] for i in chosen[0]},
-        {i: median[i] for i in chosen[1]},
-        None,
-    )
+    both = list(zip(starts[:-1].tolist(), evaluations, strict=True))
+    worst = {start + i: picture for start, one in both for i, picture in one.worst.items()}
+    median = {start + i: picture for start, one in both for i, picture in one.median.items()}
+    shown_worst, shown_median = _shown(results, worst, median)
+    pictures = {i: worst[i] for i in shown_worst}, {i: median[i] for i in shown_median}
+    return Evaluation(evaluations[0].schema, results, *pictures, None)
 
 
 def _shown(
@@ -94,7 +89,6 @@ def _shown(
 def save_evaluation(evaluation: Evaluation, path: Path) -> None:
     results = evaluation.results
     content: dict[str, Any] = {name: np.stack([getattr(result, name) for result in results]) for name in ARRAYS}
-    spacing = [np.nan if result.spacing_mm is None else result.spacing_mm for result in results]
     for i, picture in {**evaluation.worst, **evaluation.median}.items():
         encoded = cv2.imencode(".jpg", picture.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
         content |= {f"picture_{i}": encoded, f"to_image_{i}": picture.to_image}
@@ -104,7 +98,7 @@ def save_evaluation(evaluation: Evaluation, path: Path) -> None:
         "id": [result.id for result in results],
         "group": [result.group for result in results],
         "size": [result.size for result in results],
-        "spacing_mm": spacing,
+        "spacing_mm": np.array([result.spacing_mm for result in results], dtype=float),  # nan for None
         "anterior_side": [result.anterior_side or "" for result in results],
         "worst": list(evaluation.worst),
         "median": list(evaluation.median),
@@ -129,13 +123,11 @@ def load_evaluation(folder: Path) -> Evaluation:
         with np.load(path) as content:
             arrays = dict(content)
         if int(arrays["version"]) != VERSION:
-            raise UserError(f"{path} is of another version of vertebra_kp; evaluate again")
+            raise ValueError("it is of another version of vertebra_kp")
         results = [_result(arrays, i) for i in range(len(arrays["id"]))]
         worst, median = ({int(i): _picture(arrays, int(i)) for i in arrays[name]} for name in ("worst", "median"))
         scores = arrays["distrust"] if len(arrays["distrust"]) else None
         return Evaluation(SCHEMAS[str(arrays["schema"])], results, worst, median, scores)
-    except UserError:
-        raise
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}); evaluate again") from None
 

@@ -28,7 +28,7 @@ VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of th
 
 
 def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0) -> Metrics:
-    summary = summarise(list(evaluated), schema, bootstrap=bootstrap)
+    summary = summarise(evaluated, schema, bootstrap=bootstrap)
     return {**summary, "collapsed_share": collapsed_share(evaluated), **class_summary(evaluated)}
 
 
@@ -57,9 +57,10 @@ def write_film_rows(evaluated: Sequence[Evaluated], path: Path) -> None:
 
 def first_views(evaluated: Sequence[Evaluated], predictor: Predictor, films: Films) -> list[FilmView]:
     """The first films, of ``evaluate_films`` with ``shown``; the very first with the network's attention."""
-    views = [_view(item) for item in evaluated[:VIEWS]]
     (first,) = predictor.predict_films([films.at(0, 0)], with_attention=True)
-    return [replace(views[0], attention=first.attention), *views[1:]]
+    views = [_view(item) for item in evaluated[:VIEWS]]
+    with_attention = replace(views[0].prediction, attention=first.attention)
+    return [replace(views[0], prediction=with_attention), *views[1:]]
 
 
 def worst_views(evaluated: Sequence[Evaluated]) -> list[FilmView]:
@@ -71,5 +72,4 @@ def worst_views(evaluated: Sequence[Evaluated]) -> list[FilmView]:
 
 def _view(item: Evaluated) -> FilmView:
     true_points_xy = apply_affine(item.prediction.matrix, item.true_points)
-    error_px = film_errors(item)["mre_px"]
-    return FilmView.of(item.prediction, item.id, true_points_xy=true_points_xy, error_px=error_px)
+    return FilmView(item.id, item.prediction, true_points_xy, film_errors(item)["mre_px"])

@@ -79,7 +79,6 @@ def _presentation_state(elements: Dataset, prediction: Prediction, schema: Schem
 
     reference = _reference(elements)
     layer = highdicom.pr.GraphicLayer(LAYER, order=1, description="Predicted vertebrae")
-    annotation = _annotation(reference, layer, prediction, schema)
     inverse = code(elements, "PhotometricInterpretation") == "MONOCHROME1"  # a state overrides it, PS3.4 N.2.1.4
     shape = highdicom.PresentationLUTTransformation("INVERSE" if inverse else "IDENTITY")
     state = highdicom.pr.GrayscaleSoftcopyPresentationState(
@@ -95,7 +94,7 @@ def _presentation_state(elements: Dataset, prediction: Prediction, schema: Schem
         content_label=LAYER,
         content_description="Vertebra corners predicted by a network, not reviewed",
         graphic_layers=[layer],
-        graphic_annotations=[annotation] if annotation else None,
+        graphic_annotations=_annotations(reference, layer, prediction, schema),
         presentation_lut_transformation=shape,
     )
     _add_display(state, elements)
@@ -118,9 +117,9 @@ def _reference(elements: Dataset) -> Dataset:
     return reference
 
 
-def _annotation(
+def _annotations(
     reference: Dataset, layer: "GraphicLayer", prediction: Prediction, schema: Schema
-) -> "GraphicAnnotation | None":
+) -> "list[GraphicAnnotation] | None":
     from highdicom.pr import GraphicAnnotation, GraphicObject, TextObject
 
     lines, texts = [], []
@@ -130,21 +129,15 @@ def _annotation(
             continue
         outline = prediction.points_xy_image[i, OUTLINE].astype(np.float64)
         inside = np.all((outline >= 0) & (outline <= size), axis=1)  # False for nan
-        lines += [GraphicObject("POLYLINE", line, UNITS) for line in _polylines(outline, inside)]
+        closed = np.concatenate([outline, outline[:1]])  # once around the body, or each side with both ends inside
+        sides = [closed[i : i + 2] for i in range(4) if inside[i] and inside[(i + 1) % 4]]
+        lines += [GraphicObject("POLYLINE", line, UNITS) for line in ([closed] if inside.all() else sides)]
         if inside.any():
             x, y = outline[inside].mean(axis=0)
             texts.append(TextObject(level, UNITS, anchor_point=(float(x), float(y)), anchor_point_visible=False))
     if not lines and not texts:
         return None
-    return GraphicAnnotation([reference], layer, graphic_objects=lines, text_objects=texts)
-
-
-def _polylines(outline: np.ndarray, inside: np.ndarray) -> list[np.ndarray]:
-    """Once around the body ``[5, 2]``, or each side ``[2, 2]`` that has both its ends inside."""
-    closed = np.concatenate([outline, outline[:1]])
-    if inside.all():
-        return [closed]
-    return [closed[i : i + 2] for i in range(len(outline)) if inside[i] and inside[(i + 1) % len(outline)]]
+    return [GraphicAnnotation([reference], layer, graphic_objects=lines, text_objects=texts)]
 
 
 def _add_display(state: Dataset, elements: Dataset) -> None:

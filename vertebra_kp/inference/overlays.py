@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import distribution
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,7 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from vertebra_kp.config.network import STRIDES
 from vertebra_kp.core.anatomy import OUTLINE, PRESENT_FROM, Schema
 from vertebra_kp.core.geometry import apply_affine, points_to_indices, scale
-from vertebra_kp.inference.batch import Prediction
+
+if TYPE_CHECKING:
+    from vertebra_kp.inference.batch import Prediction
 
 Colour = tuple[int, int, int]
 
@@ -32,36 +34,28 @@ ATTENTION_OPACITY = 0.8
 GAP = 8
 FONT_PX = 15
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
+SMOOTH = (cv2.LINE_AA, SUBPIXEL_BITS)
 GOLDEN_ANGLE = 0.381966  # of the hue circle: neighbouring levels get hues far apart
 CHI_SQUARE_90 = -2 * np.log(1 - 0.90)  # 90 % quantile of chi-square with two degrees of freedom
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FilmView:
-    """One image in the network's frame, with what the network found in it.
+    """A prediction that has its ``image``; it is shown in the network's frame.
 
-    ``film`` ``[H, W]`` uint8; ``heatmaps`` ``[K, h, w]`` of any scale, or None; ``points_xy`` and
-    ``true_points_xy`` ``[levels, 4, 2]`` (nan where there is no corner or label); ``presence`` ``[levels]``
-    probabilities; ``error_px`` the mean radial error in pixels of the original image; ``attention``
-    by the neck's map one ``[heads, N, N]`` per layer, N = (H / stride) * (W / stride), rows are queries.
+    ``true_points_xy`` ``[levels, 4, 2]`` in that frame, nan where there is no label; ``error_px`` the mean radial
+    error in pixels of the original image.
     """
 
     title: str
-    film: np.ndarray
-    points_xy: np.ndarray
-    presence: np.ndarray
-    heatmaps: np.ndarray | None = None
+    prediction: "Prediction"
     true_points_xy: np.ndarray | None = None
     error_px: float | None = None
-    attention: dict[str, list[np.ndarray]] | None = None
 
-    @classmethod
-    def of(cls, prediction: Prediction, title: str, **labels: Any) -> "FilmView":
-        """Of a prediction that kept its image; ``labels`` are ``true_points_xy`` and ``error_px``."""
-        assert prediction.image is not None
-        names = ("heatmaps", "points_xy", "presence", "attention")
-        found = {name: getattr(prediction, name) for name in names}
-        return cls(title=title, film=prediction.image, **found, **labels)
+    @property
+    def film(self) -> np.ndarray:
+        assert self.prediction.image is not None  # asked for with the maps
+        return self.prediction.image
 
 
 def draw_vertebrae(
@@ -89,9 +83,9 @@ def draw_vertebrae(
             continue
         for a, b in ((0, 1), (1, 2), (2, 3), (3, 0)):
             if known[a] and known[b]:
-                _line(image, ring[a], ring[b], colour, thickness)
+                cv2.line(image, _place(ring[a]), _place(ring[b]), colour, thickness, *SMOOTH)
         for corner in ring[known]:
-            _dot(image, corner, 0.5 + thickness, colour)
+            cv2.circle(image, _place(corner), round((0.5 + thickness) * 2**SUBPIXEL_BITS), colour, -1, *SMOOTH)
         labels.append((name, ring[known]))
     return _draw_level_names(image, labels, colour, thickness) if names else image
 
@@ -101,17 +95,14 @@ def overlay_heatmaps(film: np.ndarray, heatmaps: np.ndarray, levels: Sequence[in
 
     ``levels`` ``[K]`` numbers the level that each channel belongs to.
     """
-    height, width = film.shape[:2]
-    K, h, w = heatmaps.shape
     peaks = heatmaps.max(axis=(1, 2), keepdims=True, initial=0)
-    share = np.divide(heatmaps, peaks, out=np.zeros((K, h, w), np.float32), where=peaks > 0)
-    share = share.clip(0, 1)
+    share = np.divide(heatmaps, peaks, out=np.zeros(heatmaps.shape, np.float32), where=peaks > 0).clip(0, 1)
     colours = np.array([_level_colour(level) for level in levels], np.float32)
     weight = share / np.maximum(share.sum(axis=0), 1e-6)
     colour = np.tensordot(weight, colours, axes=(0, 0))  # [h, w, 3]
     alpha = HEATMAP_OPACITY * share.max(axis=0, initial=0)[..., None]
     # Colour and opacity are enlarged together, premultiplied: no dark fringe around a blob.
-    layer = _resize(np.concatenate([colour * alpha, alpha], axis=2), (height, width))
+    layer = _resize(np.concatenate([colour * alpha, alpha], axis=2), film.shape[:2])
     return _to_uint8(_to_rgb(film) * (1 - layer[..., 3:]) + layer[..., :3])
 
 
@@ -119,14 +110,14 @@ def film_panel(view: FilmView, schema: Schema) -> np.ndarray:
     """Film with heatmaps beside film with true (green) and predicted (orange) vertebrae, under a heading."""
     to_panel = scale(PANEL_HEIGHT / view.film.shape[0])
     left = right = _enlarged(view.film, PANEL_HEIGHT)
-    if view.heatmaps is not None:
-        left = overlay_heatmaps(left, view.heatmaps, [level for level, _ in schema.channels])
+    if view.prediction.heatmaps is not None:
+        left = overlay_heatmaps(left, view.prediction.heatmaps, [level for level, _ in schema.channels])
     if view.true_points_xy is not None:
         # Wide below, thin above: both stay visible where they agree.
         points = apply_affine(to_panel, view.true_points_xy)
         right = draw_vertebrae(right, points, schema.levels, TRUE_COLOUR, names=False, thickness=2)
-    present = view.presence >= PRESENT_FROM
-    points = apply_affine(to_panel, view.points_xy)
+    present = view.prediction.presence >= PRESENT_FROM
+    points = apply_affine(to_panel, view.prediction.points_xy)
     right = draw_vertebrae(right, points, schema.levels, PREDICTED_COLOUR, present=present, thickness=1)
 
     known = [] if view.error_px is None else [(f"mean error {view.error_px:.3g} px", TEXT_COLOUR)]
@@ -159,9 +150,10 @@ def attention_panel(view: FilmView, schema: Schema, name: str = "F4") -> np.ndar
     One row per query position (framed), each map scaled to its own peak. Raises ValueError when the view has
     no attention or none of its size.
     """
-    if not view.attention:
-        raise ValueError(f"image {view.title}: attention is {view.attention}; ask a neck of depth >= 1 for it")
-    heads = view.attention[name][-1]
+    attention = view.prediction.attention
+    if not attention:
+        raise ValueError(f"image {view.title}: attention is {attention}; ask a neck of depth >= 1 for it")
+    heads = attention[name][-1]
     H, W = view.film.shape
     rows, columns = H // STRIDES[name], W // STRIDES[name]
     if heads.shape[1:] != (rows * columns, rows * columns):
@@ -174,14 +166,12 @@ def attention_panel(view: FilmView, schema: Schema, name: str = "F4") -> np.ndar
     maps += [(f"head {head + 1}", heads[head]) for head in _spread(np.arange(len(heads)), ATTENTION_HEADS)]
     cells = []
     for level, row, column in _query_cells(view, schema, rows, columns):
-        for title, attention in maps:
-            visible = attention[row * columns + column].reshape(rows, columns)
+        for title, weights in maps:
+            visible = weights[row * columns + column].reshape(rows, columns)
             picture = _overlay_attention(film, visible, (row, column))
             cells.append(_with_heading(picture, [[(f"{level}, {title}", TEXT_COLOUR)]]))
-    return _with_heading(
-        film_grid(cells, len(maps)),
-        [[(f"{view.title}: attention on {name}, layer {len(view.attention[name])}", TEXT_COLOUR)]],
-    )
+    heading = f"{view.title}: attention on {name}, layer {len(attention[name])}"
+    return _with_heading(film_grid(cells, len(maps)), [[(heading, TEXT_COLOUR)]])
 
 
 def overlay_original(
@@ -203,25 +193,21 @@ def overlay_original(
     thickness = max(1, round(image.shape[0] / 1000))
     for i, j in schema.channels:
         if present[i] and np.isfinite(covariances[i, j]).all() and np.isfinite(points_xy[i, j]).all():
-            _error_ellipse(image, points_xy[i, j], covariances[i, j], thickness)
+            variances, axes = np.linalg.eigh(covariances[i, j])
+            radii = _fixed_point(np.sqrt(CHI_SQUARE_90 * variances.clip(0))[::-1])
+            angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))  # of the longer radius, x towards y
+            cv2.ellipse(image, _place(points_xy[i, j]), radii, angle, 0, 360, ERROR_COLOUR, thickness, *SMOOTH)
     return image
-
-
-def _error_ellipse(image: np.ndarray, centre_xy: np.ndarray, covariance: np.ndarray, thickness: int) -> None:
-    variances, axes = np.linalg.eigh(covariance)
-    radii = _fixed_point(np.sqrt(CHI_SQUARE_90 * variances.clip(0))[::-1])
-    angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))  # of the longer radius, x towards y
-    centre, style = _fixed_point(points_to_indices(centre_xy)), (thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-    cv2.ellipse(image, centre, radii, angle, 0, 360, ERROR_COLOUR, *style)
 
 
 def _query_cells(view: FilmView, schema: Schema, rows: int, columns: int) -> list[tuple[str, int, int]]:
     """Names and (row, column) of the F4 cells under the first, a middle and the last vertebra."""
-    located = np.flatnonzero(np.isfinite(view.points_xy).all(axis=-1).any(axis=-1))
+    points = view.prediction.points_xy
+    located = np.flatnonzero(np.isfinite(points).all(axis=-1).any(axis=-1))
     height, width = view.film.shape
     cells = []
     for i in _spread(located, ATTENTION_QUERIES):
-        x, y = np.nanmean(view.points_xy[i], axis=0)
+        x, y = np.nanmean(points[i], axis=0)
         row, column = int(y / height * rows), int(x / width * columns)
         cells.append((schema.levels[i], min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)))
     return cells
@@ -241,9 +227,8 @@ def _overlay_attention(film: np.ndarray, attention: np.ndarray, query: tuple[int
     alpha = ATTENTION_OPACITY * np.sqrt(share)[..., None]  # the root keeps weak attention visible
     picture = _to_uint8(film * (1 - alpha) + alpha * bgr[..., ::-1])
     top, left = query[0] * height / rows, query[1] * width / columns
-    ends = np.array([(left, top), (left + width / columns, top + height / rows)])
-    first, last = (_fixed_point(points_to_indices(end)) for end in ends)
-    return cv2.rectangle(picture, first, last, (255, 255, 255), 1, cv2.LINE_AA, SUBPIXEL_BITS)
+    first, last = np.array([(left, top), (left + width / columns, top + height / rows)])
+    return cv2.rectangle(picture, _place(first), _place(last), (255, 255, 255), 1, *SMOOTH)
 
 
 def _draw_level_names(
@@ -283,11 +268,8 @@ def _with_heading(picture: np.ndarray, lines: list[list[tuple[str, Colour]]]) ->
 
 
 def _shorten(text: str, width: float, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
-    if draw.textlength(text, font) <= width:
-        return text
-    while text and draw.textlength(text + "…", font) > width:
-        text = text[:-1]
-    return text + "…"
+    shorter = (text[:end] + "…" for end in reversed(range(len(text))))
+    return next((shown for shown in (text, *shorter) if draw.textlength(shown, font) <= width), "…")
 
 
 @cache
@@ -302,14 +284,9 @@ def _level_colour(level: int) -> np.ndarray:
     return cv2.cvtColor(np.array([[[hue, 220, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
 
 
-def _line(image: np.ndarray, a_xy: np.ndarray, b_xy: np.ndarray, colour: Colour, thickness: int) -> None:
-    a, b = (_fixed_point(points_to_indices(point)) for point in (a_xy, b_xy))
-    cv2.line(image, a, b, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-
-
-def _dot(image: np.ndarray, centre_xy: np.ndarray, radius: float, colour: Colour) -> None:
-    centre = _fixed_point(points_to_indices(centre_xy))
-    cv2.circle(image, centre, round(radius * 2**SUBPIXEL_BITS), colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+def _place(point_xy: np.ndarray) -> tuple[int, int]:
+    """A point in continuous coordinates as OpenCV's drawing takes it."""
+    return _fixed_point(points_to_indices(point_xy))
 
 
 def _fixed_point(values: np.ndarray) -> tuple[int, int]:

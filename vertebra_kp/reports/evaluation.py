@@ -15,6 +15,7 @@ from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.evaluation.agreement import agreement, auc
 from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
+from vertebra_kp.evaluation.robustness import FILE as ROBUSTNESS
 from vertebra_kp.evaluation.schema import FilmFigures
 from vertebra_kp.evaluation.store import Evaluation, Picture, load_evaluation
 from vertebra_kp.evaluation.uncertainty.calibration import FilmErrors, errors_of, reported_points
@@ -24,12 +25,10 @@ from vertebra_kp.reports.drawing import Drawing, drawing_of
 from vertebra_kp.reports.film_page import DIGITS, NAMES, UNITS
 from vertebra_kp.reports.html import figure_uri, render
 
-ROBUSTNESS = "robustness.csv"
 PROMISED = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WORST_SHARE = 0.1  # of the images, by their mean error, that an out-of-distribution score should flag
 FEWEST_PAIRS = 10  # of a measure: fewer make no Bland-Altman plot
 TRUE, PREDICTED = "#51cf66", "#ffa94d"
-Pairs = tuple[str, str, np.ndarray, np.ndarray]  # a measure, its unit, true values [N], predicted ones [N]
 
 
 def write_report(folder: Path, out: Path) -> None:
@@ -46,7 +45,7 @@ def write_report(folder: Path, out: Path) -> None:
         headlines={metric.name: metric.title for metric in metrics_for("report")},
         patients=len({result.group for result in evaluation.results}),
         error_plots=_error_plots(evaluation),
-        measures=[_agreement(*pairs) for pairs in _pairs(errors)],
+        measures=_measures(errors),
         coverage=_coverage(errors, evaluation.schema, metrics),
         trust=_trust(evaluation),
         robustness=_robustness(folder / ROBUSTNESS, metrics.get("mark")),
@@ -70,7 +69,7 @@ def _metrics_in(path: Path) -> dict[str, object]:
 def _error_plots(evaluation: Evaluation) -> dict[str, str]:
     """Pictures by what they show."""
     errors = np.stack([result.errors_px for result in evaluation.results])  # [films, levels, 4]
-    spacing = np.array([np.nan if r.spacing_mm is None else r.spacing_mm for r in evaluation.results])
+    spacing = np.array([result.spacing_mm for result in evaluation.results], dtype=float)  # nan for None
     unit = "px"
     if np.isfinite(spacing).all():
         unit, errors = "mm", errors * spacing[:, None, None]
@@ -82,20 +81,21 @@ def _error_plots(evaluation: Evaluation) -> dict[str, str]:
     }
 
 
-def _pairs(errors: list[FilmErrors]) -> list[Pairs]:
-    """Each measure, from true corners and from predicted ones, where there are pairs enough."""
+def _measures(errors: list[FilmErrors]) -> list[dict[str, object]]:
+    """Agreement of each measure from true corners with that from predicted ones, where there are pairs enough."""
     values = defaultdict(list)
     for film in errors:
         for predicted, true, _ in film.measures:
             values[predicted.name, predicted.unit].append((true, predicted.value))
-    return [(*of, *np.array(pairs, float).T) for of, pairs in values.items() if len(pairs) >= FEWEST_PAIRS]
-
-
-def _agreement(name: str, unit: str, true: np.ndarray, predicted: np.ndarray) -> dict[str, object]:
-    found = agreement(true, predicted)
-    figure = plots.bland_altman(true, predicted, found, UNITS[unit].strip() or "ratio")
-    texts = {"label": label_of(name), "unit": UNITS[unit], "digits": DIGITS[unit] + 1}
-    return {**texts, "found": found, "plot": figure_uri(figure)}
+    rows = []
+    for (name, unit), pairs in values.items():
+        if len(pairs) >= FEWEST_PAIRS:
+            both = np.array(pairs, float).T
+            found = agreement(*both)
+            figure = plots.bland_altman(*both, found, UNITS[unit].strip() or "ratio")
+            texts = {"label": label_of(name), "unit": UNITS[unit], "digits": DIGITS[unit] + 1}
+            rows.append({**texts, "found": found, "plot": figure_uri(figure)})
+    return rows
 
 
 def label_of(measure: str) -> str:
@@ -106,12 +106,10 @@ def label_of(measure: str) -> str:
 def _coverage(errors: list[FilmErrors], schema: Schema, metrics: dict[str, object]) -> dict[str, object]:
     """By the calibration that the images were measured with, else cross-conformal; the diagram always is."""
     found = {promised: cross_coverage(errors, schema, promised=promised) for promised in PROMISED}
-    kept = {}
-    for name, shares in (
-        ("corners in their regions", [found[p]["corners"] for p in PROMISED]),
-        ("measures in their intervals", [found[p]["all_measures"] for p in PROMISED]),
-    ):
-        kept[name] = [np.nan if not s or s["coverage"] is None else s["coverage"] for s in shares]
+    kept = {
+        "corners in their regions": [found[promised]["corners"]["coverage"] for promised in PROMISED],
+        "measures in their intervals": [(found[p]["all_measures"] or {}).get("coverage") for p in PROMISED],
+    }
     measured = metrics.get("coverage")
     shown = measured if isinstance(measured, dict) else found[0.9]
     named = {"corners": shown["corners"], "all measures": shown["all_measures"]}
@@ -157,9 +155,7 @@ def _robustness(path: Path, fingerprint: object) -> str | None:
 def _shown(result: FilmResult, picture: Picture) -> tuple[FilmFigures, Drawing]:
     """Errors of an image, and the image with its true and its predicted corners."""
     drawing, _ = drawing_of(picture.image, height=picture.image.shape[0])
-    for points, colour in (
-        (result.true_points, TRUE),
-        (reported_points(result.points, result.presence), PREDICTED),
-    ):
-        drawing.outline(apply_affine(picture.to_image, points), colour)
+    predicted = reported_points(result.points, result.presence)
+    drawing.outline(apply_affine(picture.to_image, result.true_points), TRUE)
+    drawing.outline(apply_affine(picture.to_image, predicted), PREDICTED)
     return film_errors(result), drawing

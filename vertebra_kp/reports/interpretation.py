@@ -1,6 +1,6 @@
 """A predicted image interpreted as a clinician would: measures with intervals, regions of corners, trust."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,28 +60,28 @@ def interpret(
 
     With ``correct_shape`` corners are measured where heatmaps and the calibration's shape model agree.
     """
-    corrected = calibrated is not None and correct_shape
     predicted = prediction.points_xy_image
-    if calibrated is not None and corrected:
+    if calibrated is not None and correct_shape:
         predicted, _ = calibrated.corrected(prediction)
     points = reported_points(predicted, prediction.presence)
     spine = Spine(schema, points, size, spacing_mm, anterior_side)
-    measurements = measure(spine)
-    intervals: list[Interval | None] = [None] * len(measurements)
-    regions, p_value, remarks = None, None, _side_remarks(spine)
-    if calibrated is not None:
-        remarks += _shape_remarks(prediction, schema, calibrated)
-        p_value = calibrated.trust.p_value(calibrated.ood_score(prediction))
-    if calibrated is not None and not corrected:
-        calibration, covariances = calibrated.calibration, widened(prediction.covariances)
-        intervals = [
-            None if m.value is None else calibration.interval(m, standard_error(m, points, covariances))
-            for m in measurements
-        ]
-        by_level = zip(schema.levels, prediction.covariances, strict=True)
-        regions = np.stack([calibration.region(level, covariance) for level, covariance in by_level])
-    found = measurements, intervals, regions, p_value, corrected, remarks
-    return Interpretation(spine, prediction.presence, *found)
+    measured, remarks = measure(spine), _side_remarks(spine)
+    without = Interpretation(spine, prediction.presence, measured, [None] * len(measured), remarks=remarks)
+    if calibrated is None:
+        return without
+    remarks += _shape_remarks(prediction, schema, calibrated)
+    p_value = calibrated.trust.p_value(calibrated.ood_score(prediction))
+    found = replace(without, p_value=p_value, corrected=correct_shape, remarks=remarks)
+    if correct_shape:
+        return found
+    calibration, covariances = calibrated.calibration, widened(prediction.covariances)
+    intervals = [
+        None if m.value is None else calibration.interval(m, standard_error(m, points, covariances))
+        for m in measured
+    ]
+    by_level = zip(schema.levels, prediction.covariances, strict=True)
+    regions = np.stack([calibration.region(level, covariance) for level, covariance in by_level])
+    return replace(found, intervals=intervals, regions=regions)
 
 
 def _side_remarks(spine: Spine) -> tuple[str, ...]:

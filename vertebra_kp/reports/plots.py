@@ -83,12 +83,13 @@ def bland_altman(true: np.ndarray, predicted: np.ndarray, found: Agreement, unit
     return figure
 
 
-def reliability(promised: Sequence[float], kept: Mapping[str, Sequence[float]]) -> Figure:
-    """Promised coverage against what was found, nan for unknown; on the diagonal both agree."""
+def reliability(promised: Sequence[float], kept: Mapping[str, Sequence[float | None]]) -> Figure:
+    """Promised coverage against what was found, None for unknown; on the diagonal both agree."""
     figure, axes = _axes(3.9, 3.4, "promised coverage [%]", "found coverage [%]")
     axes.plot([40, 100], [40, 100], color=GREY, linewidth=0.8)
-    for (name, found), colour in zip(kept.items(), (BLUE, ORANGE), strict=False):
-        axes.plot(100 * np.array(promised), 100 * np.array(found), "o-", color=colour, markersize=4, label=name)
+    for (name, shares), colour in zip(kept.items(), (BLUE, ORANGE), strict=False):
+        found = 100 * np.array(shares, float)
+        axes.plot(100 * np.array(promised), found, "o-", color=colour, markersize=4, label=name)
     axes.legend(fontsize=8, frameon=False)
     axes.set_aspect("equal")
     return figure

@@ -83,7 +83,7 @@ class Tracker(AbstractContextManager):
             for tag, films in (("films/heatmaps", views), ("films/worst", worst))
             if films
         }
-        for name in (views[0].attention or {}) if views else ():
+        for name in (views[0].prediction.attention or {}) if views else ():
             pictures[f"attention/{name}_last_layer"] = attention_panel(views[0], schema, name)
         errors = {level: figures["mre_px"] for level, figures in summary["per_level"].items()}
         pictures["error/per_level"] = plot_error_per_level(errors, f"error per level, step {step}")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import BeforeValidator
 
-from vertebra_kp.core.anatomy import PRESENT_FROM, SCHEMAS, Schema
+from vertebra_kp.core.anatomy import PRESENT_FROM, Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.metrics import FilmResult
 from vertebra_kp.evaluation.uncertainty.conformal import conformal_quantile, two_sided
@@ -47,17 +47,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class ConformalScale:
-    """From a measure's standard error to its interval: ``low`` and ``high`` times ``with_floor`` of it.
-
-    ``floor`` is an error that all films share, added as variances are.
-    """
+    """From a measure's standard error to its interval: ``low`` and ``high`` times that error with its ``floor``,
+    an error that all films share, added as variances are."""
 
     floor: float
     low: float
     high: float
-
-    def with_floor(self, standard_error: float) -> float:
-        return float(np.hypot(standard_error, self.floor))
 
 
 @dataclass(frozen=True)
@@ -71,9 +66,6 @@ class MeasureScales:
     ordinary: ConformalScale
     large: ConformalScale | None
     large_from: float
-
-    def of(self, value: float) -> ConformalScale:
-        return self.large if self.large is not None and abs(value) >= self.large_from else self.ordinary
 
 
 class MeasureError(NamedTuple):
@@ -146,8 +138,9 @@ class Calibration:
         scales = self.measures.get(measurement.name)
         if measurement.value is None or scales is None:
             return None
-        scale = scales.of(measurement.value)
-        error = scale.with_floor(standard_error)
+        large = scales.large is not None and abs(measurement.value) >= scales.large_from
+        scale = scales.large if scales.large is not None and large else scales.ordinary
+        error = float(np.hypot(standard_error, scale.floor))
         ends = measurement.value + scale.low * error, measurement.value + scale.high * error
         if measurement.unsigned:
             ends = max(ends[0], 0.0), max(ends[1], 0.0)
@@ -169,12 +162,12 @@ def errors_of(result: FilmResult, schema: Schema) -> FilmErrors:
     """
     assert result.covariances is not None  # of a prediction
     covariances = widened(result.covariances)
-    labelled = result.labelled
-    error = np.where(labelled[..., None], result.true_points - result.points, np.nan)
-    inverse = np.linalg.inv(np.where(labelled[..., None, None], covariances, np.eye(2)))
+    labelled = result.labelled[..., None]
+    true_points = np.where(labelled, result.true_points, np.nan)
+    error = true_points - result.points
+    inverse = np.linalg.inv(np.where(labelled[..., None], covariances, np.eye(2)))
     distances = np.sqrt(np.einsum("...a,...ab,...b->...", error, inverse, error))
 
-    true_points = np.where(labelled[..., None], result.true_points, np.nan)
     about = result.size, result.spacing_mm, result.anterior_side
     truth = {m.key: m.value for m in measure(Spine(schema, true_points, *about))}
     reported = reported_points(result.points, result.presence)
@@ -199,24 +192,17 @@ def calibrate(films: Sequence[FilmErrors], schema: Schema, coverage: float = COV
     distances = np.stack([film.distances for film in films])  # [films, levels, 4]
     by_level: dict[str, float] = {}
     for i, level in enumerate(schema.levels):
-        of_film = np.nonzero(np.isfinite(distances[:, i]))[0]
-        if len(np.unique(groups[of_film])) >= OWN_QUANTILE_FROM:
-            factor = _quantile(distances[:, i], groups, coverage)
-            by_level |= {level: factor} if np.isfinite(factor) else {}
+        own = np.isfinite(distances[:, i]).any(axis=-1)
+        factor = _quantile(distances[:, i], groups, coverage)
+        if len(np.unique(groups[own])) >= OWN_QUANTILE_FROM and np.isfinite(factor):
+            by_level[level] = factor
     found = defaultdict(list)
     for film in films:
         for pair in film.measures:
             found[pair.measurement.name].append((pair, film.group))
-    scales = {name: _measure_scales(pairs, coverage) for name, pairs in found.items()}
-    return Calibration(
-        schema.name,
-        coverage,
-        len(films),
-        len(np.unique(groups)),
-        _quantile(distances, groups, coverage),
-        by_level,
-        {name: scale for name, scale in scales.items() if scale is not None},
-    )
+    scales = {name: scale for name, pairs in found.items() if (scale := _measure_scales(pairs, coverage))}
+    of_all = _quantile(distances, groups, coverage)
+    return Calibration(schema.name, coverage, len(films), len(np.unique(groups)), of_all, by_level, scales)
 
 
 def _quantile(distances: np.ndarray, groups: np.ndarray, coverage: float) -> float:
@@ -260,12 +246,3 @@ def _scale(errors: np.ndarray, se: np.ndarray, groups: np.ndarray, coverage: flo
         if np.isfinite(width) and (best is None or width < best[0]):
             best = width, ConformalScale(floor, low, high)
     return None if best is None else best[1]
-
-
-def check_schema(calibration: Calibration, schema: Schema) -> None:
-    """Raises UserError where the calibration is of other corners."""
-    if calibration.schema != schema.name:
-        raise UserError(
-            f"the calibration is of {calibration.schema}, the network predicts {schema.name}; "
-            f"known schemas: {', '.join(SCHEMAS)}"
-        )

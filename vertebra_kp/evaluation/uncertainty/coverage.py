@@ -28,20 +28,16 @@ def cross_coverage(
     ``part_of`` says which part each film belongs to, such as the fold whose network has predicted it; a patient is
     in one part only. None makes five parts of patients at random.
     """
-    parts = _parts_of_patients(films) if part_of is None else part_of
-    hits: dict[int, list[_Hit]] = {}
-    for part in set(parts):
-        calibration = calibrate(
-            [film for film, own in zip(films, parts, strict=True) if own != part], schema, promised
-        )
-        hits |= {i: _hits(film, schema, calibration) for i, film in enumerate(films) if parts[i] == part}
-    return _summary([hits[i] for i in range(len(films))], films, promised)
-
-
-def _parts_of_patients(films: Sequence[FilmErrors]) -> list[int]:
-    patients = np.random.default_rng(0).permutation(sorted({film.group for film in films}))
-    part_of = {patient: i % PARTS for i, patient in enumerate(patients)}
-    return [part_of[film.group] for film in films]
+    if part_of is None:
+        patients = np.random.default_rng(0).permutation(sorted({film.group for film in films}))
+        of_patient = {patient: i % PARTS for i, patient in enumerate(patients)}
+        part_of = [of_patient[film.group] for film in films]
+    calibrations = {}
+    for part in set(part_of):
+        others = [film for film, own in zip(films, part_of, strict=True) if own != part]
+        calibrations[part] = calibrate(others, schema, promised)
+    hits = [_hits(film, schema, calibrations[part]) for film, part in zip(films, part_of, strict=True)]
+    return _summary(hits, films, promised)
 
 
 # (kind, name, held, width of the interval)
@@ -51,12 +47,11 @@ _Hit = tuple[str, str, bool, float]
 def _hits(film: FilmErrors, schema: Schema, calibration: Calibration) -> list[_Hit]:
     found: list[_Hit] = []
     for level, distances in zip(schema.levels, film.distances, strict=True):
-        own = distances[np.isfinite(distances)]
-        factor = calibration.level_factors.get(level, calibration.corner_factor)
-        if np.isfinite(factor):
-            found += [("level", level, bool(d <= factor), np.nan) for d in own]
-        if np.isfinite(calibration.corner_factor):
-            found += [("corner", "corners", bool(d <= calibration.corner_factor), np.nan) for d in own]
+        of_all = calibration.corner_factor
+        of_level = calibration.level_factors.get(level, of_all)
+        for kind, name, factor in (("level", level, of_level), ("corner", "corners", of_all)):
+            if np.isfinite(factor):
+                found += [(kind, name, bool(d <= factor), np.nan) for d in distances[np.isfinite(distances)]]
     for pair in film.measures:
         interval = calibration.interval(pair.measurement, pair.standard_error)
         if interval is not None:
@@ -66,7 +61,7 @@ def _hits(film: FilmErrors, schema: Schema, calibration: Calibration) -> list[_H
 
 
 def _summary(hits: list[list[_Hit]], films: Sequence[FilmErrors], promised: float) -> Coverage:
-    sample = GroupedSample([film.group for film in films], RESAMPLES, seed=0)
+    sample = GroupedSample([film.group for film in films], RESAMPLES)
     parts: dict[tuple[str, str], list[tuple[bool, int, float]]] = defaultdict(list)
     for film, found in enumerate(hits):
         for kind, name, held, width in found:
@@ -75,10 +70,10 @@ def _summary(hits: list[list[_Hit]], films: Sequence[FilmErrors], promised: floa
                 parts["measure", "all"].append((held, film, np.nan))
 
     def figures(part: list[tuple[bool, int, float]]) -> Held:
-        share, interval = sample.mean([held for held, _, _ in part], [film for _, film, _ in part])
-        widths = [width for _, _, width in part if np.isfinite(width)]
-        held: Held = {"coverage": share, "interval": interval, "count": len(part)}
-        return {**held, "median_width": float(np.median(widths))} if widths else held
+        held, films, widths = np.array(part).reshape(-1, 3).T
+        share, interval = sample.mean(held, films.astype(int))
+        found: Held = {"coverage": share, "interval": interval, "count": len(part)}
+        return {**found, "median_width": float(np.nanmedian(widths))} if np.isfinite(widths).any() else found
 
     named = {kind: {n: figures(p) for (k, n), p in parts.items() if k == kind} for kind in ("level", "measure")}
     return {

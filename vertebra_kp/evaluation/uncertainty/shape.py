@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import block_diag
 from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
 from vertebra_kp.core.anatomy import Schema
@@ -69,9 +70,7 @@ class ShapeModel:
         if visible.sum() >= 4:
             rows = np.repeat(visible, 2)
             shapes = self.covariance[np.ix_(rows, rows)]
-            uncertainty = np.zeros_like(shapes)
-            for k, belief in enumerate(beliefs[visible] * scale**2):
-                uncertainty[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = belief
+            uncertainty = block_diag(*(beliefs[visible] * scale**2))
             offset = (placed - self.mean)[visible].ravel()
             precision = np.linalg.inv(shapes + uncertainty)
             weighted = precision @ offset
@@ -80,8 +79,7 @@ class ShapeModel:
                 own = slice(2 * k, 2 * k + 2)
                 surprise[channel] = np.sqrt(weighted[own] @ np.linalg.solve(precision[own, own], weighted[own]))
         shift = (channels - placed / scale)[visible].mean(axis=0) if visible.any() else 0.0
-        back = moved / scale + shift
-        return self.schema.scatter(back), self.schema.scatter(surprise)
+        return self.schema.scatter(moved / scale + shift), self.schema.scatter(surprise)
 
     def shift_evidence(self, points_xy: np.ndarray) -> tuple[float, float]:
         """How much more plausible the vertebrae would be one level higher and one level lower, as logarithms.
@@ -144,8 +142,7 @@ def fit_shapes(spines: Sequence[np.ndarray], schema: Schema) -> ShapeModel:
     variance = singular**2 / (len(shapes) - 1)
     kept = int(np.searchsorted(np.cumsum(variance), EXPLAINED * variance.sum())) + 1
     # What the modes leave, spread over all coordinates: a new spine has some of it everywhere.
-    noise = variance[kept:].sum() / (spread.shape[1] - kept) if kept < spread.shape[1] else 0.0
-    noise = max(noise, 1e-8)
+    noise = max(variance[kept:].sum() / max(spread.shape[1] - kept, 1), 1e-8)
     covariance = (modes[:kept].T * (variance[:kept] - noise).clip(0)) @ modes[:kept]
     return ShapeModel(schema, mean, covariance + noise * np.eye(spread.shape[1]), len(shapes))
 

@@ -14,12 +14,7 @@ from typing_extensions import TypedDict
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import write_json
-from vertebra_kp.evaluation.uncertainty.calibration import (
-    Calibration,
-    FilmErrors,
-    check_schema,
-    reported_points,
-)
+from vertebra_kp.evaluation.uncertainty.calibration import Calibration, FilmErrors, reported_points
 from vertebra_kp.evaluation.uncertainty.shape import ShapeContent, ShapeModel, shape_model_from_dict
 from vertebra_kp.evaluation.uncertainty.trust import TrustModel, signs_of
 from vertebra_kp.inference.batch import Prediction
@@ -67,16 +62,12 @@ class Calibrated:
 
     def ood_score(self, prediction: Prediction) -> float:
         """Out-of-distribution score, the higher the less like the good films; see ``TrustModel``."""
-        return self.trust.score(signs_of_prediction(prediction, self.shapes))
+        return self.trust.score(signs_of(prediction, self.shapes))
 
 
 def patient_fingerprint(group: str) -> str:
     """Distinguishes patients without naming them."""
     return hashlib.sha256(group.encode()).hexdigest()[:12]
-
-
-def signs_of_prediction(prediction: Prediction, shapes: ShapeModel) -> dict[str, float]:
-    return signs_of(prediction.points_xy_image, prediction.scores, prediction.presence, shapes)
 
 
 def save_calibrated(calibrated: Calibrated, path: Path, about: Mapping[str, Any]) -> None:
@@ -117,12 +108,9 @@ def load_calibrated(path: Path, schema: Schema, fingerprint: str | None = None) 
     """Raises UserError for a file that is missing, broken, of another schema or, by ``fingerprint``, network."""
     try:
         content = TypeAdapter(CalibrationFile).validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: no calibration that can be read ({error}); calibrate the network again"
-        ) from None
-    try:
-        check_schema(content["calibration"], schema)
+        made_for = content["calibration"].schema
+        if made_for != schema.name:
+            raise UserError(f"the calibration is of {made_for}, the network predicts {schema.name}")
         if fingerprint is not None and content["about"].get("mark") != fingerprint:
             raise UserError(
                 "it is of other weights, another decoding or another ensemble; calibrate this network itself"
@@ -130,4 +118,7 @@ def load_calibrated(path: Path, schema: Schema, fingerprint: str | None = None) 
         shapes = shape_model_from_dict(content["shapes"], schema)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except (OSError, ValueError) as error:
+        told = f"no calibration that can be read ({error}); calibrate the network again"
+        raise UserError(f"{path}: {told}") from None
     return Calibrated(content["calibration"], shapes, content["trust"], frozenset(content["patients"]))

@@ -13,6 +13,7 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import PRESENT_FROM
 from vertebra_kp.evaluation.uncertainty.shape import ShapeModel
+from vertebra_kp.inference.batch import Prediction
 
 SIGNS = ("spread", "implausibility")
 
@@ -50,17 +51,14 @@ def _share_above(ascending: tuple[float, ...], value: float) -> float:
     return float((1 + at_least) / (1 + len(ascending)))
 
 
-def signs_of(
-    points_xy: np.ndarray, scores: np.ndarray, presence: np.ndarray, shapes: ShapeModel
-) -> dict[str, float]:
-    """The signs of a prediction: ``points_xy`` ``[levels, 4, 2]`` px, ``scores`` ``[levels, 4]`` and ``presence``
-    ``[levels]`` in 0..1. nan where too few vertebrae are there.
+def signs_of(prediction: Prediction, shapes: ShapeModel) -> dict[str, float]:
+    """The signs of a prediction, nan where too few vertebrae are there.
 
     ``implausibility`` is the logarithm of ``ShapeModel.implausibility``.
     """
-    reported = (presence >= PRESENT_FROM)[:, None] & shapes.schema.exists
-    implausibility = shapes.implausibility(np.where(reported[..., None], points_xy, np.nan))
+    reported = (prediction.presence >= PRESENT_FROM)[:, None] & shapes.schema.exists
+    implausibility = shapes.implausibility(np.where(reported[..., None], prediction.points_xy_image, np.nan))
     return {
-        "spread": float(1 - scores[reported].mean()) if reported.any() else float("nan"),
+        "spread": float(1 - prediction.scores[reported].mean()) if reported.any() else float("nan"),
         "implausibility": float(np.log(implausibility)),
     }
