@@ -27,7 +27,7 @@ from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.cache import PIXELS, CachedFilms
 from vertebra_kp.data.films import FilmList, PhantomFilms
 from vertebra_kp.data.images import FilmError
-from vertebra_kp.data.loader import EpochSampler, FilmDataset, open_batches, sequential
+from vertebra_kp.data.loader import FilmDataset, open_batches, sequential, shuffled
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.inference.batch import predict_batch
@@ -44,10 +44,14 @@ sizes = {
 }
 
 
+def indices_of(*arguments, **options):
+    return [index for _, index in shuffled(*arguments, **options)]
+
+
 def ranks(films, epoch, *, seed, batch_size, world_size, start=0):
-    """The samplers of all processes."""
+    """The items of all processes."""
     return [
-        EpochSampler(films, epoch, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size, start=start)
+        shuffled(films, epoch, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size, start=start)
         for rank in range(world_size)
     ]
 
@@ -55,8 +59,9 @@ def ranks(films, epoch, *, seed, batch_size, world_size, start=0):
 @settings(deadline=None)
 @given(**sizes)
 def test_each_step_sees_the_same_films_on_one_process_as_on_several(films, epoch, seed, batch_size, world_size):
-    one = EpochSampler(films, epoch, seed=seed, batch_size=batch_size * world_size).indices
-    several = [s.indices for s in ranks(films, epoch, seed=seed, batch_size=batch_size, world_size=world_size)]
+    one = indices_of(films, epoch, seed=seed, batch_size=batch_size * world_size)
+    processes = ranks(films, epoch, seed=seed, batch_size=batch_size, world_size=world_size)
+    several = [[index for _, index in items] for items in processes]
     steps = films // (batch_size * world_size)
     assert [len(indices) for indices in several] == [steps * batch_size] * world_size
     assert len(one) == steps * batch_size * world_size
@@ -69,8 +74,8 @@ def test_each_step_sees_the_same_films_on_one_process_as_on_several(films, epoch
 @settings(deadline=None)
 @given(**sizes)
 def test_no_film_comes_twice_in_an_epoch(films, epoch, seed, batch_size, world_size):
-    samplers = ranks(films, epoch, seed=seed, batch_size=batch_size, world_size=world_size)
-    seen = [index for sampler in samplers for _, index in sampler]
+    processes = ranks(films, epoch, seed=seed, batch_size=batch_size, world_size=world_size)
+    seen = [index for items in processes for _, index in items]
     assert len(set(seen)) == len(seen)
     assert set(seen) <= set(range(films))
     assert films - len(seen) < batch_size * world_size
@@ -86,28 +91,26 @@ def test_a_later_start_gives_exactly_the_rest(films, epoch, seed, batch_size, wo
         strict=True,
     ):
         start = int(share * films / world_size)
-        assert list(late) == list(whole)[start:]
-        assert len(late) == len(list(late))
+        assert late == whole[start:]
 
 
 def test_epochs_and_seeds_have_orders_of_their_own_and_leave_the_global_state_alone():
     state = torch.get_rng_state()
-    orders = {tuple(EpochSampler(40, e, seed=s, batch_size=4).indices) for e in range(5) for s in range(5)}
+    orders = {tuple(indices_of(40, e, seed=s, batch_size=4)) for e in range(5) for s in range(5)}
     assert len(orders) == 25
-    assert EpochSampler(40, 3, seed=2, batch_size=4).indices == EpochSampler(40, 3, seed=2, batch_size=4).indices
+    assert indices_of(40, 3, seed=2, batch_size=4) == indices_of(40, 3, seed=2, batch_size=4)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_films_left_out_differ_from_epoch_to_epoch():
-    left_out = [set(range(10)) - set(EpochSampler(10, e, seed=0, batch_size=4).indices) for e in range(20)]
+    left_out = [set(range(10)) - set(indices_of(10, e, seed=0, batch_size=4)) for e in range(20)]
     assert {len(films) for films in left_out} == {2}
     assert set.union(*left_out) == set(range(10))
 
 
 def test_items_carry_their_epoch():
-    sampler = EpochSampler(10, 6, seed=0, batch_size=2)
-    assert {epoch for epoch, _ in sampler} == {6}
-    assert sampler.first(3) == list(sampler)[:3]
+    items = shuffled(10, 6, seed=0, batch_size=2)
+    assert {epoch for epoch, _ in items} == {6}
     assert sequential(3) == [(0, 0), (0, 1), (0, 2)]
 
 
@@ -117,8 +120,8 @@ def phantoms(films=5, *, augmentation=None, seed=0, fresh=True):
     return FilmDataset(drawn, LATERAL, size, augmentation=augmentation, seed=seed)
 
 
-def batches_of(dataset, sampler, *, batch_size, workers=0):
-    with open_batches(dataset, sampler, batch_size=batch_size, workers=workers) as batches:
+def batches_of(dataset, items, *, batch_size, workers=0):
+    with open_batches(dataset, items, batch_size=batch_size, workers=workers) as batches:
         return list(batches)
 
 
@@ -187,8 +190,8 @@ def test_a_whole_spine_is_drawn_from_one_side():
 
 def test_a_batch_stacks_its_items():
     dataset = phantoms(5, augmentation=AUGMENTATION)
-    sampler = EpochSampler(5, 1, seed=0, batch_size=3)
-    (batch,) = batches_of(dataset, sampler, batch_size=3)
+    items = shuffled(5, 1, seed=0, batch_size=3)
+    (batch,) = batches_of(dataset, items, batch_size=3)
     assert batch.image.shape == (3, 1, 64, 32)
     assert batch.points_xy.shape == (3, 22, 2)
     assert batch.states.shape == (3, 22)
@@ -198,11 +201,11 @@ def test_a_batch_stacks_its_items():
     assert batch.matrix.shape == (3, 3, 3)
     assert batch.matrix.dtype == torch.float64  # the way back is as exact as float64
     assert batch.image.dtype == batch.points_xy.dtype == batch.presence.dtype == torch.float32
-    for i, item in enumerate(sampler):
+    for i, item in enumerate(items):
         alone = dataset[item]
         assert torch.equal(batch.image[i], alone.image)
         assert batch.labels[i].id == alone.labels[0].id
-    assert torch.equal(dataset.batch(list(sampler)).image, batch.image)
+    assert torch.equal(dataset.batch(list(items)).image, batch.image)
 
 
 def test_channels_states_and_presence_agree():
@@ -221,11 +224,11 @@ def test_channels_states_and_presence_agree():
 
 def test_workers_change_neither_films_nor_the_global_random_state():
     dataset = phantoms(6, augmentation=AUGMENTATION)
-    sampler = EpochSampler(6, 0, seed=0, batch_size=2)
+    items = shuffled(6, 0, seed=0, batch_size=2)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    alone = batches_of(dataset, sampler, batch_size=2)
-    helped = batches_of(dataset, sampler, batch_size=2, workers=2)
+    alone = batches_of(dataset, items, batch_size=2)
+    helped = batches_of(dataset, items, batch_size=2, workers=2)
     assert torch.equal(torch.get_rng_state(), state)
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a.image, b.image)
@@ -244,8 +247,8 @@ def test_neither_workers_nor_a_cache_change_a_batch(tmp_path):
     batches = []
     for films, workers in ((held, 0), (held, 2), (cached, 0), (cached, 2)):
         dataset = FilmDataset(films, FRONTAL, size, augmentation=AUGMENTATION, seed=3)
-        sampler = EpochSampler(4, 1, seed=3, batch_size=2)
-        batches.append(batches_of(dataset, sampler, batch_size=2, workers=workers))
+        items = shuffled(4, 1, seed=3, batch_size=2)
+        batches.append(batches_of(dataset, items, batch_size=2, workers=workers))
     for others in zip(*batches, strict=True):
         for name in ("image", "points_xy", "states", "matrix"):
             first, *rest = (getattr(batch, name) for batch in others)

@@ -30,7 +30,7 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import FilmSelection, films_of, training_films, validation_films
 from vertebra_kp.data.films import FilmList
 from vertebra_kp.data.images import FilmError
-from vertebra_kp.data.loader import EpochSampler, FilmDataset, open_batches
+from vertebra_kp.data.loader import FilmDataset, open_batches, shuffled
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.shards import MAX_BYTES, ShardFilms, ShardOrder, read_shards, write_shards
 from vertebra_kp.data.sources import SourceError
@@ -463,11 +463,11 @@ def test_a_sampler_deals_the_order_of_shards_to_ranks(sizes, batch_size, world_s
     order = order_of(sizes, 6)
     films = sum(sizes)
     arguments = {"seed": 5, "batch_size": batch_size, "world_size": world_size, "shard_order": order}
-    whole = [EpochSampler(films, 2, rank=rank, **arguments).indices for rank in range(world_size)]
-    late = [EpochSampler(films, 2, rank=rank, start=start, **arguments).indices for rank in range(world_size)]
-    assert late == [indices[start:] for indices in whole]
+    whole = [shuffled(films, 2, rank=rank, **arguments) for rank in range(world_size)]
+    late = [shuffled(films, 2, rank=rank, start=start, **arguments) for rank in range(world_size)]
+    assert late == [items[start:] for items in whole]
     usable = films - films % (batch_size * world_size)
-    together = [index for turn in zip(*whole, strict=True) for index in turn]
+    together = [index for turn in zip(*whole, strict=True) for _, index in turn]
     assert together == order.shuffled(5, 2)[:usable].tolist()
 
 
@@ -478,7 +478,7 @@ def dataset_of(films):
 
 def batches(dataset, *, rank=0, world_size=1, batch_size=BATCH, start=0, workers=0):
     """Of one epoch: for every batch, id and hash of the pixels of each film."""
-    sampler = EpochSampler(
+    items = shuffled(
         len(dataset),
         1,
         seed=4,
@@ -488,7 +488,7 @@ def batches(dataset, *, rank=0, world_size=1, batch_size=BATCH, start=0, workers
         start=start,
         shard_order=dataset.shard_order,
     )
-    with open_batches(dataset, sampler, batch_size=batch_size, workers=workers) as opened_batches:
+    with open_batches(dataset, items, batch_size=batch_size, workers=workers) as opened_batches:
         return [
             [
                 (labels.id, hashlib.sha256(image.numpy().tobytes()).hexdigest())

@@ -113,7 +113,7 @@ def test_a_split_file_that_is_not_there_is_named_with_the_committed_ones():
     [
         ("{", "Expecting"),
         ("[]", "splits.json"),
-        ({"source": "csv"}, "'splits'"),
+        ({"source": "csv"}, "splits\n  Field required"),
         (content(splits={"train": ["a", "b"], "validation": ["c", "a"]}), "a listed more than once"),
         (content(splits={"train": ["a", "a"], "validation": ["c"]}), "a listed more than once"),
         (content(splits={"train": ["a", "d"], "validation": ["c"]}), "d listed more than once"),

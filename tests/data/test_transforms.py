@@ -39,7 +39,16 @@ def film_with(points=None, image=None, states=None, slips=None) -> Film:
     if slips is None:
         slips = np.zeros(len(points), np.int8)
     return Film(
-        "film", "film.png", "film", image, points, states, slips, view=0, to_image=np.eye(3), size=image.shape
+        id="film",
+        file="film.png",
+        group="film",
+        image=image,
+        points_xy=points,
+        states=states,
+        slips=slips,
+        view=0,
+        to_image=np.eye(3),
+        size=image.shape,
     )
 
 

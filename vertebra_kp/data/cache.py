@@ -12,12 +12,10 @@ the records.
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
@@ -27,7 +25,6 @@ from vertebra_kp.core.files import replacing
 from vertebra_kp.data.film_file import FilmError, open_film
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
-    Film,
     FilmsOfRecords,
     kept_frame,
     labelled_film,
@@ -88,8 +85,7 @@ def fill_cache(
             index = read_index(folder, input_size)
             if lacking := _to_read(files, index):
                 log.info("%s: reading %d films, %s", folder, len(lacking), _reason(lacking, index))
-                with _appender(folder, index) as appender:
-                    _read_films(lacking, input_size, appender, workers)
+                _read_films(folder, lacking, index, input_size, workers)
                 index = read_index(folder, input_size)
     return [index[file] for file in files]
 
@@ -140,56 +136,41 @@ def _reason(lacking: Sequence[str], index: dict[str, CachedFilm]) -> str:
 
 
 def _read_films(
-    files: Sequence[str], input_size: tuple[int, int], appender: "_Appender", workers: int | None
+    folder: Path,
+    files: Sequence[str],
+    index: dict[str, CachedFilm],
+    input_size: tuple[int, int],
+    workers: int | None,
 ) -> None:
-    def read(file: str) -> None:
-        with open_film(Path(file)) as opened:  # before its pixels: a change while they are read is seen next time
-            found = os.fstat(opened.fileno())
-        image, size = read_kept(Path(file), input_size)
-        appender.add(image, CachedFilm(file, found.st_size, found.st_mtime_ns, size, offset=0))
-
-    read_all(read, files, "caching films", workers)
-
-
-class _Appender:
-    """Adds films to the files of a cache, from several threads."""
-
-    def __init__(self, pixels: BinaryIO, index: BinaryIO) -> None:
-        self._pixels, self._index = pixels, index
-        self._waiting: list[CachedFilm] = []
-        self._lock = Lock()
-
-    def add(self, image: np.ndarray, film: CachedFilm) -> None:
-        with self._lock:
-            offset = self._pixels.seek(0, os.SEEK_END)
-            self._pixels.write(np.ascontiguousarray(image).data)
-            self._waiting.append(replace(film, offset=offset))
-            if len(self._waiting) == FILMS_PER_SYNC:
-                self.sync()
-
-    def sync(self) -> None:
-        """Pixels first: what the index tells of is there."""
-        self._pixels.flush()
-        os.fsync(self._pixels.fileno())
-        self._index.writelines(map(_line, self._waiting))
-        self._index.flush()
-        self._waiting.clear()
-
-
-@contextmanager
-def _appender(folder: Path, index: dict[str, CachedFilm]) -> Iterator[_Appender]:
-    """Of a folder whose lock the caller holds and whose whole films are ``index``.
-
-    Other lines go first: pixels that come now would seem to be theirs.
-    """
-    with replacing(folder / INDEX) as lines:
-        lines.writelines(map(_line, index.values()))
+    """Appends films to a cache whose lock the caller holds and whose whole films are ``index``."""
+    with replacing(folder / INDEX) as kept:  # without other lines: pixels that come now would seem to be theirs
+        kept.writelines(map(_line, index.values()))
+    lock, waiting = Lock(), list[CachedFilm]()
     with open(folder / PIXELS, "ab") as pixels, open(folder / INDEX, "ab") as lines:
-        appender = _Appender(pixels, lines)
+
+        def sync() -> None:
+            """Pixels first: what the index tells of is there."""
+            pixels.flush()
+            os.fsync(pixels.fileno())
+            lines.writelines(map(_line, waiting))
+            lines.flush()
+            waiting.clear()
+
+        def read(file: str) -> None:
+            with open_film(Path(file)) as opened:  # before its pixels: a change meanwhile is seen next time
+                found = os.fstat(opened.fileno())
+            image, size = read_kept(Path(file), input_size)
+            with lock:
+                offset = pixels.seek(0, os.SEEK_END)
+                pixels.write(np.ascontiguousarray(image).data)
+                waiting.append(CachedFilm(file, found.st_size, found.st_mtime_ns, size, offset))
+                if len(waiting) == FILMS_PER_SYNC:
+                    sync()
+
         try:
-            yield appender
+            read_all(read, files, "caching films", workers)
         finally:
-            appender.sync()
+            sync()
 
 
 class CachedFilms(FilmsOfRecords):
@@ -219,15 +200,13 @@ class CachedFilms(FilmsOfRecords):
             for record, entry in zip(records, self._entries, strict=True)
         ]
         super().__init__(films, schema)
-        self._pixels = settings_folder(cache, input_size) / PIXELS
-        self._input_size = input_size
+        self._file, self._input_size = settings_folder(cache, input_size) / PIXELS, input_size
 
-    def at(self, epoch: int, index: int) -> Film:
-        """The same film in every epoch. Raises FilmError where its pixels are gone."""
+    def _pixels(self, index: int) -> np.ndarray:
         entry = self._entries[index]
         try:
-            pixels = np.memmap(self._pixels, np.uint8, "r", entry.offset, entry.kept_size(self._input_size))
+            pixels = np.memmap(self._file, np.uint8, "r", entry.offset, entry.kept_size(self._input_size))
+            return np.asarray(pixels)
         except (OSError, ValueError) as error:  # ValueError: the file is shorter than it was
-            told = f"its pixels in {self._pixels} cannot be read ({error}); start anew, which fills the cache"
+            told = f"its pixels in {self._file} cannot be read ({error}); start anew, which fills the cache"
             raise FilmError(f"{entry.file}: {told}") from error
-        return replace(self._films[index], image=np.asarray(pixels))

@@ -31,35 +31,49 @@ KEPT_RESOLUTION = 1.25
 NO_PIXELS = np.empty((0, 0), dtype=np.uint8)
 
 
-@dataclass(frozen=True)
-class Film:
-    """``image`` [H, W] uint8 with its corners ``points_xy`` [levels, 4, 2] and ``states`` [levels, 4].
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What is known of a film, wherever its pixels are.
 
-    ``slips`` [levels] int8 of ``SLIP_CLASSES`` and ``view``, a place in ``VIEWS``, are ``UNKNOWN`` where nobody
-    told.
-    ``to_image`` is the 3x3 matrix from the original film's frame to this image's; ``size`` the original's;
-    ``file`` where it was read from, its id for a drawn one. ``anterior_side`` is told of lateral films.
-    ``window`` is the 3x3 matrix from this image to the unit square that is looked at; None looks at all of it.
+    ``states`` [levels, 4]; ``slips`` [levels] int8 of ``SLIP_CLASSES`` and ``view``, a place in ``VIEWS``, are
+    ``UNKNOWN`` where nobody told. ``size`` is the original film's; ``file`` where it was read from, its id for a
+    drawn one. ``anterior_side`` is told of lateral films.
     """
 
     id: str
     file: str
     group: str
-    image: np.ndarray
-    points_xy: np.ndarray
     states: np.ndarray
     slips: np.ndarray
     view: int
-    to_image: np.ndarray
     size: tuple[int, int]
     spacing_mm: float | None = None
     anterior_side: Side | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmLabels(_Known):
+    """With ``points_xy_image`` in its original pixels; travels with its batch, without the image."""
+
+    points_xy_image: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film(_Known):
+    """With its ``image`` [H, W] uint8 and corners ``points_xy`` [levels, 4, 2] in that image's frame.
+
+    ``to_image`` is the 3x3 matrix from the original film's frame to this image's; ``window`` the one from this
+    image to the unit square that is looked at; None looks at all of it.
+    """
+
+    image: np.ndarray
+    points_xy: np.ndarray
+    to_image: np.ndarray
     window: np.ndarray | None = None
 
-    def labels(self) -> "FilmLabels":
+    def labels(self) -> FilmLabels:
         points = apply_affine(np.linalg.inv(self.to_image), self.points_xy)
-        same = {field.name: getattr(self, field.name) for field in fields(FilmLabels) if hasattr(self, field.name)}
-        return FilmLabels(points_xy_image=points, **same)
+        return FilmLabels(points_xy_image=points, **{of.name: getattr(self, of.name) for of in fields(_Known)})
 
 
 def shrunk(film: Film, input_size: tuple[int, int]) -> Film:
@@ -82,23 +96,6 @@ class LooseFilms:
 
     def at(self, epoch: int, index: int) -> Film:
         return self.films[index]
-
-
-class ShrunkFilms:
-    """Films of another set, each ``shrunk``."""
-
-    def __init__(self, films: "Films", input_size: tuple[int, int]) -> None:
-        self.films, self.input_size = films, input_size
-
-    def __len__(self) -> int:
-        return len(self.films)
-
-    @property
-    def identity(self) -> str:
-        return self.films.identity
-
-    def at(self, epoch: int, index: int) -> Film:
-        return shrunk(self.films.at(epoch, index), self.input_size)
 
 
 def kept_frame(size: tuple[int, int], input_size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
@@ -189,22 +186,6 @@ def read_all(
     return [one for ones in found for one in ones]
 
 
-@dataclass(frozen=True)
-class FilmLabels:
-    """What is known of a film, in its original pixels; travels with its batch, without the image."""
-
-    id: str
-    file: str
-    group: str
-    size: tuple[int, int]
-    spacing_mm: float | None
-    points_xy_image: np.ndarray
-    states: np.ndarray
-    slips: np.ndarray
-    view: int
-    anterior_side: Side | None
-
-
 class Films(Protocol):
     """What a loader draws from: film ``index`` of ``epoch``."""
 
@@ -243,7 +224,7 @@ def check_labels(films: Sequence[Film], schema: Schema) -> None:
 
 
 class FilmsOfRecords:
-    """Films that are the same in every epoch; where their pixels are is what subclasses know."""
+    """Films that are the same in every epoch; where their pixels are is what subclasses know: ``_pixels``."""
 
     def __init__(self, films: Sequence[Film], schema: Schema) -> None:
         """Raises FilmError when no film has a labelled corner."""
@@ -256,6 +237,13 @@ class FilmsOfRecords:
     @property
     def identity(self) -> str:
         return identity_of(self._films)
+
+    def at(self, epoch: int, index: int) -> Film:
+        """Raises FilmError where its pixels are gone or damaged."""
+        return replace(self._films[index], image=self._pixels(index))
+
+    def _pixels(self, index: int) -> np.ndarray:
+        raise NotImplementedError
 
 
 class FilmList(FilmsOfRecords):
@@ -274,10 +262,9 @@ class FilmList(FilmsOfRecords):
         self._block = RawArray("B", int(self._ends[-1]))
         np.concatenate([image.ravel() for image in images], out=np.frombuffer(self._block, np.uint8))
 
-    def at(self, epoch: int, index: int) -> Film:
+    def _pixels(self, index: int) -> np.ndarray:
         shape, end = self._shapes[index], self._ends[index]
-        pixels = np.frombuffer(self._block, np.uint8)[end - math.prod(shape) : end]
-        return replace(self._films[index], image=pixels.reshape(shape))
+        return np.frombuffer(self._block, np.uint8)[end - math.prod(shape) : end].reshape(shape)
 
 
 class PhantomFilms:

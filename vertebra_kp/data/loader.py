@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vertebra_kp.config.schema import AugmentConfig
@@ -51,10 +51,11 @@ class Batch:
         return replace(self, image=image, **moved)
 
     def pin_memory(self) -> "Batch":
-        return replace(self, **{name: getattr(self, name).pin_memory() for name in ("image", *_TARGETS, "matrix")})
+        return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
 
 
 _TARGETS = ("points_xy", "states", "presence", "view", "slips")
+_TENSORS = ("image", *_TARGETS, "matrix")
 
 
 @dataclass(frozen=True)
@@ -91,61 +92,43 @@ class FilmDataset(Dataset):
 
     @property
     def shard_order(self) -> ShardOrder | None:
-        """For the ``EpochSampler`` of these films: None but for shards that are read one after the other."""
+        """For ``shuffled`` of these films: None but for shards that are read one after the other."""
         return self.films.order if isinstance(self.films, ShardFilms) else None
 
     def batch(self, items: list[tuple[int, int]]) -> Batch:
         """Several items at once, for the few films of a picture or a prediction."""
-        return collate([self[item] for item in items])
+        films = [self[item] for item in items]
+        stacked = {name: torch.stack([getattr(film, name) for film in films]) for name in _TENSORS}
+        return Batch(**stacked, labels=[film.labels[0] for film in films])
 
 
-def collate(items: list[Batch]) -> Batch:
-    stacked = {
-        name: torch.stack([getattr(item, name) for item in items]) for name in ("image", *_TARGETS, "matrix")
-    }
-    return Batch(**stacked, labels=[item.labels[0] for item in items])
-
-
-class EpochSampler(Sampler):
+def shuffled(
+    films: int,
+    epoch: int,
+    *,
+    seed: int,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    start: int = 0,
+    shard_order: ShardOrder | None = None,
+) -> list[tuple[int, int]]:
     """(epoch, index) in an order fixed by seed and epoch: ranks take turns, ``start`` skips what was seen.
 
     ``start`` counts films of this rank. Films that do not fill a last batch on every rank are left out. With a
     ``shard_order``, ranks and workers read the same shard at about the same time, each its own films.
     """
-
-    def __init__(
-        self,
-        films: int,
-        epoch: int,
-        *,
-        seed: int,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        start: int = 0,
-        shard_order: ShardOrder | None = None,
-    ) -> None:
-        if shard_order is None:
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            order = torch.randperm(films, generator=generator)
-        else:
-            order = torch.from_numpy(shard_order.shuffled(seed, epoch))
-        usable = films - films % (batch_size * world_size)
-        self.indices = order[:usable][rank::world_size][start:].tolist()
-        self.epoch = epoch
-
-    def first(self, films: int) -> list[tuple[int, int]]:
-        return [(self.epoch, index) for index in self.indices[:films]]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in self.indices)
+    if shard_order is None:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(films, generator=generator)
+    else:
+        order = torch.from_numpy(shard_order.shuffled(seed, epoch))
+    usable = films - films % (batch_size * world_size)
+    return [(epoch, index) for index in order[:usable][rank::world_size][start:].tolist()]
 
 
 def sequential(films: int) -> list[tuple[int, int]]:
-    """A sampler for evaluation: every film once, in order."""
+    """For evaluation: every film once, in order."""
     return [(0, index) for index in range(films)]
 
 

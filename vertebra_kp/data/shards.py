@@ -28,7 +28,6 @@ from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, Sc
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
-    Film,
     FilmsOfRecords,
     film_of_record,
     kept_frame,
@@ -373,10 +372,7 @@ class ShardFilms(FilmsOfRecords):
         """
         self._places = [places[record.id] for record in records]
         films = [
-            replace(
-                labelled_film(record, schema, place.size, input_size),
-                file=f"{place.shard}/{place.member}",
-            )
+            replace(labelled_film(record, schema, place.size, input_size), file=f"{place.shard}/{place.member}")
             for record, place in zip(records, self._places, strict=True)
         ]
         super().__init__(films, schema)
@@ -392,23 +388,17 @@ class ShardFilms(FilmsOfRecords):
             shards.setdefault(self._places[number].shard, []).append(number)
         return ShardOrder(tuple(tuple(shards[shard]) for shard in sorted(shards)), self._window)
 
-    def at(self, epoch: int, index: int) -> Film:
-        """The same film in every epoch. Raises FilmError where its PNG is damaged or of another size."""
+    def _pixels(self, index: int) -> np.ndarray:
         film, place = self._films[index], self._places[index]
-        kept, _ = kept_frame(film.size, self._input_size)
+        height, width = kept_frame(film.size, self._input_size)[0]
         try:
             with open(place.shard, "rb") as file:
                 file.seek(place.offset)
-                png = file.read(place.length)
-            return replace(film, image=_decode(png, kept))
+                png = io.BytesIO(file.read(place.length))
+            with Image.open(png, formats=["PNG"]) as image:
+                if (image.mode, image.size) != ("L", (width, height)):  # by the header, before a pixel is decoded
+                    got = f"{image.mode} of {image.height} x {image.width}"
+                    raise ValueError(f"wanted 8-bit gray of {height} x {width}, got {got}")
+                return np.asarray(image)
         except Exception as error:  # decoders raise OSError, SyntaxError, zlib.error, ...: all mean damage
             raise FilmError(f"{film.file}: {error}; write or copy its shard anew") from error
-
-
-def _decode(png: bytes, size: tuple[int, int]) -> np.ndarray:
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-        if image.mode != "L" or image.size != size[::-1]:  # told by the header, before any pixel is decoded
-            raise ValueError(
-                f"wanted 8-bit gray of {size[0]} x {size[1]}, got {image.mode} of {image.height} x {image.width}"
-            )
-        return np.asarray(image)

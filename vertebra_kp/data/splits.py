@@ -9,9 +9,11 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
@@ -27,14 +29,15 @@ class SplitError(UserError):
     """A split file that cannot be used; the message names file or split, fault and remedy."""
 
 
-@dataclass(frozen=True)
-class SplitFile:
+class SplitFile(BaseModel):
     """Ids of every split. ``hash`` (SHA-256 of the content) tells two versions apart in a run's results."""
+
+    model_config = ConfigDict(frozen=True)
 
     source: str
     splits: dict[str, list[str]]
-    groups: dict[str, str]
-    left_out: dict[str, list[str]]
+    groups: dict[str, str] = {}
+    left_out: dict[str, list[str]] = {}
     hash: str
 
 
@@ -48,9 +51,8 @@ def load_split_file(name_or_path: str) -> SplitFile:
     except FileNotFoundError as error:
         raise SplitError(f"split_file {error}; make one (make_splits)") from error
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return split_file_from(content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return split_file_from(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # TypeError: it is no object
         raise SplitError(f"{path}: not a usable split file: {error}") from error
 
 
@@ -62,13 +64,7 @@ def split_hash(name_or_path: str | None) -> str | None:
 def split_file_from(content: Mapping) -> SplitFile:
     """A split file from its JSON content, checked."""
     text = json.dumps(content, sort_keys=True)  # the same hash whatever the layout of the file
-    split_file = SplitFile(
-        source=content["source"],
-        splits={name: list(ids) for name, ids in content["splits"].items()},
-        groups=dict(content.get("groups", {})),
-        left_out={reason: list(ids) for reason, ids in content.get("left_out", {}).items()},
-        hash=hashlib.sha256(text.encode()).hexdigest(),
-    )
+    split_file = SplitFile.model_validate({**content, "hash": hashlib.sha256(text.encode()).hexdigest()})
     parts = {**split_file.splits, **{f"left_out {why}": ids for why, ids in split_file.left_out.items()}}
     if empty := [name for name, ids in split_file.splits.items() if not ids]:
         raise SplitError(f"{_some(empty)} without a film; give it some, or take it out")
@@ -105,22 +101,15 @@ def select(records: list[Record], split_file: SplitFile, names: list[str]) -> li
 
 def unite_groups(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Group of every id after the groups of each pair of ids became one, named by all that it unites."""
+    from scipy.cluster.hierarchy import DisjointSet  # here: it takes long to import
+
     pairs = list(pairs)
     if unknown := sorted({id for pair in pairs for id in pair} - groups.keys()):
         raise SplitError(f"pairs name films that the data set does not hold: {_some(unknown)}; correct them")
-    parent = {group: group for group in groups.values()}
-
-    def root(group: str) -> str:
-        while parent[group] != group:
-            group = parent[group]
-        return group
-
+    united = DisjointSet(groups.values())
     for first, second in pairs:
-        parent[root(groups[first])] = root(groups[second])
-    members = defaultdict(list)
-    for group in sorted(parent):
-        members[root(group)].append(group)
-    return {id: "+".join(members[root(group)]) for id, group in groups.items()}
+        united.merge(groups[first], groups[second])
+    return {id: "+".join(sorted(united.subset(group))) for id, group in groups.items()}
 
 
 def make_splits(

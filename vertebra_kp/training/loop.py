@@ -19,7 +19,7 @@ from vertebra_kp.core.files import write_json
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.datasets import films_of_phase, training_films, validation_films
 from vertebra_kp.data.films import Films
-from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, open_batches
+from vertebra_kp.data.loader import Batch, FilmDataset, open_batches, shuffled
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.schema import Metrics
@@ -250,8 +250,8 @@ def calibrate_frozen_batch_norm(run: Run, network: VertebraNetwork, dataset: Fil
         norm.momentum = None  # the plain mean over all batches
         norm.train()
     # The same films on every process, so that every process gets the same statistics.
-    sampler = EpochSampler(len(dataset), 0, seed=run.config.train.seed, batch_size=1)
-    with open_batches(dataset, sampler.first(batches * size), batch_size=size, workers=0) as opened:
+    items = shuffled(len(dataset), 0, seed=run.config.train.seed, batch_size=1)[: batches * size]
+    with open_batches(dataset, items, batch_size=size, workers=0) as opened:
         for batch in opened:
             network(batch.to(run.group.device).image)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -283,7 +283,7 @@ def _items_from(run: Run, dataset: FilmDataset, step: int, end: int) -> Iterator
     films_per_step = config.batch_size * config.accumulate
     while step < end:
         epoch, done = divmod(step, steps_per_epoch)
-        sampler = EpochSampler(
+        items = shuffled(
             len(dataset),
             epoch,
             seed=config.seed,
@@ -294,7 +294,7 @@ def _items_from(run: Run, dataset: FilmDataset, step: int, end: int) -> Iterator
             shard_order=dataset.shard_order,
         )
         steps = min(end - step, steps_per_epoch - done)
-        yield from sampler.first(steps * films_per_step)
+        yield from items[: steps * films_per_step]
         step += steps
 
 

@@ -1,4 +1,12 @@
-"""Films and labels of public data sets and of one's own, each format in its own file, all as records."""
+"""Films and labels of public data sets and of one's own, each format in its own file, all as records.
+
+What its file says is not repeated here. For all of them: corners that a data set does not give are unlabelled,
+levels that the keypoint schema lacks are left out, a film without a patient is a group of its own, and lateral
+films have their anterior side at the left of the image. ``read_records(root, schema)`` of a file returns the
+films that have labels, sorted by id: their paths relative to ``root``, unless it says otherwise. It raises
+SourceError for a missing layout, for a schema that the data set cannot fill, and one that lists every entry that
+is wrong, with its place.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,4 +62,4 @@ def read_records(
         raise SourceError(f"source {source} has no parts, got part {part!r}; choose films by a split file")
     if root is None:
         raise SourceError(f"source {source} needs the folder of the data set: set data.root, or name the root")
-    return READERS[source](Path(root), schema)
+    return READERS[source](Path(root).expanduser(), schema)

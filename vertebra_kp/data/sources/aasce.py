@@ -24,7 +24,7 @@ from scipy.io import loadmat
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, Schema, State
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Film, Labels, Reading
+from vertebra_kp.data.sources.annotations import Labels, Reading
 from vertebra_kp.data.sources.problems import SourceError
 
 ROOT_VARIABLE = "VERTEBRA_KP_AASCE"
@@ -64,7 +64,7 @@ def read_records(
             labels = Labels(schema)
             labels.points[:] = corners[[LEVELS.index(level) for level in schema.levels]]
             labels.states[:] = State.LABELLED
-            reading.add(Film(film.name, film, case_group(film.name)), labels)
+            reading.add(Record(film.name, film, case_group(film.name)), labels)
     remedy = "restore these labels from the data set, or take the films out"
     empty = f"{root / 'data' / part} holds no .jpg film; unpack the data set there"
     return reading.finish(label_folder, remedy, empty=empty)

@@ -1,7 +1,7 @@
 """What readers of annotation formats share: the file, the films that it names, corners put in their places."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as short
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.files import film_inside, read_json
 from vertebra_kp.data.sources.problems import Faults, SourceError, raise_if_any
-from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, text_of
+from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, of_kind
 
 PREDICTED = "corners are predictions that nobody has corrected"  # a record's note
 
@@ -28,26 +28,17 @@ class Corner(NamedTuple):
     state: State = State.LABELLED
 
 
-@dataclass(frozen=True)
-class Film:
-    """A film that an annotation file names, and what the file says of it besides corners."""
-
-    id: str
-    path: Path
-    group: str
-    spacing_mm: float | None = None
-
-
 class Labels:
     """Labels of one film while they are read: ``points`` [levels, 4, 2] and ``states`` [levels, 4].
 
     Corners that are not given are UNLABELLED, levels that the schema lacks are left out.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, corners: Iterable[Corner] = ()) -> None:
         self.schema = schema
         self.points, self.states = label_arrays(schema)
         self._given: set[tuple[str, str]] = set()
+        self.put(corners)
 
     def put(self, corners: Iterable[Corner]) -> None:
         """ValueError lists the corners that are given twice, do not exist, or lie beyond any film."""
@@ -77,13 +68,6 @@ class Labels:
             )
 
 
-def labels_of(corners: Iterable[Corner], schema: Schema) -> Labels:
-    """Corners in their places; ValueError as ``Labels.put``."""
-    labels = Labels(schema)
-    labels.put(corners)
-    return labels
-
-
 class Reading(Faults):
     """The records of a data set, and what is wrong with it, while it is read."""
 
@@ -92,25 +76,19 @@ class Reading(Faults):
         self.records: dict[str, Record] = {}
         self._places: dict[str, str] = {}  # where each film stands in the data set, by its id
 
-    def new(self, film: Film, place: str) -> Film:
+    def new(self, film: Record, place: str) -> Record:
         """The film that stands at ``place``; ValueError when it stands at another one too."""
         if (first := self._places.setdefault(film.id, place)) != place:
             raise ValueError(f"film {film.id} stands in {first} already; keep one")
         return film
 
     def add(
-        self, film: Film, labels: Labels, notes: tuple[str, ...] = (), *, anterior_side: Side = "left"
+        self, film: Record, labels: Labels, notes: tuple[str, ...] = (), *, anterior_side: Side = "left"
     ) -> None:
         """A film with its labels; only lateral films have an anterior side."""
-        self.records[film.id] = Record(
-            id=film.id,
-            image_path=film.path,
-            group=film.group,
-            points_xy_image=labels.points,
-            states=labels.states,
-            spacing_mm=film.spacing_mm,
-            anterior_side=anterior_side if labels.schema.view == "LA" else None,
-            notes=notes,
+        side = anterior_side if labels.schema.view == "LA" else None
+        self.records[film.id] = replace(
+            film, points_xy_image=labels.points, states=labels.states, anterior_side=side, notes=notes
         )
 
     def finish(self, where: Path, remedy: str, *, empty: str) -> list[Record]:
@@ -139,13 +117,13 @@ def read_annotations(root: Path, name: str) -> tuple[Path, object]:
         raise SourceError(str(error)) from error
 
 
-def named_film(root: Path, file: object, extras: Mapping[str, object]) -> Film:
-    """The film ``file`` in ``root``, with ``patient`` and ``spacing_mm`` of ``extras``.
+def named_film(root: Path, file: object, extras: Mapping[str, object]) -> Record:
+    """The film ``file`` in ``root``, with ``patient`` and ``spacing_mm`` of ``extras``, without labels.
 
-    The film's id is its path relative to ``root``; without a patient it is a group of its own. ValueError says
+    Its id is its path relative to ``root``; without a patient it is a group of its own. ValueError says
     what is wrong.
     """
-    path = film_inside(root, text_of(file, "the name of the film must be a text"))
+    path = film_inside(root, of_kind(file, str, "the name of the film must be a text"))
     patient, spacing_mm = extras.get("patient"), extras.get("spacing_mm")
     if isinstance(patient, bool) or not isinstance(patient, str | int | None):
         raise ValueError(f"patient of {file!r} must be a text, a whole number or missing, got {short(patient)}")
@@ -153,7 +131,7 @@ def named_film(root: Path, file: object, extras: Mapping[str, object]) -> Film:
         raise ValueError(f"spacing_mm of {file!r} must be a number above 0 or missing, got {short(spacing_mm)}")
     id = path.relative_to(root).as_posix()
     group = "" if patient is None else str(patient).strip()
-    return Film(id, path, group or id, None if spacing_mm is None else number_of(spacing_mm))
+    return Record(id, path, group or id, spacing_mm=None if spacing_mm is None else number_of(spacing_mm))
 
 
 def is_clockwise(outline: np.ndarray) -> bool:

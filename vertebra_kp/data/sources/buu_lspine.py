@@ -22,7 +22,6 @@ retrolisthesis: the slips of a film that says so are unknown too. (On an AP film
 import csv
 import logging
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +30,7 @@ import numpy as np
 from vertebra_kp.core.anatomy import SCHEMAS, SLIP_CLASSES, SLIPS_SEEN, UNKNOWN, Schema, State, View
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.record import Record, unknown_slips
-from vertebra_kp.data.sources.annotations import Film, Labels, Reading
+from vertebra_kp.data.sources.annotations import Labels, Reading
 from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import Faults, SourceError
 
@@ -55,10 +54,8 @@ class Endplates(NamedTuple):
 def read_records(root: Path, schema: Schema) -> list[Record]:
     """Films of the schema's view, ids are names without suffix, groups are patient numbers.
 
-    Levels of the schema that the data set does not label stay UNLABELLED. Raises SourceError for a missing
-    layout, and one that lists every film without labels and every row that is wrong.
+    A film without labels is an error.
     """
-    root = root.expanduser()
     folder = root / schema.view
     if not folder.is_dir():
         raise SourceError(
@@ -80,9 +77,8 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             slips = unknown_slips(schema)
             for level in slip_of.keys() & set(schema.levels):
                 slips[schema.levels.index(level)] = slip_of[level]
-            reading.add(Film(film.stem, film, name[1]), _as_corners(endplates.ends, schema), notes)
-            record = reading.records[film.stem]
-            reading.records[film.stem] = replace(record, view=schema.view, slips=slips)
+            record = Record(film.stem, film, name[1], view=schema.view, slips=slips)
+            reading.add(record, _as_corners(endplates.ends, schema), notes)
     if strange:
         log.warning("%s: %d films like %s", folder, len(strange), strange[0])
     remedy = "restore these labels from the data set, or take the films out"

@@ -14,14 +14,13 @@ A category is a level, its keypoints the corners TL, TR, BL, BR in any order; or
 name), its keypoints ``L1.TL``, ``L1.TR``, ... A keypoint is ``x, y, v``: pixel indices, so the centre of the
 first pixel is (0, 0), and v = 0 for unlabelled, 1 or 2 (hidden, visible) for labelled. ``file_name`` is relative
 to the folder. ``patient`` and ``spacing_mm`` (the size of a pixel) are extras of this project and may be missing;
-a film without a patient is a group of its own. Fields not named here are not read. Corners that are not given
-are unlabelled, levels that the keypoint schema lacks are left out, films without a labelled corner are skipped.
-Lateral films have their anterior side at the left of the image.
+groups are patients. Fields not named here are not read.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from reprlib import repr as short
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,23 +28,20 @@ from vertebra_kp.core.anatomy import CORNERS, Schema
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.names import corner_name, parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Film, Reading, labels_of, named_film, read_annotations
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, named_film, read_annotations
 from vertebra_kp.data.sources.problems import Faults, SourceError
-from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, text_of
+from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, of_kind
 
 ANNOTATIONS = "annotations.json"
 VISIBILITIES = (0, 1, 2)
 
+Parsed = TypeVar("Parsed")
 Id = int | str  # of an entry
+Entry = dict[str, object]
 Keypoints = list[tuple[str, str]]  # (level, corner) of each
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    """Films that have labels, ids are their paths relative to ``root``, groups are patients.
-
-    Raises SourceError for a missing or unreadable JSON, and one that lists every entry that is wrong.
-    """
-    root = root.expanduser()
     path, content = read_annotations(root, ANNOTATIONS)
     if not isinstance(content, dict):
         raise SourceError(
@@ -53,60 +49,28 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             "export it as COCO keypoints"
         )
     reading = Reading()
-    categories = _read_categories(content, reading)
-    films = _read_images(root, content, reading)
-    corners = _read_annotations(content, categories, films, reading)
-    for image, film in films.items():
-        if film is not None and corners[image]:
-            with reading.at(film.id):
-                reading.add(film, labels_of(corners[image], schema))
-    empty = f"{path} has no labelled corner; label films and export it again"
-    return reading.finish(path, "correct these entries", empty=empty)
 
+    def read_film(entry: Entry, place: str) -> Record:
+        return reading.new(named_film(root, entry.get("file_name"), entry), place)
 
-# --- the lists of a COCO file: what is wrong with an entry goes to ``reading`` -------------------
-
-
-def _read_categories(content: dict[str, object], reading: Reading) -> dict[Id, Keypoints | None]:
-    """(level, corner) of every keypoint of every category, by id; None where it is wrong."""
-    categories: dict[Id, Keypoints | None] = {}
-    for place, entry in _entries(content, "categories", reading):
-        with reading.at(place):
-            key = _new_id(entry, categories)
-            categories[key] = None  # known: its annotations are no faults of their own
-            categories[key] = _parse_keypoint_names(entry.get("name"), entry.get("keypoints"))
-    return categories
-
-
-def _read_images(root: Path, content: dict[str, object], reading: Reading) -> dict[Id, Film | None]:
-    """Every film by id; None where it is wrong."""
-    films: dict[Id, Film | None] = {}
-    for place, entry in _entries(content, "images", reading):
-        with reading.at(place):
-            key = _new_id(entry, films)
-            films[key] = None
-            films[key] = reading.new(named_film(root, entry.get("file_name"), entry), place)
-    return films
-
-
-def _read_annotations(
-    content: dict[str, object],
-    categories: dict[Id, Keypoints | None],
-    films: dict[Id, Film | None],
-    reading: Reading,
-) -> dict[Id, list[Corner]]:
-    """Labelled corners of every film, by the id of its image."""
+    categories = _by_id(reading, content, "categories", _read_category)
+    films = _by_id(reading, content, "images", read_film)
     corners: dict[Id, list[Corner]] = {image: [] for image in films}
-    for place, entry in _entries(content, "annotations", reading):
+    for place, entry in _entries(reading, content, "annotations"):
         with reading.at(place):
             image = _known_id(entry, "image_id", films, "images")
             category = categories[_known_id(entry, "category_id", categories, "categories")]
             if category is not None:
                 corners[image] += _labelled_corners(entry.get("keypoints"), category)
-    return corners
+    for image, film in films.items():
+        if film is not None and corners[image]:
+            with reading.at(film.id):
+                reading.add(film, Labels(schema, corners[image]))
+    empty = f"{path} has no labelled corner; label films and export it again"
+    return reading.finish(path, "correct these entries", empty=empty)
 
 
-def _entries(content: dict[str, object], key: str, reading: Reading) -> Iterator[tuple[str, dict[str, object]]]:
+def _entries(reading: Reading, content: Entry, key: str) -> Iterator[tuple[str, Entry]]:
     """(place in the file, entry) of every object of a list."""
     entries = content.get(key)
     if not isinstance(entries, list):
@@ -119,30 +83,39 @@ def _entries(content: dict[str, object], key: str, reading: Reading) -> Iterator
             reading.found.append(f"{key}[{index}] must be an object, got {short(entry)}")
 
 
-def _new_id(entry: dict[str, object], known: Container[Id]) -> Id:
-    key = entry.get("id")
-    if isinstance(key, bool) or not isinstance(key, int | str):
-        raise ValueError(f"id must be a whole number or a text, got {short(key)}")
-    if key in known:
-        raise ValueError(f"id {short(key)} stands above already; ids are unique")
-    return key
+def _by_id(
+    reading: Reading, content: Entry, key: str, parse: Callable[[Entry, str], Parsed]
+) -> dict[Id, Parsed | None]:
+    """What ``parse`` makes of every entry of a list and its place, by id; None where that is wrong."""
+    found: dict[Id, Parsed | None] = {}
+    for place, entry in _entries(reading, content, key):
+        with reading.at(place):
+            id = entry.get("id")
+            if isinstance(id, bool) or not isinstance(id, int | str):
+                raise ValueError(f"id must be a whole number or a text, got {short(id)}")
+            if id in found:
+                raise ValueError(f"id {short(id)} stands above already; ids are unique")
+            found[id] = None  # known: annotations of it are no faults of their own
+            found[id] = parse(entry, place)
+    return found
 
 
-def _known_id(entry: dict[str, object], field: str, known: Container[Id], where: str) -> Id:
+def _known_id(entry: Entry, field: str, known: Container[Id], where: str) -> Id:
     key = entry.get(field)
     if not isinstance(key, int | str) or key not in known:
         raise ValueError(f"{field} {short(key)} is no id in {where}; take the annotation out or add the entry")
     return key
 
 
-def _parse_keypoint_names(category: object, names: object) -> Keypoints:
+def _read_category(entry: Entry, place: str) -> Keypoints:
     """(level, corner) of a category's keypoints, by either convention."""
+    category, names = entry.get("name"), entry.get("keypoints")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"keypoints of {short(category)} must be names like TL or L1.TL, got {short(names)}")
     corners = [name.strip().upper() for name in names]
     if not set(corners) <= set(CORNERS):
         return [parse_corner(name) for name in names]
-    level = parse_level(text_of(category, f"name must be the level of {', '.join(corners)}"))
+    level = parse_level(of_kind(category, str, f"name must be the level of {', '.join(corners)}"))
     return [(level, corner) for corner in corners]
 
 

@@ -6,25 +6,23 @@
     a.png,P7,0.143,L1,TL,312.5,108.25,labelled
     a.png,P7,0.143,S1,TR,,,outside
 
-``file`` is relative to the folder and stays inside it. ``patient`` and ``spacing_mm`` (the size of a
-pixel) may be empty; all rows of a film agree on them; a film without a patient is a group of its own.
-``x,y`` are continuous coordinates of the film as displayed (the centre of the first pixel is 0.5,0.5),
-filled where ``state`` is ``labelled`` and empty where it is ``outside`` (of the film), ``nonexistent`` or
-``unlabelled``. Corners without a row are unlabelled. Levels that the keypoint schema lacks are left out.
-Lateral films have their anterior side at the left of the image.
+``file`` is relative to the folder and stays inside it. ``patient`` and ``spacing_mm`` (the size of a pixel) may
+be empty; all rows of a film agree on them. ``x,y`` are continuous coordinates of the film as displayed (the centre
+of the first pixel is 0.5,0.5), filled where ``state`` is ``labelled`` and empty where it is ``outside`` (of the
+film), ``nonexistent`` or ``unlabelled``.
 """
 
 import csv
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema, State
 from vertebra_kp.data.names import STATES
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Film, Reading, labels_of
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading
 from vertebra_kp.data.sources.files import film_inside, forward_slashes
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError, some
@@ -36,24 +34,15 @@ LABELS = "labels.csv"
 HEADER = ("file", "patient", "spacing_mm", "level", "corner", "x", "y", "state")
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     file: str
     patient: str
     spacing_mm: float | None
-    level: str
-    corner: str
-    x: float
-    y: float
-    state: State
+    corner: Corner
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    """Films that ``labels.csv`` names, ids are their names in it, groups are patients.
-
-    Raises SourceError for a missing table, and one that lists every problem with its line.
-    """
-    root = root.expanduser()
+    """All films that ``labels.csv`` names; groups are patients."""
     table = root / LABELS
     if not table.is_file():
         raise SourceError(f"{root} has no {LABELS}; data.root of csv is the folder with films and {LABELS}")
@@ -67,15 +56,14 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             if row.file not in films:
                 film_inside(root, row.file)
             _check_row(row, first, schema)
-            corner = row.file, row.level, row.corner
-            if seen.setdefault(corner, line) != line:
-                raise ValueError(f"{row.level} {row.corner} of {row.file} stands in line {seen[corner]} already")
+            level, name, *_ = row.corner
+            if (first_line := seen.setdefault((row.file, level, name), line)) != line:
+                raise ValueError(f"{level} {name} of {row.file} stands in line {first_line} already")
             films.setdefault(row.file, []).append(row)
     for file, rows in films.items():
         first = rows[0]
-        film = Film(file, root / file, first.patient or file, first.spacing_mm)
-        corners = [Corner(row.level, row.corner, row.x, row.y, row.state) for row in rows]
-        reading.add(film, labels_of(corners, schema))
+        film = Record(file, root / file, first.patient or file, spacing_mm=first.spacing_mm)
+        reading.add(film, Labels(schema, [row.corner for row in rows]))
     empty = f"{table} has no rows; add one row per corner: {','.join(HEADER)}"
     records = reading.finish(table, "correct these lines", empty=empty)
     films_there = {path.relative_to(root).as_posix() for path in find_films([str(root)])}
@@ -124,7 +112,7 @@ def _parse(cells: list[str]) -> _Row:
         faults.append(f"x,y must be empty where state is {state}, got {x!r},{y!r}")
     if faults:
         raise ValueError("; ".join(faults))
-    return _Row(forward_slashes(file), patient, spacing_mm, level, corner, *xy, STATES[state])
+    return _Row(forward_slashes(file), patient, spacing_mm, Corner(level, corner, *xy, STATES[state]))
 
 
 def _number(cell: str) -> float:
@@ -143,7 +131,7 @@ def _check_row(row: _Row, first: _Row, schema: Schema) -> None:
             f"patient and spacing_mm of {row.file} are {row.patient!r}, {row.spacing_mm} here but "
             f"{first.patient!r}, {first.spacing_mm} above; make them equal"
         )
-    if row.level in schema.levels and row.state in (State.LABELLED, State.OUTSIDE):
-        corner = schema.levels.index(row.level), CORNERS.index(row.corner)
-        if not schema.exists[corner]:
-            raise ValueError(f"{row.level} has no {row.corner} in {schema.name}; its state must be nonexistent")
+    level, name, _, _, state = row.corner
+    exists = level not in schema.levels or schema.exists[schema.levels.index(level), CORNERS.index(name)]
+    if state in (State.LABELLED, State.OUTSIDE) and not exists:
+        raise ValueError(f"{level} has no {name} in {schema.name}; its state must be nonexistent")

@@ -28,10 +28,10 @@ from reprlib import repr as short
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Film, Reading, labels_of, named_film
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, named_film
 from vertebra_kp.data.sources.labelme import read_document, shape_points
 from vertebra_kp.data.sources.problems import Faults, SourceError
-from vertebra_kp.data.sources.values import object_of
+from vertebra_kp.data.sources.values import of_kind
 
 FILMS, LABELS = "datasets-PNG", "datasets-JSON"
 LEVELS = SCHEMAS["la_cervical"].levels
@@ -45,12 +45,7 @@ _SIDES = {"top": "T", "bottom": "B", "left": "L", "right": "R"}
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    """Films that have labels, ids are their paths relative to ``root``, groups are numbers of cases.
-
-    Raises SourceError for a missing layout or a schema without levels of the neck, and one that lists every file
-    that is wrong.
-    """
-    root = root.expanduser()
+    """Groups are numbers of cases; a film without labels is an error."""
     if schema.view != "LA" or not set(schema.levels) & set(LEVELS):
         raise SourceError(f"csxa holds {LEVELS[0]}..{LEVELS[-1]} of lateral films, got anatomy {schema.name}")
     if not (root / LABELS).is_dir() or not (root / FILMS).is_dir():
@@ -63,12 +58,12 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         with reading.at(f"{LABELS}/{path.name}"):
             film = _film(root, name)
             corners, notes = _read_corners(name, read_document(root, path).shapes)
-            reading.add(film, labels_of(corners, schema), notes)
+            reading.add(film, Labels(schema, corners), notes)
     remedy = "restore these files from the data set, or take them out with their films"
     return reading.finish(root, remedy, empty=f"{root / LABELS} holds no *.json; unpack the data set there")
 
 
-def _film(root: Path, name: str) -> Film:
+def _film(root: Path, name: str) -> Record:
     case = _NAME.match(name)
     if not case:
         raise ValueError("the name must be the number of the case and the age, seven digits like 0001035.json")
@@ -80,7 +75,7 @@ def _read_corners(name: str, shapes: list[object]) -> tuple[list[Corner], tuple[
     corners, faults = [], Faults()
     for number, shape in enumerate(shapes):
         with faults.at(f"shapes[{number}]"):
-            corners.append(_read_corner(object_of(shape, "a shape must be an object")))
+            corners.append(_read_corner(of_kind(shape, dict, "a shape must be an object")))
     faults.raise_all()
     given = [corner for corner in corners if corner is not None]
     twice = [corner for corner in given if (corner.level, corner.name) == GIVEN_TWICE.get(name)]

@@ -23,9 +23,8 @@ shape or name is an error, tags of images are not looked at. Coordinates are con
 
 ``occluded`` corners are labelled as any other. A point of a skeleton cannot be deleted in CVAT, only hidden:
 ``outside`` alone is a corner beyond the film's edge, ``outside`` and ``occluded`` together one that nobody knows
-(unlabelled); a hidden corner that the keypoint schema lacks (S1 below) is passed over. Levels that the schema
-lacks are left out, corners without a point are unlabelled, films without a shape are skipped. The format knows no
-patient, so every film is a group of its own, and no spacing. Lateral films look to the left.
+(unlabelled); a hidden corner that the keypoint schema lacks (S1 below) is passed over. The format knows no patient
+and no spacing.
 """
 
 import io
@@ -41,7 +40,7 @@ from defusedxml.ElementTree import ParseError, iterparse
 from vertebra_kp.core.anatomy import Schema, State
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Film, Labels, Reading, named_film
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, named_film
 from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import Faults, SourceError
 from vertebra_kp.data.sources.values import MAX_NUMBER
@@ -55,11 +54,6 @@ HIDDEN = {"0": State.OUTSIDE, "1": State.UNLABELLED}  # state of an outside poin
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    """Films that have labels, ids are their paths relative to ``root``.
-
-    Raises SourceError when nothing is labelled, and one that lists every problem with image and shape.
-    """
-    root = root.expanduser()
     path = root / ANNOTATIONS
     if not path.is_file():
         raise SourceError(f"{root} has no {ANNOTATIONS}; data.root of cvat is an unpacked export as {FORMAT}")
@@ -98,7 +92,7 @@ def _images(root: Path, path: Path) -> Iterator[Element]:
         raise ValueError(f"{path} declares entities or a document type, as no export does ({error})") from error
 
 
-def _film(root: Path, image: Element) -> Film:
+def _film(root: Path, image: Element) -> Record:
     """The film of an image, wherever an export of a project or a task has it, or beside the XML."""
     name, subset = image.get("name"), image.get("subset")
     if not name:

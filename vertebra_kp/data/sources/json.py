@@ -10,10 +10,8 @@
                  "states": {"TL": "labelled", "TR": "labelled", "BL": "outside", "BR": "unlabelled"}}}}]}
 
 ``file`` is relative to the folder, corners are continuous coordinates of the film as displayed, ``states`` are
-those of ``labels.csv``. ``patient``, ``spacing_mm`` (the size of a pixel) and ``states`` may be missing: a film
-without a patient is a group of its own, corners without a state are labelled where they have a position. Corners
-that are not given are unlabelled, levels that the keypoint schema lacks are left out, films of which nothing is
-known are skipped. Lateral films have their anterior side at the left of the image.
+those of ``labels.csv``. ``patient``, ``spacing_mm`` (the size of a pixel) and ``states`` may be missing: corners
+without a state are labelled where they have a position. Films of which nothing is known are skipped.
 
 A ``predictions.json`` is read too, if its films are named relative to the folder: levels with a presence below
 0.5 are left unlabelled, and every record says in its notes that its corners are predictions. ``size``, ``view``,
@@ -27,27 +25,15 @@ from reprlib import repr as short
 from vertebra_kp.core.anatomy import CORNERS, Schema, State
 from vertebra_kp.data.names import STATES, corner_name, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import (
-    PREDICTED,
-    Corner,
-    Reading,
-    labels_of,
-    named_film,
-    read_annotations,
-)
+from vertebra_kp.data.sources.annotations import PREDICTED, Corner, Labels, Reading, named_film, read_annotations
 from vertebra_kp.data.sources.problems import Faults, SourceError
-from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, object_of
+from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, of_kind
 
 LABELS = "labels.json"
 MIN_PRESENCE = 0.5  # of a predicted level
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    """Films that have labels, ids are their paths relative to ``root``, groups are patients.
-
-    Raises SourceError for a missing or unreadable JSON, and one that lists every film that is wrong.
-    """
-    root = root.expanduser()
     path, content = read_annotations(root, LABELS)
     entries = content.get("films") if isinstance(content, dict) else None
     if not isinstance(entries, list):
@@ -56,11 +42,11 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     for index, value in enumerate(entries):
         place = f"films[{index}]"
         with reading.at(place):
-            entry = object_of(value, "a film must be an object")
+            entry = of_kind(value, dict, "a film must be an object")
             film = reading.new(named_film(root, entry.get("file"), entry), place)
             corners, predicted = _read_levels(entry.get("levels"))
             if corners:
-                reading.add(film, labels_of(corners, schema), (PREDICTED,) if predicted else ())
+                reading.add(film, Labels(schema, corners), (PREDICTED,) if predicted else ())
     empty = f"{path} has no labelled corner; label films and write it again"
     return reading.finish(path, "correct these films", empty=empty)
 
@@ -68,9 +54,9 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
 def _read_levels(levels: object) -> tuple[list[Corner], bool]:
     """The corners of a film of which something is known, and whether they are predictions."""
     corners, predicted, faults = list[Corner](), False, Faults()
-    for name, value in object_of(levels, "levels must be an object").items():
+    for name, value in of_kind(levels, dict, "levels must be an object").items():
         with faults.at(name):
-            level, content = parse_level(name), object_of(value, "must be an object")
+            level, content = parse_level(name), of_kind(value, dict, "must be an object")
             scored = "scores" in content  # labels are not
             predicted |= scored
             if not scored or _is_present(content.get("presence")):
@@ -108,6 +94,6 @@ def _read_corners(level: str, content: dict[str, object]) -> list[Corner]:
 
 def _by_corner(field: str, value: object) -> dict[str, object]:
     wanted = f"{field} must be an object with {', '.join(CORNERS)}"
-    if not set(found := object_of(value, wanted)) <= set(CORNERS):
+    if not set(found := of_kind(value, dict, wanted)) <= set(CORNERS):
         raise ValueError(f"{wanted}, got {short(value)}")
     return found

@@ -14,9 +14,7 @@ Apache 2.0; films and labels keep the licence of their makers). Layout::
 Labels are ``L1.TL``. ``x, y`` are percent of the film as displayed, 0 at its left and upper edge and 100 at the
 right and lower one, so x / 100 * original_width is a continuous coordinate. The labelling config names the film
 ``$image``; ``film``, ``patient`` and ``spacing_mm`` (the size of a pixel) are extras of this project and may be
-missing. A film without a patient is a group of its own. Corners that are not given are unlabelled, levels that
-the keypoint schema lacks are left out, films without a corner are skipped. Lateral films have their anterior side
-at the left of the image.
+missing.
 
 **Which film.** ``film``, if it is there, is the path relative to the folder. Otherwise ``image`` is one of
 
@@ -43,18 +41,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.names import corner_name, parse_corner
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import (
-    PREDICTED,
-    Corner,
-    Film,
-    Reading,
-    labels_of,
-    named_film,
-    read_annotations,
-)
+from vertebra_kp.data.sources.annotations import PREDICTED, Corner, Labels, Reading, named_film, read_annotations
 from vertebra_kp.data.sources.files import forward_slashes
 from vertebra_kp.data.sources.problems import Faults, SourceError
-from vertebra_kp.data.sources.values import list_of, number_of, numbers_of, object_of
+from vertebra_kp.data.sources.values import number_of, numbers_of, of_kind
 
 TASKS = "tasks.json"
 LOCAL_FILES = "/data/local-files/"
@@ -66,11 +56,6 @@ _UPLOADED_NAME = re.compile(r"^[0-9a-f]{8}-(.+)$")
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    """Films that have labels, ids are their paths relative to ``root``, groups are patients.
-
-    Raises SourceError for a missing or unreadable JSON, and one that lists every task that is wrong.
-    """
-    root = root.expanduser()
     path, tasks = read_annotations(root, TASKS)
     if not isinstance(tasks, list) or not tasks:
         raise SourceError(f"{path} must be a list of tasks, got {short(tasks)}; export the project as JSON")
@@ -78,11 +63,11 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     kind = "annotations" if annotated else "predictions"
     reading = Reading()
     for index, task in enumerate(tasks):
-        place = f"[{index}]{_title(task)}"
+        place = f"[{index}] task {short(task['id'])}" if isinstance(task, dict) and "id" in task else f"[{index}]"
         with reading.at(place):
             film = reading.new(_find_film(root, task), place)
             if corners := _read_corners(film, task, kind):
-                reading.add(film, labels_of(corners, schema), (PREDICTED,) if kind == "predictions" else ())
+                reading.add(film, Labels(schema, corners), (PREDICTED,) if kind == "predictions" else ())
     empty = f"{path} has no labelled corner; label films and export it again"
     return reading.finish(path, "correct these tasks and export them again", empty=empty)
 
@@ -111,17 +96,13 @@ def film_name(root: Path, image: object) -> str:
     raise ValueError(f"film {names[-1]!r} of {short(image)} is not in {root}; copy it there, or take the task out")
 
 
-def _title(task: object) -> str:
-    return f" task {short(task['id'])}" if isinstance(task, dict) and "id" in task else ""
-
-
-def _find_film(root: Path, task: object) -> Film:
+def _find_film(root: Path, task: object) -> Record:
     if not isinstance(task, dict) or not isinstance(data := task.get("data"), dict):
         raise ValueError(f"a task is an object with data, got {short(task)}; export JSON, not JSON-MIN")
     return named_film(root, data["film"] if "film" in data else film_name(root, data.get("image")), data)
 
 
-def _read_corners(film: Film, task: dict[str, object], kind: str) -> list[Corner]:
+def _read_corners(film: Record, task: dict[str, object], kind: str) -> list[Corner]:
     corners, faults = [], Faults()
     for index, region in enumerate(_regions(task, kind)):
         with faults.at(f"result[{index}]"):
@@ -134,7 +115,7 @@ def _read_corners(film: Film, task: dict[str, object], kind: str) -> list[Corner
 def _regions(task: dict[str, object], kind: str) -> list[object]:
     """The regions of the one answer that counts."""
     wanted = f"{kind} must be a list of objects"
-    answers = [object_of(answer, wanted) for answer in list_of(task.get(kind), wanted)]
+    answers = [of_kind(answer, dict, wanted) for answer in of_kind(task.get(kind), list, wanted)]
     for answer in answers:
         if not isinstance(answer.get("was_cancelled"), bool | None):
             raise ValueError(f"was_cancelled must be true or false, got {short(answer['was_cancelled'])}")
@@ -143,7 +124,7 @@ def _regions(task: dict[str, object], kind: str) -> list[object]:
         raise ValueError(
             f"{len(kept)} {kind} that are not cancelled, wanted one; label the film, or keep the right one"
         )
-    return list_of(kept[0].get("result"), "result must be a list")
+    return of_kind(kept[0].get("result"), list, "result must be a list")
 
 
 def _parse_region(region: object) -> Corner:

@@ -15,9 +15,7 @@ Shapes that are read, with continuous coordinates of the film as displayed:
   left corner, so TL, TR, BR, BL;
 - ``line`` or ``linestrip`` of two points named ``S1``: TL, TR.
 
-Every other shape or name is an error. Levels that the keypoint schema lacks are left out, corners without a
-shape are unlabelled, and films whose JSON has no shape are skipped. The format knows no patient, so every film
-is a group of its own, and no spacing. Lateral films have their anterior side at the left of the image.
+Every other shape or name is an error. The format knows no patient and no spacing.
 """
 
 import posixpath
@@ -30,10 +28,10 @@ import numpy as np
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Film, Labels, Reading, is_clockwise, named_film
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, is_clockwise, named_film
 from vertebra_kp.data.sources.files import forward_slashes, read_json
 from vertebra_kp.data.sources.problems import SourceError
-from vertebra_kp.data.sources.values import list_of, numbers_of, object_of, text_of
+from vertebra_kp.data.sources.values import numbers_of, of_kind
 
 SUFFIX = ".json"
 POLYGON_CORNERS = ("TL", "TR", "BR", "BL")
@@ -49,11 +47,6 @@ class Document(NamedTuple):
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    """Films that have labels, ids are their paths relative to ``root``.
-
-    Raises SourceError when nothing is labelled, and one that lists every problem with file and shape.
-    """
-    root = root.expanduser()
     if not root.is_dir():
         raise SourceError(f"{root} is no folder; data.root of labelme is the folder with films and JSON files")
     reading = Reading()
@@ -66,7 +59,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             film, labels = _film(root, path, document.image_path), Labels(schema)
             for number, shape in enumerate(document.shapes):
                 with reading.at(f"{name}: shapes[{number}]"):
-                    labels.put(_corners(object_of(shape, "a shape must be an object")))
+                    labels.put(_corners(of_kind(shape, dict, "a shape must be an object")))
             reading.add(reading.new(film, name), labels)
     empty = f"{root} holds no {SUFFIX} file with shapes; label films with labelme, save them there"
     return reading.finish(root, "correct these in labelme, or take the files out", empty=empty)
@@ -84,7 +77,7 @@ def read_document(root: Path, path: Path) -> Document:
 def shape_points(shape: dict[str, object]) -> list[tuple[float, float]]:
     """The points (x, y) of a shape, continuous coordinates; ValueError for what are none."""
     wanted = "points must be a list of [x, y] in pixels"
-    pairs = [numbers_of(point, 2, wanted) for point in list_of(shape.get("points"), wanted)]
+    pairs = [numbers_of(point, 2, wanted) for point in of_kind(shape.get("points"), list, wanted)]
     return [(x, y) for x, y in pairs]
 
 
@@ -94,16 +87,16 @@ def _json_files(root: Path) -> list[Path]:
     return sorted(path for path in files if not path.name.startswith("._") and not path.is_dir())
 
 
-def _film(root: Path, path: Path, image_path: object) -> Film:
+def _film(root: Path, path: Path, image_path: object) -> Record:
     """The film that a JSON names; ``..`` may lead to another folder of ``root``, but not out of it."""
-    name = forward_slashes(text_of(image_path, "imagePath must be the name of the film"))
+    name = forward_slashes(of_kind(image_path, str, "imagePath must be the name of the film"))
     folder = path.parent.relative_to(root).as_posix()
     return named_film(root, posixpath.normpath(posixpath.join(folder, name)), {})
 
 
 def _corners(shape: dict[str, object]) -> list[Corner]:
     """The corners that a shape gives; ValueError says why it gives none."""
-    label, kind = text_of(shape.get("label"), "label must be a text"), shape.get("shape_type")
+    label, kind = of_kind(shape.get("label"), str, "label must be a text"), shape.get("shape_type")
     if kind == "point":
         names = [parse_corner(label)]
     elif kind == "polygon" or kind is None:  # the first versions knew polygons only

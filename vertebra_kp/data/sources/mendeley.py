@@ -49,7 +49,7 @@ from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema, Side
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.images import film_size
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Reading, is_clockwise, labels_of, named_film
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, is_clockwise, named_film
 from vertebra_kp.data.sources.files import read_json, read_text
 from vertebra_kp.data.sources.problems import SourceError, some
 from vertebra_kp.data.sources.values import numbers_of
@@ -81,12 +81,7 @@ class _Unclear(Exception):
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    """Films whose levels can be told, ids are their paths relative to ``root``, groups are patients.
-
-    Raises SourceError for a missing layout or a schema of another view, and one that lists every film without
-    labels and every label that is wrong.
-    """
-    root = root.expanduser()
+    """Films whose levels can be told; groups are patients. A film without labels is an error."""
     if schema.view != "LA" or LOWEST not in schema.levels:
         raise SourceError(f"mendeley holds lateral films with {LOWEST}, got anatomy {schema.name}; take la_lumbar")
     folder = _find_folder(root)
@@ -168,7 +163,7 @@ def _read_film(root: Path, film: Path, label: Path, schema: Schema, reading: Rea
         corners += [Corner(level, CORNERS[j], float(points[j, 0]), float(points[j, 1])) for j in known]
     left, right = vertebrae[-1][:2, 1]
     side: Side = "left" if left > right else "right"
-    reading.add(named, labels_of(corners, schema), (COUNTED,), anterior_side=side)
+    reading.add(named, Labels(schema, corners), (COUNTED,), anterior_side=side)
 
 
 def _read_json_corners(content: object) -> np.ndarray:

@@ -17,9 +17,7 @@ Markups have no field for the size of a pixel. It is read from the control point
 keeps when it saves (``spacing_mm=0.143``; one suffices, all must agree). Without it, pixels are 1 mm wide, as
 Slicer takes films that do not say: a film that was opened with another spacing needs the description.
 
-Points that are not placed (``positionStatus`` other than "defined") and corners that are not given are unlabelled,
-levels that the keypoint schema lacks are left out, films without a corner are skipped. The format has no patient:
-every film is a group of its own. Lateral films have their anterior side at the left of the image.
+Points that are not placed (``positionStatus`` other than "defined") are unlabelled. The format has no patient.
 """
 
 import math
@@ -34,11 +32,11 @@ from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.names import parse_corner
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Reading, labels_of, named_film
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, named_film
 from vertebra_kp.data.sources.files import read_json
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import Faults, SourceError
-from vertebra_kp.data.sources.values import MAX_NUMBER, list_of, numbers_of, object_of, text_of
+from vertebra_kp.data.sources.values import MAX_NUMBER, numbers_of, of_kind
 
 SUFFIX = ".mrk.json"
 SIGNS = {"LPS": 1, "RAS": -1}  # of x and y
@@ -51,11 +49,6 @@ _SPACING = re.compile(r"spacing_mm=([^\s;,]*)")
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    """Films that have labels, ids are their paths relative to ``root``.
-
-    Raises SourceError when there are none, and one that lists every file that is wrong.
-    """
-    root = root.expanduser()
     files = sorted(path for path in root.rglob(f"*{SUFFIX}") if not path.name.startswith("."))
     if not files:
         raise SourceError(
@@ -67,20 +60,17 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     reading = Reading()
     for path in files:
         with reading.at(path.relative_to(root).as_posix()):
-            film = _only_film(films[str(path).removesuffix(SUFFIX)])
+            beside = films[str(path).removesuffix(SUFFIX)]
+            if len(beside) != 1:
+                names = ", ".join(film.name for film in beside) or "none"
+                raise ValueError(f"wanted one film of this name beside it, found {names}")
+            film = beside[0].relative_to(root).as_posix()
             corners, spacing_mm = _read_corners(read_json(path, within=root))
-            named = named_film(root, film.relative_to(root).as_posix(), {"spacing_mm": spacing_mm})
+            named = named_film(root, film, {"spacing_mm": spacing_mm})
             if corners:
-                reading.add(named, labels_of(corners, schema))
+                reading.add(named, Labels(schema, corners))
     empty = f"no *{SUFFIX} in {root} has a placed control point; label films and save them again"
     return reading.finish(root, "correct these files", empty=empty)
-
-
-def _only_film(films: list[Path]) -> Path:
-    if len(films) != 1:
-        names = ", ".join(film.name for film in films) or "none"
-        raise ValueError(f"wanted one film of this name beside it, found {names}")
-    return films[0]
 
 
 def _read_corners(content: object) -> tuple[list[Corner], float | None]:
@@ -94,7 +84,7 @@ def _read_corners(content: object) -> tuple[list[Corner], float | None]:
     placed: list[Corner] = []  # in mm from the centre of the first pixel
     spacings: set[float] = set()
     faults = Faults()
-    for i, markup in enumerate(list_of(file.get("markups"), "markups must be a list")):
+    for i, markup in enumerate(of_kind(file.get("markups"), list, "markups must be a list")):
         with faults.at(f"markups[{i}]"):
             sign, points = _parse_markup(markup)
             for j, point in enumerate(points):
@@ -125,7 +115,7 @@ def _parse_markup(markup: object) -> tuple[int, list[dict[str, object]]]:
     if units not in MILLIMETRES:
         raise ValueError(f"coordinateUnits must be mm, got {short(units)}")
     wanted = "controlPoints must be a list of objects"
-    points = [object_of(point, wanted) for point in list_of(markup.get("controlPoints"), wanted)]
+    points = [of_kind(point, dict, wanted) for point in of_kind(markup.get("controlPoints"), list, wanted)]
     for point in points:
         if (status := point.get("positionStatus", "defined")) not in STATUSES:
             raise ValueError(f"positionStatus must be one of {', '.join(STATUSES)}, got {short(status)}")
@@ -151,7 +141,7 @@ def _parse_spacing(point: dict[str, object]) -> set[float]:
 
 def _parse_point(point: dict[str, object]) -> Corner:
     """The corner of a control point, x and y in mm as they stand in the file."""
-    label = text_of(point.get("label"), "label must be a text like L1.TL")
+    label = of_kind(point.get("label"), str, "label must be a text like L1.TL")
     level, corner = parse_corner(label)
     x, y, z = numbers_of(point.get("position"), 3, f"position of {label} must be three numbers in mm")
     if abs(z) > HALF_SLICE_MM:

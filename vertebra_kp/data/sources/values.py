@@ -2,24 +2,16 @@
 
 import math
 from reprlib import repr as short
+from typing import TypeVar
 
 MAX_NUMBER = 1e6  # pixels, percent, mm: no film is larger, and float32 is still good to 1/16 pixel there
 
-
-def object_of(value: object, what: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{what}, got {short(value)}")
-    return value
+Kind = TypeVar("Kind")
 
 
-def list_of(value: object, what: str) -> list[object]:
-    if not isinstance(value, list):
-        raise ValueError(f"{what}, got {short(value)}")
-    return value
-
-
-def text_of(value: object, what: str) -> str:
-    if not isinstance(value, str) or not value:
+def of_kind(value: object, kind: type[Kind], what: str) -> Kind:
+    """The value, if it is an object, list or text (``kind``) and no empty text."""
+    if not isinstance(value, kind) or value == "":
         raise ValueError(f"{what}, got {short(value)}")
     return value
 

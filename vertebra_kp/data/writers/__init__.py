@@ -1,4 +1,9 @@
-"""Corners of films written in formats that other tools open, each format in its own file."""
+"""Corners of films written in formats that other tools open, each format in its own file.
+
+``write(films, folder)`` of a file writes labels for films that stand, or will stand, in ``folder``. It raises
+UserError, and writes nothing, where a file is there already, for a name that leads out of ``folder``, also through
+a link, for one that the format cannot hold, and for two films that would share a file.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -17,7 +17,7 @@ from vertebra_kp.core.anatomy import CORNERS, LEVELS, State
 from vertebra_kp.core.geometry import points_to_indices
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.coco import ANNOTATIONS
-from vertebra_kp.data.writers.files import path_below, write_texts
+from vertebra_kp.data.writers.files import write_texts
 
 DIGITS = 3  # of a pixel
 VISIBLE = 2
@@ -25,14 +25,11 @@ SKELETON = [[1, 2], [2, 4], [4, 3], [3, 1]]  # around the vertebra, keypoints co
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """``annotations.json`` for films that stand, or will stand, in ``folder``.
-
-    Raises UserError when the file is a link out of ``folder``.
-    """
-    path = path_below(folder, ANNOTATIONS)
     images, annotations = [], list[dict[str, object]]()
     for image_id, film in enumerate(films, start=1):
-        images.append(_image(film, image_id))
+        height, width = map(int, film.size)
+        image = {"id": image_id, "file_name": film.file, "width": width, "height": height}
+        images.append(image | film.extras())
         for i, level in enumerate(film.schema.levels):
             if (film.states[i] == State.LABELLED).any():
                 category_id = LEVELS.index(level) + 1
@@ -41,12 +38,7 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     levels = {level for film in films for level in film.schema.levels}
     categories = [_category(level) for level in LEVELS if level in levels]
     content = {"images": images, "categories": categories, "annotations": annotations}
-    write_texts({path: json.dumps(content, allow_nan=False)})
-
-
-def _image(film: LabelledFilm, image_id: int) -> dict[str, object]:
-    height, width = map(int, film.size)
-    return {"id": image_id, "file_name": film.file, "width": width, "height": height, **film.extras()}
+    write_texts(folder, [(ANNOTATIONS, json.dumps(content, allow_nan=False))])
 
 
 def _category(level: str) -> dict[str, object]:

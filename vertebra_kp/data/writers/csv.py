@@ -9,18 +9,12 @@ from vertebra_kp.core.anatomy import CORNERS, State
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.csv import HEADER, LABELS
-from vertebra_kp.data.writers.files import path_below, write_texts
+from vertebra_kp.data.writers.files import write_texts
 
 DIGITS = 4  # of a pixel
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """``labels.csv`` for films that stand, or will stand, in ``folder``.
-
-    Raises UserError, and writes nothing, when the table is a link out of ``folder``, or when the name of a film
-    begins or ends with a space: readers of tables cut it off.
-    """
-    path = path_below(folder, LABELS)
     table = io.StringIO(newline="")
     rows = csv.writer(table)
     rows.writerow(HEADER)
@@ -28,7 +22,7 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
         if film.file != film.file.strip():
             raise UserError(f"film {film.file!r} begins or ends with a space, lost in {LABELS}; rename it")
         rows.writerows(rows_of(film))
-    write_texts({path: table.getvalue()})
+    write_texts(folder, [(LABELS, table.getvalue())])
 
 
 def rows_of(film: LabelledFilm) -> list[tuple[str, ...]]:

@@ -23,7 +23,7 @@ from vertebra_kp.core.anatomy import CORNERS, LEVELS, State
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.cvat import ANNOTATIONS
-from vertebra_kp.data.writers.files import path_below, write_texts
+from vertebra_kp.data.writers.files import write_texts
 
 LABELS = "cvat_labels.json"
 
@@ -38,12 +38,6 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]") 
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """``annotations.xml`` and ``cvat_labels.json`` in ``folder``.
-
-    Raises UserError, and writes nothing, when the name of a film cannot stand in XML, or one of the files is a
-    link out of ``folder``.
-    """
-    paths = path_below(folder, ANNOTATIONS), path_below(folder, LABELS)
     for film in films:
         if _NOT_XML.search(film.file):
             raise UserError(f"film {film.file!r} has a character that XML cannot hold; rename it")
@@ -55,7 +49,7 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
         annotations.append(_image(number, film))
     ElementTree.indent(annotations)
     xml = ElementTree.tostring(annotations, "utf-8", xml_declaration=True).decode()
-    write_texts(dict(zip(paths, (xml, json.dumps(_raw_labels(corners), indent=2)), strict=True)))
+    write_texts(folder, [(ANNOTATIONS, xml), (LABELS, json.dumps(_raw_labels(corners), indent=2))])
 
 
 def _corners_of_levels(films: Sequence[LabelledFilm]) -> dict[str, list[str]]:

@@ -1,11 +1,10 @@
 """Where writers put their files: below the folder that was named, never through a link to another place."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import replacing
-from vertebra_kp.data.record import LabelledFilm
 
 
 def path_below(folder: Path, name: str, suffix: str = "") -> Path:
@@ -25,40 +24,32 @@ def path_below(folder: Path, name: str, suffix: str = "") -> Path:
     return path
 
 
-def paths_of_films(films: Sequence[LabelledFilm], folder: Path, suffix: str) -> dict[Path, LabelledFilm]:
-    """For a file per film: beside where it stands in ``folder``, with its name and ``suffix``.
-
-    Raises UserError when a film leads out of ``folder``, or when two would share a file.
-    """
-    paths: dict[Path, LabelledFilm] = {}
-    for film in films:
-        path = path_below(folder, film.file, suffix)
-        if path in paths:
-            raise UserError(f"films {paths[path].file!r} and {film.file!r} would share {path}; rename one")
-        paths[path] = film
-    return paths
-
-
 def refuse_existing(paths: Iterable[Path]) -> None:
     """Raises UserError that names the first file that is there already."""
     if there := [path for path in paths if path.exists()]:
         raise UserError(f"{there[0]} exists ({len(there)} files do); name another folder, or move it away")
 
 
-def write_texts(texts: Mapping[Path, str]) -> None:
-    """UTF-8 files with the line ends that the texts have; folders are made.
+def write_texts(folder: Path, texts: Iterable[tuple[str, str]], suffix: str = "") -> None:
+    """UTF-8 files in ``folder`` by name, with the line ends that the texts have; ``suffix`` as in ``path_below``.
 
-    Raises UserError, and writes nothing, where one of the files is there already, for it may hold somebody's
-    labels, and for a text that UTF-8 cannot hold: a name of bytes that are no UTF-8.
+    Raises UserError, and writes nothing, for a name that leads out of ``folder``, for two that share a file, where
+    a file is there already, for it may hold somebody's labels, and for a text that UTF-8 cannot hold: a name of
+    bytes that are no UTF-8.
     """
-    refuse_existing(texts)
-    encoded = {}
-    for path, text in texts.items():
+    names: dict[Path, str] = {}
+    contents: dict[Path, bytes] = {}
+    for name, text in texts:
+        path = path_below(folder, name, suffix)
+        if path in names:
+            raise UserError(f"films {names[path]!r} and {name!r} would share {path}; rename one")
+        names[path] = name
         try:
-            encoded[path] = text.encode()
+            contents[path] = text.encode()
         except UnicodeEncodeError as error:
             around = text[max(0, error.start - 20) : error.end + 20]
             raise UserError(f"{path} cannot hold {around!r}: a name in it is not UTF-8; rename it") from error
-    for path, content in encoded.items():
+    refuse_existing(contents)
+    for path, content in contents.items():
         with replacing(path) as file:
             file.write(content)

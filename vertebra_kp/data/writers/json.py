@@ -12,25 +12,20 @@ from pathlib import Path
 from vertebra_kp.core.anatomy import CORNERS, State, presence_target
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.json import LABELS
-from vertebra_kp.data.writers.files import path_below, write_texts
+from vertebra_kp.data.writers.files import write_texts
 
 DIGITS = 3  # of a pixel, as in predictions.json
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """``labels.json`` for films that stand, or will stand, in ``folder``.
-
-    Raises UserError when the file is a link out of ``folder``.
-    """
-    path = path_below(folder, LABELS)
-    write_texts({path: json.dumps({"films": [_film(film) for film in films]}, allow_nan=False, indent=1)})
+    content = {"films": [_film(film) for film in films]}
+    write_texts(folder, [(LABELS, json.dumps(content, allow_nan=False, indent=1))])
 
 
 def _film(film: LabelledFilm) -> dict[str, object]:
     head = {"file": film.file, "size": [int(side) for side in film.size], "view": film.schema.view}
-    return (
-        head | film.extras() | {"levels": {level: _level(film, i) for i, level in enumerate(film.schema.levels)}}
-    )
+    levels = {level: _level(film, i) for i, level in enumerate(film.schema.levels)}
+    return head | film.extras() | {"levels": levels}
 
 
 def _level(film: LabelledFilm, i: int) -> dict[str, object]:

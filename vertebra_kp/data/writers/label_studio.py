@@ -13,7 +13,9 @@ Corners that are not labelled are left out, whatever the reason.
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -23,7 +25,7 @@ from vertebra_kp.core.anatomy import CORNERS, LEVELS, State
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.label_studio import KEYPOINT, LOCAL_FILES, TASKS
-from vertebra_kp.data.writers.files import path_below, write_texts
+from vertebra_kp.data.writers.files import write_texts
 
 CONFIG = "labelling_config.xml"
 MODEL_VERSION = "vertebra_kp"
@@ -33,19 +35,9 @@ COLOURS = {"TL": "#e6194b", "TR": "#3cb44b", "BL": "#4363d8", "BR": "#f58231"}
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """``tasks.json`` and ``labelling_config.xml`` for films that stand, or will stand, in ``folder``.
-
-    Raises UserError, and writes nothing, when one of them is a link out of ``folder``.
-    """
-    folder = folder.expanduser()
-    tasks = [_task(film, folder.resolve().name) for film in films]
+    tasks = [_task(film, folder.expanduser().resolve().name) for film in films]
     names = {name for film in films for name in film.schema.channel_names}
-    write_texts(
-        {
-            path_below(folder, TASKS): json.dumps(tasks, allow_nan=False, indent=1),
-            path_below(folder, CONFIG): labelling_config(names),
-        }
-    )
+    write_texts(folder, [(TASKS, json.dumps(tasks, allow_nan=False, indent=1)), (CONFIG, labelling_config(names))])
 
 
 def labelling_config(names: set[str]) -> str:
@@ -53,30 +45,29 @@ def labelling_config(names: set[str]) -> str:
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", name=OBJECT, value="$image", zoom="true", zoomControl="true")
     labels = ElementTree.SubElement(view, "KeyPointLabels", name=CONTROL, toName=OBJECT, maxUsages="1")
-    for level in LEVELS:
-        for corner in CORNERS:
-            if corner_name(level, corner) in names:
-                value = corner_name(level, corner)
-                ElementTree.SubElement(labels, "Label", value=value, background=COLOURS[corner])
+    for level, corner in product(LEVELS, CORNERS):
+        if (name := corner_name(level, corner)) in names:
+            ElementTree.SubElement(labels, "Label", value=name, background=COLOURS[corner])
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
 
 def _task(film: LabelledFilm, folder: str) -> dict[str, object]:
     address = f"{LOCAL_FILES}?d={quote(f'{folder}/{film.file}')}"
-    prediction: dict[str, object] = {"model_version": MODEL_VERSION, "result": _regions(film)}
-    if film.scores is not None and (labelled := film.states == State.LABELLED).any():
-        prediction["score"] = round(float(np.mean([_score(film, i, j) for i, j in np.argwhere(labelled)])), 4)
+    regions = _regions(film)
+    prediction: dict[str, Any] = {"model_version": MODEL_VERSION, "result": regions}
+    if scores := [region["score"] for region in regions if "score" in region]:
+        prediction["score"] = round(float(np.mean(scores)), 4)
     return {"data": {OBJECT: address, "film": film.file, **film.extras()}, "predictions": [prediction]}
 
 
-def _regions(film: LabelledFilm) -> list[dict[str, object]]:
+def _regions(film: LabelledFilm) -> list[dict[str, Any]]:
     height, width = map(int, film.size)
     regions = []
     for i, j in np.argwhere(film.states == State.LABELLED):
         name = corner_name(film.schema.levels[i], CORNERS[j])
         x, y = map(float, film.points_xy_image[i, j])
-        region: dict[str, object] = {
+        region: dict[str, Any] = {
             "id": name.replace(".", "_"),
             "from_name": CONTROL,
             "to_name": OBJECT,
@@ -86,9 +77,7 @@ def _regions(film: LabelledFilm) -> list[dict[str, object]]:
             "image_rotation": 0,
             "value": {"x": 100 * x / width, "y": 100 * y / height, "width": POINT_SIZE, KEYPOINT: [name]},
         }
-        regions.append(region if film.scores is None else region | {"score": _score(film, i, j)})
+        if film.scores is not None:
+            region["score"] = round(float(film.scores[i, j]), 4)
+        regions.append(region)
     return regions
-
-
-def _score(film: LabelledFilm, i: int, j: int) -> float | None:
-    return None if film.scores is None else round(float(film.scores[i, j]), 4)

@@ -12,19 +12,15 @@ from pathlib import Path, PurePosixPath
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.labelme import SUFFIX
-from vertebra_kp.data.writers.files import paths_of_films, write_texts
+from vertebra_kp.data.writers.files import write_texts
 
 VERSION = "5.5.0"  # of labelme, whose fields these are; later ones open them as well
 DECIMALS = 4
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """``film.json`` for every film, in the same sub-folder of ``folder``.
-
-    Raises UserError, and writes nothing, when a name leads out of ``folder`` or two films share a JSON file.
-    """
-    paths = paths_of_films(films, folder, SUFFIX)
-    write_texts({path: json.dumps(_document(film), ensure_ascii=False, indent=2) for path, film in paths.items()})
+    texts = ((film.file, json.dumps(_document(film), ensure_ascii=False, indent=2)) for film in films)
+    write_texts(folder, texts, SUFFIX)
 
 
 def _document(film: LabelledFilm) -> dict[str, object]:

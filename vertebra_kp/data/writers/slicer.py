@@ -15,7 +15,7 @@ from vertebra_kp.core.geometry import points_to_indices
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.slicer import SUFFIX
-from vertebra_kp.data.writers.files import paths_of_films, write_texts
+from vertebra_kp.data.writers.files import write_texts
 
 SCHEMA = (  # an identifier, not an address: Slicer compares its end
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
@@ -24,17 +24,11 @@ SCHEMA = (  # an identifier, not an address: Slicer compares its end
 
 
 def write(films: Sequence[LabelledFilm], folder: Path) -> None:
-    """A point list beside where each film stands, or will stand, in ``folder``.
-
-    Raises UserError, and writes nothing, for a film outside ``folder`` and for two of one name.
-    """
-    texts = {}
-    for path, film in paths_of_films(films, folder, SUFFIX).items():
-        texts[path] = json.dumps({"@schema": SCHEMA, "markups": [_markup(film)]}, allow_nan=False, indent=1)
-    write_texts(texts)
+    texts = ((film.file, json.dumps(_document(film), allow_nan=False, indent=1)) for film in films)
+    write_texts(folder, texts, SUFFIX)
 
 
-def _markup(film: LabelledFilm) -> dict[str, object]:
+def _document(film: LabelledFilm) -> dict[str, object]:
     description = "" if film.spacing_mm is None else f"spacing_mm={float(film.spacing_mm)}"
     points = []
     for number, (level, corner, x, y) in enumerate(film.labelled(), start=1):
@@ -51,10 +45,11 @@ def _markup(film: LabelledFilm) -> dict[str, object]:
                 "positionStatus": "defined",
             }
         )
-    return {
+    markup = {
         "type": "Fiducial",
         "coordinateSystem": "LPS",
         "coordinateUnits": "mm",
         "locked": False,
         "controlPoints": points,
     }
+    return {"@schema": SCHEMA, "markups": [markup]}
