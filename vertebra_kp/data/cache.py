@@ -189,10 +189,7 @@ class CachedFilms(FilmsOfRecords):
         *,
         workers: int | None = None,
     ) -> None:
-        """Fills the cache where it lacks a film.
-
-        Raises FilmError naming every film that cannot be read, or when no film has a labelled corner.
-        """
+        """Fills the cache where it lacks a film; raises FilmError naming every film that cannot be read."""
         paths = [record.image_path for record in records]
         self._entries = fill_cache(cache, paths, input_size, workers=workers)
         films = [

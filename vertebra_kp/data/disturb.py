@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from vertebra_kp.core.anatomy import FLIPPED_CORNER, Side, State
+from vertebra_kp.core.anatomy import FLIPPED_CORNER, Side
 from vertebra_kp.core.geometry import apply_affine, compose, flip_horizontal, rotate, warp_image
 from vertebra_kp.data.films import Film, Films
+from vertebra_kp.data.record import mark_outside
 
 METAL = 250  # grey value of a rod or a screw
 
@@ -82,18 +83,9 @@ def _metal(film: Film, rods: float, rng: np.random.Generator) -> Film:
 
 def _moved(film: Film, matrix: np.ndarray, size: tuple[int, int]) -> Film:
     """The film under a matrix, in a frame of ``size``; corners that leave it are OUTSIDE."""
-    points = apply_affine(matrix, film.points_xy).astype(np.float32)
-    height, width = size
-    with np.errstate(invalid="ignore"):
-        inside = np.all((points >= 0) & (points <= (width, height)), axis=-1)
-    states = np.where((film.states == State.LABELLED) & ~inside, State.OUTSIDE, film.states).astype(np.int8)
-    return replace(
-        film,
-        image=warp_image(film.image, matrix, size),
-        points_xy=np.where(inside[..., None], points, np.nan),
-        states=states,
-        to_image=compose(film.to_image, matrix),
-    )
+    points, states, _ = mark_outside(apply_affine(matrix, film.points_xy).astype(np.float32), film.states, size)
+    image, to_image = warp_image(film.image, matrix, size), compose(film.to_image, matrix)
+    return replace(film, image=image, points_xy=points, states=states, to_image=to_image)
 
 
 def _rotation(film: Film, angle_deg: float, rng: np.random.Generator) -> Film:

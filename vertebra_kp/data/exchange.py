@@ -81,17 +81,8 @@ def _predicted(film: _Film, root: Path, min_presence: float) -> LabelledFilm:
             points[i, j], states[i, j] = xy, State.LABELLED
             scores[i, j] = (level.scores or {}).get(corner, np.nan)
     file = name_under(Path(film.file), root)
-    scored = np.isfinite(scores[states == State.LABELLED]).all()
-    return LabelledFilm(
-        file=file,
-        size=film.size,
-        schema=schema,
-        points_xy_image=points,
-        states=states,
-        group=file,
-        spacing_mm=film.spacing_mm,
-        scores=scores if scored else None,
-    )
+    scored = scores if np.isfinite(scores[states == State.LABELLED]).all() else None
+    return LabelledFilm(file, film.size, schema, points, states, file, film.spacing_mm, scored)
 
 
 def name_under(path: Path, root: Path) -> str:

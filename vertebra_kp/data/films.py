@@ -318,10 +318,9 @@ class PhantomFilms:
         else:
             shown = self.schema
         drawn = draw_film(shown, self.preset, self.seed, index, self.size)
-        points, states, slips = drawn.points_xy_image, drawn.states, drawn.slips
+        points, states, slips, side = drawn.points_xy_image, drawn.states, drawn.slips, drawn.anterior_side
         if shown is not self.schema:
-            points, states = label_arrays(self.schema)
-            slips = unknown_slips(self.schema)
+            (points, states), slips, side = label_arrays(self.schema), unknown_slips(self.schema), None
         return Film(
             id=name,
             file=name,
@@ -334,5 +333,5 @@ class PhantomFilms:
             to_image=np.eye(3),
             size=self.size,
             spacing_mm=drawn.spacing_mm,
-            anterior_side=drawn.anterior_side if shown is self.schema else None,
+            anterior_side=side,
         )

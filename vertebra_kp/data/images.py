@@ -44,7 +44,11 @@ def read_film(path: Path) -> np.ndarray:
             film = np.asarray(image).astype(np.uint16)
             return UINT16_MAX - film if min_is_white else film  # Pillow inverts only what has 8 bits
         if image.mode in ("I", "F"):
-            return _as_uint16(np.asarray(image), path)
+            film = np.asarray(image)
+            if not np.array_equal(film, film.clip(0, UINT16_MAX).round()):
+                wrong = f"32-bit pixels outside 0..{UINT16_MAX} or fractional; save it with 16 bits"
+                raise FilmError(f"{path}: {wrong}")
+            return film.astype(np.uint16)
         return np.asarray(image.convert("L"))
 
 
@@ -109,9 +113,3 @@ def _orientation(image: Image.Image, path: Path) -> int:
     else:
         exif = image.getexif()
     return exif.get(ExifTags.Base.Orientation, 1)
-
-
-def _as_uint16(film: np.ndarray, path: Path) -> np.ndarray:
-    if not np.array_equal(film, film.clip(0, UINT16_MAX).round()):
-        raise FilmError(f"{path}: 32-bit pixels outside 0..{UINT16_MAX} or fractional; save it with 16 bits")
-    return film.astype(np.uint16)

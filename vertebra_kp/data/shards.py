@@ -199,28 +199,23 @@ def _members(record: Record, schema: Schema, input_size: tuple[int, int], source
     points, states = label_arrays(schema)
     if record.points_xy_image is not None and record.states is not None:
         points, states = record.points_xy_image, record.states
-    described = ShardedFilm(
-        source=source,
-        id=record.id,
-        group=record.group,
-        anatomy=schema.name,
-        size=film.size,
-        input_size=input_size,
-        kept_resolution=KEPT_RESOLUTION,
-        points_xy_image=[[_position(point) for point in level] for level in points],
-        states=[[State(state) for state in level] for level in states],
-        spacing_mm=record.spacing_mm,
-        anterior_side=record.anterior_side,
-        view=record.view,
-        slips=None if record.slips is None else record.slips.tolist(),
-    )
+    described = {
+        "source": source,
+        "id": record.id,
+        "group": record.group,
+        "anatomy": schema.name,
+        "size": film.size,
+        "input_size": input_size,
+        "kept_resolution": KEPT_RESOLUTION,
+        "points_xy_image": [[None if np.isnan(xy).any() else xy.tolist() for xy in level] for level in points],
+        "states": states.tolist(),
+        "spacing_mm": record.spacing_mm,
+        "anterior_side": record.anterior_side,
+        "view": record.view,
+        "slips": None if record.slips is None else record.slips.tolist(),
+    }
     _, png = cv2.imencode(".png", film.image)
-    return {"png": png.tobytes(), "json": described.model_dump_json().encode()}
-
-
-def _position(point: np.ndarray) -> tuple[float, float] | None:
-    x, y = map(float, point)
-    return None if np.isnan(point).any() else (x, y)
+    return {"png": png.tobytes(), "json": ShardedFilm.model_validate(described).model_dump_json().encode()}
 
 
 def read_shards(
@@ -367,8 +362,7 @@ class ShardFilms(FilmsOfRecords):
     ) -> None:
         """``records`` and ``places`` of ``read_shards``; fewer records where splits chose some.
 
-        ``window`` asks for an order that reads shard after shard. Raises FilmError when no film has a labelled
-        corner.
+        ``window`` asks for an order that reads shard after shard.
         """
         self._places = [places[record.id] for record in records]
         films = [

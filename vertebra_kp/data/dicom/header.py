@@ -1,6 +1,7 @@
 """What a DICOM file says of its film besides the pixels, without anything that identifies a patient."""
 
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,9 @@ SPACINGS: tuple[SpacingSource, ...] = ("PixelSpacing", "ImagerPixelSpacing")  # 
 VIEW_POSITIONS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LAT", "LATERAL")
 LATERALITIES = ("R", "L", "U", "B")  # PS3.3 C.7.3.1 and C.8.11.1: unpaired, both
 DIRECTIONS = set("APRLHF")  # PS3.3 C.7.6.1.1.1
-ANTERIOR: dict[str, Side] = {"A": "right", "P": "left"}  # rows run to the image's right
+# By where rows run to, which is the image's right
+ANTERIOR: dict[str, Side] = {"A": "right", "P": "left"}
+SEEN_ALONG = {"L": "frontal", "R": "frontal", "A": "lateral", "P": "lateral"}
 TOLERANCE = 1e-3  # between spacings that are equal but for rounding
 
 KEYWORDS = (
@@ -61,10 +64,17 @@ def info_of(elements: Dataset) -> DicomInfo:
     spacing_mm, spacing_from = _spacing(elements, notes)
     if code(elements, "BurnedInAnnotation") == "YES":
         notes.append("BurnedInAnnotation is YES: pictures show the text that stands in the pixels")
-    main = _main_direction(elements)
-    view = _view_position(elements, main)
-    side = ANTERIOR.get(main)
-    return DicomInfo(spacing_mm, spacing_from, view, _laterality(elements), side, tuple(notes))
+    along_rows = _main_direction(elements)
+    position = code(elements, "ViewPosition")
+    sides = (code(elements, keyword) for keyword in ("ImageLaterality", "Laterality"))
+    return DicomInfo(
+        spacing_mm,
+        spacing_from,
+        view_position=position if position in VIEW_POSITIONS else SEEN_ALONG.get(along_rows),
+        laterality=next((side for side in sides if side in LATERALITIES), None),
+        anterior_side=ANTERIOR.get(along_rows),
+        notes=tuple(notes),
+    )
 
 
 def _spacing(elements: Dataset, notes: list[str]) -> tuple[float, SpacingSource] | tuple[None, None]:
@@ -72,11 +82,12 @@ def _spacing(elements: Dataset, notes: list[str]) -> tuple[float, SpacingSource]
     if not given:
         return None, None
     keyword, (rows_mm, columns_mm) = next(iter(given.items()))
-    if not _alike(rows_mm, columns_mm):
+    if not isclose(rows_mm, columns_mm, rel_tol=TOLERANCE):
         notes.append(f"{keyword} is {rows_mm:g} x {columns_mm:g} mm: pixels are not square, no spacing is taken")
         return None, None
     imager_mm = given.get("ImagerPixelSpacing", (rows_mm, columns_mm))[0]
-    if not _alike(rows_mm, imager_mm) and not code(elements, "PixelSpacingCalibrationType"):
+    alike = isclose(rows_mm, imager_mm, rel_tol=TOLERANCE)
+    if not alike and not code(elements, "PixelSpacingCalibrationType"):
         notes.append(
             f"PixelSpacing is {rows_mm:g} mm, ImagerPixelSpacing {imager_mm:g} mm, and "
             "PixelSpacingCalibrationType does not say why: PixelSpacing is taken"
@@ -98,26 +109,9 @@ def _pair(elements: Dataset, keyword: str, notes: list[str]) -> tuple[float, flo
     return pair[0], pair[1]
 
 
-def _alike(a_mm: float, b_mm: float) -> bool:
-    return abs(a_mm - b_mm) <= TOLERANCE * max(a_mm, b_mm)
-
-
 def _main_direction(elements: Dataset) -> str:
     """Where the image's rows run to: A, P, L, R, H or F; empty where the file does not say."""
     directions = codes(elements, "PatientOrientation")
     if len(directions) != 2 or not all(len(one) <= 3 and set(one) <= DIRECTIONS for one in directions):
         return ""
     return directions[0][:1]  # the main direction comes first
-
-
-def _view_position(elements: Dataset, along_rows: str) -> str | None:
-    if (position := code(elements, "ViewPosition")) in VIEW_POSITIONS:
-        return position
-    return "frontal" if along_rows in ("L", "R") else "lateral" if along_rows in ("A", "P") else None
-
-
-def _laterality(elements: Dataset) -> str | None:
-    for keyword in ("ImageLaterality", "Laterality"):
-        if (side := code(elements, keyword)) in LATERALITIES:
-            return side
-    return None

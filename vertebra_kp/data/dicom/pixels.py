@@ -56,7 +56,12 @@ def _displayed(path: Path, elements: Dataset) -> np.ndarray:
     table = display.display_table(elements)
     _check_decoder(elements)
     _read_pixel_data(path, elements)
-    film = table[_decoded(elements)]
+    try:
+        film = table[pixel_array(elements, index=0, raw=True)]
+    except RuntimeError:  # of every decoder that knows the syntax
+        kind = elements.file_meta.TransferSyntaxUID.name
+        told = f"its pixels ({kind}) are damaged, or of a kind that no decoder knows"
+        raise ElementError(f"{told}; copy it again, or store it uncompressed") from None
     del elements.PixelData
     return film
 
@@ -107,16 +112,6 @@ def _check_decoder(elements: Dataset) -> None:
         raise ElementError("TransferSyntaxUID is none that can be read; store it uncompressed") from None
     if not decoder.is_available:
         raise ElementError(f"its pixels are {syntax.name}, no decoder is there; pip install 'vertebra_kp[dicom]'")
-
-
-def _decoded(elements: Dataset) -> np.ndarray:
-    """Stored values ``[H, W]``."""
-    try:
-        return pixel_array(elements, index=0, raw=True)
-    except RuntimeError:  # of every decoder that knows the syntax
-        kind = elements.file_meta.TransferSyntaxUID.name
-        told = f"its pixels ({kind}) are damaged, or of a kind that no decoder knows"
-        raise ElementError(f"{told}; copy it again, or store it uncompressed") from None
 
 
 def _read_pixel_data(path: Path, elements: Dataset) -> None:

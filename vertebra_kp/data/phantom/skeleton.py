@@ -37,8 +37,8 @@ def _add(bone: np.ndarray, layer: np.ndarray, strength: float) -> None:
     bone += layer * np.float32(strength / 255)
 
 
-def _sided(outline: np.ndarray, sides: tuple[int, ...] = (-1, 1)) -> list[np.ndarray]:
-    return [outline * (side, 1) for side in sides]
+def _sided(outline: np.ndarray) -> list[np.ndarray]:
+    return [outline * (side, 1) for side in (-1, 1)]
 
 
 def _frontal_posterior_elements(bone: np.ndarray, canvas: Canvas, spine: Spine, density: float) -> None:

@@ -59,8 +59,9 @@ def read_records(
             continue
         with reading.at(film.name):
             corners = _read_corners(label_folder / f"{film.name}.mat")
-            if not stored_order:
-                corners = top_vertebra_first(corners)
+            height = corners[..., 1].mean(axis=1)
+            if height[-1] < height[0] and not stored_order:  # T1 after L5: every level would be off by one
+                corners = np.roll(corners, 1, axis=0)
             labels = Labels(schema)
             labels.points[:] = corners[[LEVELS.index(level) for level in schema.levels]]
             labels.states[:] = State.LABELLED
@@ -68,15 +69,6 @@ def read_records(
     remedy = "restore these labels from the data set, or take the films out"
     empty = f"{root / 'data' / part} holds no .jpg film; unpack the data set there"
     return reading.finish(label_folder, remedy, empty=empty)
-
-
-def top_vertebra_first(corners: np.ndarray) -> np.ndarray:
-    """Corners ``[17, 4, 2]`` from head to foot where T1 is stored after L5, as in 18 training films.
-
-    There every level would be off by one and L5 stand at the neck. Nothing else is changed.
-    """
-    height = corners[..., 1].mean(axis=1)
-    return np.roll(corners, 1, axis=0) if height[-1] < height[0] else corners
 
 
 def case_group(name: str) -> str:

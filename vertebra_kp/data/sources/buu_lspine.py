@@ -23,7 +23,6 @@ import csv
 import logging
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -44,13 +43,6 @@ ROW_COLUMNS = (4, 5)
 _NAME = re.compile(r"^(\d+)-[MF]-\d+Y\d$")
 
 
-class Endplates(NamedTuple):
-    """``ends`` [rows, 2, 2] in continuous coordinates, ``labels`` [rows] of ``SLIP_CLASSES`` or UNKNOWN."""
-
-    ends: np.ndarray
-    labels: list[int]
-
-
 def read_records(root: Path, schema: Schema) -> list[Record]:
     """Films of the schema's view, ids are names without suffix, groups are patient numbers.
 
@@ -67,8 +59,8 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         if film.suffix.lower() != ".jpg" or not name:
             continue
         with reading.at(film.name):
-            endplates = _read_endplates(film.with_suffix(".csv"), schema.view)
-            slip_of = _label_of_levels(endplates.labels, schema.view, film.with_suffix(".csv").name)
+            ends, labels = _read_endplates(film.with_suffix(".csv"), schema.view)
+            slip_of = _label_of_levels(labels, schema.view, film.with_suffix(".csv").name)
             notes: tuple[str, ...] = ()
             if impossible := sorted(set(slip_of.values()) - {UNKNOWN, *SLIPS_SEEN[schema.view]}):
                 told = ", ".join(f"{label} ({SLIP_CLASSES[label]})" for label in impossible)
@@ -78,7 +70,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             for level in slip_of.keys() & set(schema.levels):
                 slips[schema.levels.index(level)] = slip_of[level]
             record = Record(film.stem, film, name[1], view=schema.view, slips=slips)
-            reading.add(record, _as_corners(endplates.ends, schema), notes)
+            reading.add(record, _as_corners(ends, schema), notes)
     if strange:
         log.warning("%s: %d films like %s", folder, len(strange), strange[0])
     remedy = "restore these labels from the data set, or take the films out"
@@ -129,8 +121,11 @@ def _read_label(cell: str) -> int:
     return int(value)
 
 
-def _read_endplates(path: Path, view: str) -> Endplates:
-    """Endplates of a film; ValueError says what is wrong."""
+def _read_endplates(path: Path, view: str) -> tuple[np.ndarray, list[int]]:
+    """Ends ``[rows, 2, 2]`` of a film's endplates in continuous coordinates, and their labels ``[rows]``.
+
+    Labels are of ``SLIP_CLASSES`` or UNKNOWN; ValueError says what is wrong.
+    """
     if not path.is_file():
         raise ValueError(f"film without labels, {path.name} is missing")
     try:
@@ -151,4 +146,4 @@ def _read_endplates(path: Path, view: str) -> Endplates:
             cell = row[4] if len(row) > 4 else ""
             labels.append(_read_label(cell) if cell.strip() else UNKNOWN)
     faults.raise_all()
-    return Endplates(points_from_indices(np.reshape(ends, (wanted, 2, 2))), labels)
+    return points_from_indices(np.reshape(ends, (wanted, 2, 2))), labels

@@ -26,7 +26,7 @@ from vertebra_kp.data.sources.annotations import Corner, Labels, Reading
 from vertebra_kp.data.sources.files import film_inside, forward_slashes
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError, some
-from vertebra_kp.data.sources.values import MAX_NUMBER
+from vertebra_kp.data.sources.values import MAX_NUMBER, number_of
 
 log = logging.getLogger(__name__)
 
@@ -118,10 +118,9 @@ def _parse(cells: list[str]) -> _Row:
 def _number(cell: str) -> float:
     """A number, nan for what is none or is beyond ``MAX_NUMBER``."""
     try:
-        value = float(cell)
+        return number_of(float(cell))
     except ValueError:
         return math.nan
-    return value if abs(value) <= MAX_NUMBER else math.nan
 
 
 def _check_row(row: _Row, first: _Row, schema: Schema) -> None:

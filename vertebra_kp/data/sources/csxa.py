@@ -56,18 +56,15 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     reading.found += [f"{FILMS}/{name}.png: film without labels" for name in sorted(films - files.keys())]
     for name, path in files.items():
         with reading.at(f"{LABELS}/{path.name}"):
-            film = _film(root, name)
-            corners, notes = _read_corners(name, read_document(root, path).shapes)
+            if not (case := _NAME.match(name)):
+                raise ValueError(
+                    "the name must be the number of the case and the age, seven digits like 0001035.json"
+                )
+            film = named_film(root, f"{FILMS}/{name}.png", {"patient": case[1]})
+            corners, notes = _read_corners(name, read_document(root, path)[0])
             reading.add(film, Labels(schema, corners), notes)
     remedy = "restore these files from the data set, or take them out with their films"
     return reading.finish(root, remedy, empty=f"{root / LABELS} holds no *.json; unpack the data set there")
-
-
-def _film(root: Path, name: str) -> Record:
-    case = _NAME.match(name)
-    if not case:
-        raise ValueError("the name must be the number of the case and the age, seven digits like 0001035.json")
-    return named_film(root, f"{FILMS}/{name}.png", {"patient": case[1]})
 
 
 def _read_corners(name: str, shapes: list[object]) -> tuple[list[Corner], tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """Films without labels: files, folders and patterns as a list of paths."""
 
 import glob
+from itertools import chain
 from pathlib import Path
 
 from vertebra_kp.data.film_file import is_dicom
@@ -28,7 +29,9 @@ def find_films(inputs: list[str]) -> list[Path]:
             if not films:
                 problems.append(f"folder {path} holds no film; wanted {', '.join(FILM_SUFFIXES)}")
         elif not path.exists() and glob.has_magic(name):
-            films = _films_matching(str(path))
+            matches = map(Path, glob.glob(str(path), recursive=True))
+            under = (_films_under(match) if match.is_dir() else [match] for match in matches)
+            films = sorted(film for film in set(chain.from_iterable(under)) if _is_film(film))
             if not films:
                 problems.append(f"pattern {name} matches no film; check it")
         else:
@@ -37,12 +40,6 @@ def find_films(inputs: list[str]) -> list[Path]:
     if problems:
         raise SourceError("; ".join(problems))
     return list(found)
-
-
-def _films_matching(pattern: str) -> list[Path]:
-    matches = map(Path, glob.glob(pattern, recursive=True))
-    films = {film for match in matches for film in (_films_under(match) if match.is_dir() else [match])}
-    return sorted(film for film in films if _is_film(film))
 
 
 def _films_under(folder: Path) -> list[Path]:

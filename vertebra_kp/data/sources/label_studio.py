@@ -65,7 +65,10 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     for index, task in enumerate(tasks):
         place = f"[{index}] task {short(task['id'])}" if isinstance(task, dict) and "id" in task else f"[{index}]"
         with reading.at(place):
-            film = reading.new(_find_film(root, task), place)
+            if not isinstance(task, dict) or not isinstance(data := task.get("data"), dict):
+                raise ValueError(f"a task is an object with data, got {short(task)}; export JSON, not JSON-MIN")
+            name = data["film"] if "film" in data else film_name(root, data.get("image"))
+            film = reading.new(named_film(root, name, data), place)
             if corners := _read_corners(film, task, kind):
                 reading.add(film, Labels(schema, corners), (PREDICTED,) if kind == "predictions" else ())
     empty = f"{path} has no labelled corner; label films and export it again"
@@ -94,12 +97,6 @@ def film_name(root: Path, image: object) -> str:
         if os.path.isfile(root / name):  # unlike Path.is_file, False for names that are too long
             return name
     raise ValueError(f"film {names[-1]!r} of {short(image)} is not in {root}; copy it there, or take the task out")
-
-
-def _find_film(root: Path, task: object) -> Record:
-    if not isinstance(task, dict) or not isinstance(data := task.get("data"), dict):
-        raise ValueError(f"a task is an object with data, got {short(task)}; export JSON, not JSON-MIN")
-    return named_film(root, data["film"] if "film" in data else film_name(root, data.get("image")), data)
 
 
 def _read_corners(film: Record, task: dict[str, object], kind: str) -> list[Corner]:

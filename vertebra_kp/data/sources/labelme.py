@@ -21,7 +21,6 @@ Every other shape or name is an error. The format knows no patient and no spacin
 import posixpath
 from pathlib import Path
 from reprlib import repr as short
-from typing import NamedTuple
 
 import numpy as np
 
@@ -39,25 +38,20 @@ LINE_CORNERS = ("TL", "TR")
 LINE_LEVEL = "S1"  # of any other vertebra a line could be either endplate
 
 
-class Document(NamedTuple):
-    """What is read of a LabelMe file, not checked yet."""
-
-    shapes: list[object]
-    image_path: object
-
-
 def read_records(root: Path, schema: Schema) -> list[Record]:
     if not root.is_dir():
         raise SourceError(f"{root} is no folder; data.root of labelme is the folder with films and JSON files")
     reading = Reading()
-    for path in _json_files(root):
+    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() == SUFFIX):
+        if path.name.startswith("._") or path.is_dir():  # ._* are what macOS leaves on other disks
+            continue
         name = path.relative_to(root).as_posix()
         with reading.at(name):
-            document = read_document(root, path)
-            if not document.shapes:
+            shapes, image_path = read_document(root, path)
+            if not shapes:
                 continue
-            film, labels = _film(root, path, document.image_path), Labels(schema)
-            for number, shape in enumerate(document.shapes):
+            film, labels = _film(root, path, image_path), Labels(schema)
+            for number, shape in enumerate(shapes):
                 with reading.at(f"{name}: shapes[{number}]"):
                     labels.put(_corners(of_kind(shape, dict, "a shape must be an object")))
             reading.add(reading.new(film, name), labels)
@@ -65,13 +59,13 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     return reading.finish(root, "correct these in labelme, or take the files out", empty=empty)
 
 
-def read_document(root: Path, path: Path) -> Document:
-    """A LabelMe document of ``root`` that has a list of shapes; ValueError says what is wrong with the file."""
+def read_document(root: Path, path: Path) -> tuple[list[object], object]:
+    """Shapes and imagePath of a LabelMe document of ``root``; ValueError where it has no list of shapes."""
     document = read_json(path, within=root)
     shapes = document.get("shapes") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(shapes, list):
         raise ValueError("is no LabelMe file, it has no list 'shapes'; move it out of the folder")
-    return Document(shapes, document.get("imagePath"))
+    return shapes, document.get("imagePath")
 
 
 def shape_points(shape: dict[str, object]) -> list[tuple[float, float]]:
@@ -79,12 +73,6 @@ def shape_points(shape: dict[str, object]) -> list[tuple[float, float]]:
     wanted = "points must be a list of [x, y] in pixels"
     pairs = [numbers_of(point, 2, wanted) for point in of_kind(shape.get("points"), list, wanted)]
     return [(x, y) for x, y in pairs]
-
-
-def _json_files(root: Path) -> list[Path]:
-    """Every JSON below ``root``; files named ._* are what macOS leaves on other disks."""
-    files = (path for path in root.rglob("*") if path.suffix.lower() == SUFFIX)
-    return sorted(path for path in files if not path.name.startswith("._") and not path.is_dir())
 
 
 def _film(root: Path, path: Path, image_path: object) -> Record:

@@ -139,15 +139,11 @@ def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith("."))
 
 
-def _group(name: str) -> str:
-    """The patient, where a film's original name says it, else that name."""
-    patient = _BUU_LSPINE.match(name) or _HONDURAS.match(name)
-    return patient[1] if patient else name
-
-
 def _read_film(root: Path, film: Path, label: Path, schema: Schema, reading: Reading) -> None:
     """ValueError says what is wrong with a label, _Unclear why it does not tell the levels."""
-    named = named_film(root, film.relative_to(root).as_posix(), {"patient": _group(original_name(film.name))})
+    name = original_name(film.name)
+    patient = _BUU_LSPINE.match(name) or _HONDURAS.match(name)
+    named = named_film(root, film.relative_to(root).as_posix(), {"patient": patient[1] if patient else name})
     if label.suffix.lower() == ".json":
         stored = _read_json_corners(read_json(label, within=root))
     else:

@@ -36,19 +36,10 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
                 head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id}
                 annotations.append(head | _vertebra(film, i))
     levels = {level for film in films for level in film.schema.levels}
-    categories = [_category(level) for level in LEVELS if level in levels]
+    same = {"supercategory": "vertebra", "keypoints": CORNERS, "skeleton": SKELETON}
+    categories = [{"id": i, "name": level, **same} for i, level in enumerate(LEVELS, start=1) if level in levels]
     content = {"images": images, "categories": categories, "annotations": annotations}
     write_texts(folder, [(ANNOTATIONS, json.dumps(content, allow_nan=False))])
-
-
-def _category(level: str) -> dict[str, object]:
-    return {
-        "id": LEVELS.index(level) + 1,
-        "name": level,
-        "supercategory": "vertebra",
-        "keypoints": list(CORNERS),
-        "skeleton": SKELETON,
-    }
 
 
 def _vertebra(film: LabelledFilm, i: int) -> dict[str, object]:
