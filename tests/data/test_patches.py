@@ -1,4 +1,4 @@
-"""Single vertebrae cut out of films, and the second look that puts them together again."""
+"""Single vertebrae cut out of films, and the crop refinement that puts them together again."""
 
 import dataclasses
 

@@ -12,7 +12,7 @@ def crossed(seeds, films, rest):
     return np.asarray(seeds)[:, None] + np.asarray(films)[None, :] + np.asarray(rest)
 
 
-# Rows and columns of the rest sum to zero: the parts are told apart exactly.
+# Rows and columns of the rest sum to zero: the parts are separated exactly.
 REST = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -223,7 +224,7 @@ def check_labels(films: Sequence[Film], schema: Schema) -> None:
         log.warning("%d films have no labelled corner: %s ...", len(without), ", ".join(without[:3]))
 
 
-class FilmsOfRecords:
+class FilmsOfRecords(ABC):
     """Films that are the same in every epoch; where their pixels are is what subclasses know: ``_pixels``."""
 
     def __init__(self, films: Sequence[Film], schema: Schema) -> None:
@@ -242,8 +243,8 @@ class FilmsOfRecords:
         """Raises FilmError where its pixels are gone or damaged."""
         return replace(self._films[index], image=self._pixels(index))
 
-    def _pixels(self, index: int) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _pixels(self, index: int) -> np.ndarray: ...
 
 
 class FilmList(FilmsOfRecords):

@@ -178,7 +178,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)
+    os._exit(1)  # sys.exit would end this thread alone
 
 
 def _context() -> BaseContext:
