@@ -70,14 +70,10 @@ def result_of(film, prediction, i) -> FilmResult:
 def evaluation_folder(folder, name="la_lumbar", *, sd=SD_PX, seed=0):
     folder.mkdir(exist_ok=True)
     rng, films = np.random.default_rng(seed), drawn(name)
-    predictions = [predicted(film, sd, rng) for film in films]
-    evaluated = [
-        SimpleNamespace(result=result_of(film, prediction, i), prediction=prediction)
-        for i, (film, prediction) in enumerate(zip(films, predictions, strict=True))
-    ]
+    evaluated = [result_of(film, predicted(film, sd, rng), i) for i, film in enumerate(films)]
     source = SimpleNamespace(at=lambda epoch, i: SimpleNamespace(image=films[i].image, to_image=np.eye(3)))
     save_evaluation(evaluation_of(SCHEMAS[name], evaluated, source, rng.uniform(size=FILMS)), folder / FILE)
-    summary = summarise(list(evaluated), SCHEMAS[name], bootstrap=100)
+    summary = summarise(evaluated, SCHEMAS[name], bootstrap=100)
     about = {
         "source": "phantom",
         "mark": "one",
@@ -162,7 +158,7 @@ def test_a_report_is_one_small_file_with_every_part(tmp_path, name):
         write_report(folder, folder / "report.html")
 
 
-def test_a_better_run_is_called_better_and_an_equal_one_not_told_apart(tmp_path):
+def test_a_better_run_is_called_better_and_an_equal_one_shows_no_significant_difference(tmp_path):
     first, good, again = (
         load_evaluation(evaluation_folder(tmp_path / name, sd=sd, seed=seed))
         for name, sd, seed in (("first", 2.0, 0), ("good", 0.5, 1), ("again", 2.0, 2))
