@@ -85,8 +85,8 @@ def _measures(errors: list[FilmErrors]) -> list[dict[str, object]]:
     """Agreement of each measure from true corners with that from predicted ones, where there are pairs enough."""
     values = defaultdict(list)
     for film in errors:
-        for predicted, true, _ in film.measures:
-            values[predicted.name, predicted.unit].append((true, predicted.value))
+        for pair in film.measures:
+            values[pair.measurement.name, pair.measurement.unit].append((pair.true, pair.value))
     rows = []
     for (name, unit), pairs in values.items():
         if len(pairs) >= FEWEST_PAIRS:
