@@ -70,10 +70,10 @@ def result_of(film, prediction, i) -> FilmResult:
 def evaluation_folder(folder, name="la_lumbar", *, sd=SD_PX, seed=0):
     folder.mkdir(exist_ok=True)
     rng, films = np.random.default_rng(seed), drawn(name)
-    evaluated = [result_of(film, predicted(film, sd, rng), i) for i, film in enumerate(films)]
+    results = [result_of(film, predicted(film, sd, rng), i) for i, film in enumerate(films)]
     source = SimpleNamespace(at=lambda epoch, i: SimpleNamespace(image=films[i].image, to_image=np.eye(3)))
-    save_evaluation(evaluation_of(SCHEMAS[name], evaluated, source, rng.uniform(size=FILMS)), folder / FILE)
-    summary = summarise(evaluated, SCHEMAS[name], bootstrap=100)
+    save_evaluation(evaluation_of(SCHEMAS[name], results, source, rng.uniform(size=FILMS)), folder / FILE)
+    summary = summarise(results, SCHEMAS[name], bootstrap=100)
     about = {
         "source": "phantom",
         "mark": "one",

@@ -9,10 +9,9 @@ from vertebra_kp.core.files import write_image, write_json
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.console import summary_lines
 from vertebra_kp.evaluation.runner import evaluate_films
-from vertebra_kp.evaluation.shape_check import shape_figures
 from vertebra_kp.evaluation.store import FILE as EVALUATION
 from vertebra_kp.evaluation.store import evaluation_of, save_evaluation
-from vertebra_kp.evaluation.summary import VIEWS, summary_of, worst_views, write_film_rows
+from vertebra_kp.evaluation.summary import VIEWS, shape_figures, summary_of, worst_views, write_film_rows
 from vertebra_kp.evaluation.uncertainty.calibration import errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import coverage
 from vertebra_kp.inference.overlays import film_grid, film_panel

@@ -14,7 +14,6 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import JPEG_QUALITY, replacing
 from vertebra_kp.data.films import Films
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
-from vertebra_kp.evaluation.runner import Evaluated
 
 FILE = "evaluation.npz"
 VERSION = 1
@@ -45,10 +44,9 @@ class Evaluation:
 
 
 def evaluation_of(
-    schema: Schema, evaluated: Sequence[Evaluated], films: Films, ood_scores: Sequence[float] | None = None
+    schema: Schema, results: Sequence[FilmResult], films: Films, ood_scores: Sequence[float] | None = None
 ) -> Evaluation:
-    """What was found on ``films``, in whose order ``evaluated`` is; the shown films' pictures come from there."""
-    results: list[FilmResult] = list(evaluated)
+    """What was found on ``films``, in whose order ``results`` are; the shown films' pictures come from there."""
 
     def pictures(places: list[int]) -> dict[int, Picture]:
         shown = {i: films.at(0, i) for i in places}
@@ -56,7 +54,7 @@ def evaluation_of(
 
     worst, median = _shown(results, range(len(results)), range(len(results)))
     scores = None if ood_scores is None else np.asarray(ood_scores)
-    return Evaluation(schema, results, pictures(worst), pictures(median), scores)
+    return Evaluation(schema, list(results), pictures(worst), pictures(median), scores)
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:

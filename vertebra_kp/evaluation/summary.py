@@ -20,7 +20,9 @@ from vertebra_kp.evaluation.classification import (
 from vertebra_kp.evaluation.metric_table import figures_for
 from vertebra_kp.evaluation.metrics import film_errors, summarise
 from vertebra_kp.evaluation.runner import Evaluated, collapsed_share, mean_error_px
-from vertebra_kp.evaluation.schema import ClassSummary, FilmFigures, Metrics
+from vertebra_kp.evaluation.schema import ClassSummary, FilmFigures, Metrics, ShapeFigures
+from vertebra_kp.evaluation.uncertainty.shape import SURPRISING_FROM
+from vertebra_kp.evaluation.uncertainty.store import Calibrated
 from vertebra_kp.inference.overlays import FilmView
 from vertebra_kp.inference.predictor import Predictor
 
@@ -43,6 +45,23 @@ def class_summary(evaluated: Sequence[Evaluated]) -> ClassSummary:
         if probabilities[0] is not None:
             summary[target] = classification_figures(np.stack(truth), np.stack(probabilities), names)
     return {**summary, "classification_reference": REFERENCE} if summary else {}
+
+
+def shape_figures(evaluated: Sequence[Evaluated], calibrated: Calibrated) -> ShapeFigures:
+    """What the shape of spines adds: errors without and with its correction, and of corners that it flags."""
+    labelled = np.stack([item.labelled for item in evaluated])
+    corrected, surprises = zip(*(calibrated.corrected(item.prediction) for item in evaluated), strict=True)
+    pairs = zip(evaluated, corrected, strict=True)
+    before = np.stack([item.errors_px for item in evaluated])[labelled]
+    after = np.stack([replace(item, points=points).errors_px for item, points in pairs])[labelled]
+    flagged = np.stack(surprises)[labelled] >= SURPRISING_FROM
+    return {
+        "mre_px": [float(before.mean()), float(after.mean())],
+        "median_px": [float(np.median(before)), float(np.median(after))],
+        "flagged": int(flagged.sum()),
+        "flagged_median_px": float(np.median(before[flagged])) if flagged.any() else None,
+        "other_median_px": float(np.median(before[~flagged])) if not flagged.all() else None,
+    }
 
 
 def row_of(summary: Metrics) -> dict[str, float | None]:

@@ -85,14 +85,14 @@ def _measures(errors: list[FilmErrors]) -> list[dict[str, object]]:
     """Agreement of each measure from true corners with that from predicted ones, where there are pairs enough."""
     values = defaultdict(list)
     for film in errors:
-        for predicted, true, _ in film.measures:
-            values[predicted.name, predicted.unit].append((true, predicted.value))
+        for pair in film.measures:
+            values[pair.measurement.name, pair.measurement.unit].append((pair.true, pair.value))
     rows = []
     for (name, unit), pairs in values.items():
         if len(pairs) >= FEWEST_PAIRS:
-            both = np.array(pairs, float).T
-            found = agreement(*both)
-            figure = plots.bland_altman(*both, found, UNITS[unit].strip() or "ratio")
+            true, predicted = np.array(pairs, float).T
+            found = agreement(true, predicted)
+            figure = plots.bland_altman(true, predicted, found, UNITS[unit].strip() or "ratio")
             texts = {"label": label_of(name), "unit": UNITS[unit], "digits": DIGITS[unit] + 1}
             rows.append({**texts, "found": found, "plot": figure_uri(figure)})
     return rows
@@ -106,9 +106,10 @@ def label_of(measure: str) -> str:
 def _coverage(errors: list[FilmErrors], schema: Schema, metrics: dict[str, object]) -> dict[str, object]:
     """By the calibration that the images were measured with, else cross-conformal; the diagram always is."""
     found = {promised: cross_coverage(errors, schema, promised=promised) for promised in PROMISED}
+    corners, measures = zip(*((held["corners"], held["all_measures"]) for held in found.values()), strict=True)
     kept = {
-        "corners in their regions": [found[promised]["corners"]["coverage"] for promised in PROMISED],
-        "measures in their intervals": [(found[p]["all_measures"] or {}).get("coverage") for p in PROMISED],
+        "corners in their regions": [share["coverage"] for share in corners],
+        "measures in their intervals": [share["coverage"] if share else None for share in measures],
     }
     measured = metrics.get("coverage")
     shown = measured if isinstance(measured, dict) else found[0.9]
