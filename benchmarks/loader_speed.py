@@ -25,7 +25,7 @@ from vertebra_kp.config.io import load_config
 from vertebra_kp.config.schema import Config
 from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import KEPT_RESOLUTION, FilmList, Films
-from vertebra_kp.data.loader import Batch, EpochSampler, FilmDataset, make_loader
+from vertebra_kp.data.loader import Batch, FilmDataset, open_batches, shuffled
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import Record
 
@@ -107,11 +107,11 @@ def films_a_second(dataset: FilmDataset, config: Config) -> float:
     """Of one long epoch, from its first batch on."""
     order = [(0, index % len(dataset)) for index in range(SPEED_FILMS)]
     size = config.train.batch_size
-    batches = iter(make_loader(dataset, order, batch_size=size, workers=config.data.workers))
-    next(batches)
-    started = time.perf_counter()
-    films = sum(len(batch.image) for batch in batches)
-    return films / (time.perf_counter() - started)
+    with open_batches(dataset, order, batch_size=size, workers=config.data.workers) as batches:
+        next(batches)
+        started = time.perf_counter()
+        films = sum(len(batch.image) for batch in batches)
+        return films / (time.perf_counter() - started)
 
 
 def share_of_waiting(dataset: FilmDataset, config: Config, step_seconds: float) -> float:
@@ -132,8 +132,9 @@ def share_of_waiting(dataset: FilmDataset, config: Config, step_seconds: float) 
 
 def epoch_of(dataset: FilmDataset, config: Config, epoch: int) -> Iterator[Batch]:
     size = config.train.batch_size
-    sampler = EpochSampler(len(dataset), epoch, seed=0, batch_size=size)
-    yield from make_loader(dataset, sampler, batch_size=size, workers=config.data.workers)
+    items = shuffled(len(dataset), epoch, seed=0, batch_size=size)
+    with open_batches(dataset, items, batch_size=size, workers=config.data.workers) as batches:
+        yield from batches
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import torch
 
 from vertebra_kp.config.network import NetworkConfig
 from vertebra_kp.core.anatomy import Schema
-from vertebra_kp.core.provenance import hardware
 from vertebra_kp.experiments.ledger import Ledger
 from vertebra_kp.experiments.study import read_study
 from vertebra_kp.models.describe import count_macs, count_parameters
+from vertebra_kp.models.device import hardware
 from vertebra_kp.models.network import VertebraNetwork
 
 STUDY = Path(__file__).parents[1] / "experiments" / "08_networks"
