@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -32,6 +33,7 @@ def run(command, *arguments):
     """In this process, which saves the imports; returns what ``subprocess.run`` would."""
     words, out, err = [command, *map(str, arguments)], io.StringIO(), io.StringIO()
     log = logging.StreamHandler(err)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with redirect_stdout(out), redirect_stderr(err):
         logging.getLogger().addHandler(log)
         try:
@@ -40,6 +42,8 @@ def run(command, *arguments):
             code = end.code
         finally:
             logging.getLogger().removeHandler(log)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 

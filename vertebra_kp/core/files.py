@@ -60,7 +60,8 @@ def write_image(image: np.ndarray, path: Path, *, jpeg_quality: int = JPEG_QUALI
     Encoded in memory: OpenCV itself cannot open every name that a file may have, and ends the process on some.
     """
     stored = image if image.ndim == 2 else image[..., ::-1]
-    encoded = cv2.imencode(path.suffix, stored, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])[1]
+    quality = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if path.suffix == ".jpg" else []  # others warn of it
+    encoded = cv2.imencode(path.suffix, stored, quality)[1]
     try:
         with replacing(path) as file:
             file.write(encoded.tobytes())
