@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import FAILED, INTERRUPTED
@@ -33,7 +32,10 @@ def run_on_ray(
     ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, which ends this process at once
     try:
-        cpus, gpus = _share(ray, jobs)
+        cpus, gpus = 1, 1  # of the cluster, for a task
+        if not ray.cluster_resources().get("GPU"):
+            smallest = min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+            cpus, gpus = max(1, int(smallest) // jobs), 0
         task = ray.remote(max_retries=0, num_cpus=cpus, num_gpus=gpus)(_task)
         open_tasks = {task.remote(run, launch.PROGRAM, Path.cwd()): run for run in runs}
         cancelled = False
@@ -58,11 +60,3 @@ def run_on_ray(
 def _task(run: Planned, program: Sequence[str], working_directory: Path) -> int:
     os.chdir(working_directory)  # paths of a study and of its configs may be relative to it
     return run_to_end(run, Stop(), program)
-
-
-def _share(ray: ModuleType, jobs: int) -> tuple[int, int]:
-    """How many CPUs and GPUs of the cluster a task takes."""
-    if ray.cluster_resources().get("GPU"):
-        return 1, 1
-    smallest = min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
-    return max(1, int(smallest) // jobs), 0
