@@ -36,7 +36,8 @@ def environment(tmp_path_factory) -> Path:
     (wheel,) = folder.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
     python = folder / "env" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", wheel], check=True)
+    install = ["install", "--no-deps", "--ignore-installed"]  # whatever PYTHONPATH shows pip
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, *install, wheel], check=True)
     (packages,) = (folder / "env").glob("lib/python*/site-packages")
     # Behind the wheel on the path; links there to the checkout (.pth files) are not followed from here.
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
