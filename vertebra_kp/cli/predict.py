@@ -28,6 +28,7 @@ from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid,
 from vertebra_kp.inference.predictions import image_entry, write_predictions
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.streams import in_streams
+from vertebra_kp.models.device import keep_freed_memory
 from vertebra_kp.reports.film_page import film_page
 from vertebra_kp.reports.interpretation import Interpretation, interpret
 from vertebra_kp.reports.schema import ImageReport, image_report, write_measurement_report
@@ -177,6 +178,7 @@ def write_attention(prediction: Prediction, schema: Schema, title: str, path: Pa
 
 
 def run(arguments: argparse.Namespace) -> int:
+    keep_freed_memory()
     items, out = named(find_films(arguments.inputs)), arguments.out
     keywords: tuple[str, ...] = ()
     if arguments.dicom_out:
