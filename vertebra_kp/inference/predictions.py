@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NotRequired,  # pydantic asks for it below Python 3.12
+)
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from vertebra_kp.core.anatomy import CORNERS, SLIP_CLASSES, VIEWS, Schema, View
 from vertebra_kp.core.files import write_csv, write_json
