@@ -37,7 +37,7 @@ class StudyFile(Section):
     budget: Budget | None = None
     baseline: str
     variants: dict[str, list[str]] = Field(min_length=1)
-    measured: dict[str, list[str]] = Field({})
+    measured: dict[str, list[str]] = Field(default={})
     """Train nothing: the baseline's checkpoint of the same seed, measured under other settings."""
 
 

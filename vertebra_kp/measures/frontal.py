@@ -90,8 +90,8 @@ def _cobb(spine: Spine) -> Iterator[Measurement]:
     faults = [lines_fault(spine, (superior(i), inferior(i))) for i in range(len(levels))]
     missing = next(filter(None, faults), None)
     parts = np.ma.clump_unmasked(np.ma.masked_array(levels, [fault is not None for fault in faults]))
-    slopes = angle_deg(HORIZONTAL, points[:, [1, 3]] - points[:, [0, 2]]).T  # of superior, of inferior endplates
-    curves = [c for part in parts for c in find_curves(*slopes[:, part], first_level=int(part.start))]
+    above, below = angle_deg(HORIZONTAL, points[:, [1, 3]] - points[:, [0, 2]]).T  # of both endplates
+    curves = [c for part in parts for c in find_curves(above[part], below[part], int(part.start))]
     named = {"main": max(curves, key=lambda curve: abs(curve.angle_deg), default=None)}
     if len(levels) == AASCE_VERTEBRAE:
         # Over a gap nobody knows how the spine runs, so that no curve has a region.

@@ -40,7 +40,7 @@ class Backbone(nn.Module):
         super().__init__()
         whole, stages = library_stages(config.name, config.stochastic_depth)
         maps, channels = maps_of(stages, config.name)  # the stage after which each map stands, its channels there
-        projection: dict[str, int] = {**config.projection} if config.projection else {}
+        projection: dict[str, int] = {str(name): width for name, width in (config.projection or {}).items()}
         if missing := [name for name in projection if name not in maps]:
             raise BackboneError(
                 f"network.backbone.projection: {config.name} has no map {missing[0]}, only {', '.join(maps)}"

@@ -23,7 +23,9 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 
 
 def _cpu_has_bf16() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 does not say
+    capabilities: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # torch before 2.10 does not say
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

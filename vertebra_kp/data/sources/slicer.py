@@ -64,9 +64,9 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             if len(beside) != 1:
                 names = ", ".join(film.name for film in beside) or "none"
                 raise ValueError(f"wanted one film of this name beside it, found {names}")
-            film = beside[0].relative_to(root).as_posix()
+            name = beside[0].relative_to(root).as_posix()
             corners, spacing_mm = _read_corners(read_json(path, within=root))
-            named = named_film(root, film, {"spacing_mm": spacing_mm})
+            named = named_film(root, name, {"spacing_mm": spacing_mm})
             if corners:
                 reading.add(named, Labels(schema, corners))
     empty = f"no *{SUFFIX} in {root} has a placed control point; label films and save them again"
