@@ -116,7 +116,7 @@ SCHEMAS: dict[str, Schema] = {
 }
 
 
-# What a second look sees: a single vertebra, whichever it is.
+# What the crop refinement sees: a single vertebra, whichever it is.
 ONE_VERTEBRA: dict[View, Schema] = {
     "AP": Schema("ap_vertebra", "AP", ("vertebra",), flip_valid=True),
     "LA": Schema("la_vertebra", "LA", ("vertebra",)),

@@ -1,4 +1,4 @@
-"""Single vertebrae on a film, each upright in a square of its own: what a second look trains on and sees."""
+"""Single vertebrae on a film, each upright in a square of its own: what the crop refinement trains on and sees."""
 
 from dataclasses import replace
 
