@@ -54,7 +54,7 @@ class DataConfig(Section):
     source: Literal["phantom", DataSet, Format] = "phantom"
     root: Path | None = None
     """Folder of the data set; for AASCE the environment variable VERTEBRA_KP_AASCE also counts."""
-    anatomy: Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical"] = "la_lumbar"
+    anatomy: Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical", "la_whole_spine"] = "la_lumbar"
     """Keypoint schema: which levels and corners are predicted."""
     stored_order: bool = False
     """AASCE: leave T1 after L5 in the 18 films that store it there, as published figures do."""

@@ -112,6 +112,13 @@ SCHEMAS: dict[str, Schema] = {
         # C1 has no body, that of C2 runs up into the dens: the corners that the atlas CSXA labels (Ran et al.,
         # Scientific Data 11, 2024)
         Schema("la_cervical", "LA", _between("C2", "C7"), inferior_only=frozenset({"C2"})),
+        Schema(
+            "la_whole_spine",
+            "LA",
+            _between("C2", "S1"),
+            superior_only=frozenset({"S1"}),
+            inferior_only=frozenset({"C2"}),
+        ),
     )
 }
 

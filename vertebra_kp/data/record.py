@@ -19,6 +19,10 @@ class Record:
     the source says, None leaves it to the schema. ``slips`` ``[levels]`` int8 are indices of ``SLIP_CLASSES``,
     ``UNKNOWN`` where nobody told, of each level's vertebra on the one below; None for a film without any.
     Remarks of a reader go to ``notes``.
+
+    What is not complete stands beside the corners, in the same frame: ``centres_xy_image`` ``[levels, 2]`` float32
+    of vertebrae whose centre alone is marked, nan elsewhere; ``unnamed_xy_image`` ``[n, 4, 2]`` float32 in the
+    order TL, TR, BL, BR of vertebrae whose names nobody knows, from head to foot. None where there are none.
     """
 
     id: str
@@ -30,6 +34,8 @@ class Record:
     anterior_side: Side | None = None  # lateral films only
     view: View | None = None
     slips: np.ndarray | None = None
+    centres_xy_image: np.ndarray | None = None
+    unnamed_xy_image: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -75,11 +81,13 @@ def take_levels(record: Record, old: Schema, new: Schema) -> Record:
         return record
     levels = [old.levels.index(level) for level in new.levels]
     slips = None if record.slips is None else record.slips[levels]
+    centres = None if record.centres_xy_image is None else record.centres_xy_image[levels]
+    record = replace(record, slips=slips, centres_xy_image=centres)
     if record.points_xy_image is None or record.states is None:
-        return replace(record, slips=slips)
+        return record
     states = np.where(new.exists, record.states[levels], State.NONEXISTENT).astype(np.int8)
     points = np.where((states == State.LABELLED)[..., None], record.points_xy_image[levels], np.nan)
-    return replace(record, points_xy_image=points.astype(np.float32), states=states, slips=slips)
+    return replace(record, points_xy_image=points.astype(np.float32), states=states)
 
 
 def unknown_slips(schema: Schema) -> np.ndarray:
