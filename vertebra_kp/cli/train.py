@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
+from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.io import find_config, load_job
 from vertebra_kp.config.spine import SpineConfig
-from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import INTERRUPTED
 from vertebra_kp.data.spine_sources import films_of_sources
-from vertebra_kp.models.device import choose_device
 from vertebra_kp.models.describe import describe
+from vertebra_kp.models.device import choose_device
 from vertebra_kp.training.distributed import process_group
 from vertebra_kp.training.loop import Interrupted, train
 from vertebra_kp.training.spine_loop import LAST, train_spine

@@ -63,6 +63,8 @@ class ViewsConfig(Section):
 class SpineTrainConfig(Section):
     steps: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)] = 8
+    freeze_stages: Count = 2
+    """The backbone's stem and its first n stages stand still, as they came; 0 trains all."""
     lr: Positive = 1e-3
     backbone_lr: Positive = 5e-4
     warmup_steps: Count = 50

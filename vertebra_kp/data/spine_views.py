@@ -156,7 +156,10 @@ def _maps(vertebrae: Vertebrae, size: tuple[int, int], stride: int) -> _Maps:
     for end, sign, reach in ends:
         known[:, _beyond(cells.centres[end], sign * down[end], steps[end], reach, row, column)] = 0
     for i in np.flatnonzero(_gaps(vertebrae.levels)):
-        middle, radius = (cells.centres[i] + cells.centres[i + 1]) / 2, np.linalg.norm(np.diff(cells.centres[i : i + 2], axis=0)) / 2
+        middle, radius = (
+            (cells.centres[i] + cells.centres[i + 1]) / 2,
+            np.linalg.norm(np.diff(cells.centres[i : i + 2], axis=0)) / 2,
+        )
         known[:, np.hypot(column - middle[0], row - middle[1]) < radius - 0.3 * steps[i]] = 0
     return _Maps(points, known, owner)
 

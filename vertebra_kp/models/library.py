@@ -196,7 +196,9 @@ def _packaged(name: str) -> dict[str, Tensor] | None:
     assert package.origin is not None
     (file,) = Path(package.origin).parent.glob("models/*.pth")
     tensors = [value for key, value in _read(file, name).items() if not key.endswith("num_batches_tracked")]
-    names = [key for key in timm.create_model(name.removeprefix("timm/")).state_dict() if not key.endswith("tracked")]
+    names = [
+        key for key in timm.create_model(name.removeprefix("timm/")).state_dict() if not key.endswith("tracked")
+    ]
     return dict(zip(names, tensors, strict=True))
 
 

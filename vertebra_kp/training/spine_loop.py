@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 LAST = "last.pt"
 
 
-def train_spine(config: SpineConfig, films: list[tuple[SpineFilm, float]], folder: Path, device: torch.device) -> Path:
+def train_spine(
+    config: SpineConfig, films: list[tuple[SpineFilm, float]], folder: Path, device: torch.device
+) -> Path:
     """Train to the end, from ``last.pt`` of the folder where there is one; returns that file."""
     folder.mkdir(parents=True, exist_ok=True)
     train, last = config.train, folder / LAST
@@ -44,8 +46,9 @@ def train_spine(config: SpineConfig, films: list[tuple[SpineFilm, float]], folde
     if train.start_from is not None and not last.is_file():
         network.load_state_dict(load_checkpoint(train.start_from).weights)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.backbone.freeze(train.freeze_stages)
     average = AveragedModel(network, multi_avg_fn=moving_average(train.ema_decay), use_buffers=True)
-    backbone = list(network.backbone.parameters())
+    backbone = [p for p in network.backbone.parameters() if p.requires_grad]
     others = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
     groups = [{"params": backbone, "base_lr": train.backbone_lr}, {"params": others, "base_lr": train.lr}]
     optimiser = torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay)
@@ -68,13 +71,13 @@ def train_spine(config: SpineConfig, films: list[tuple[SpineFilm, float]], folde
             output = network(image.to(device, memory_format=torch.channels_last))
             terms = spine_loss(output, targets.to(device), network.output_stride, USUAL_STEP)
             terms["total"].backward()
-            nn.utils.clip_grad_norm_(network.parameters(), train.clip_norm)
+            nn.utils.clip_grad_norm_([*backbone, *others], train.clip_norm)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             average.update_parameters(network)
             step += 1
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
             if step % train.save_every_steps == 0 or step == train.steps:
                 means = {name: value / (step - since) for name, value in sums.items()}
                 seconds = (time.perf_counter() - started) / (step - since)

@@ -1,0 +1,181 @@
+"""Prediction on any framing: find the spine, look at it at a constant size, name it, place its corners."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vertebra_kp.config.network import STRIDE
+from vertebra_kp.config.schema import Config, PhaseConfig, TrainConfig
+from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.core.anatomy import LEVELS, VIEWS, Schema
+from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, translate, warp_image
+from vertebra_kp.data.borders import content_box
+from vertebra_kp.data.films import Film
+from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.level_names import Names, name_levels
+from vertebra_kp.inference.predictor import Predictor
+from vertebra_kp.inference.refine import Refiner
+from vertebra_kp.inference.spine_decoding import FoundSpine, SpineMaps, decode
+from vertebra_kp.models.spine_network import SpineNetwork
+
+FINDER_HEIGHTS = (
+    384,
+    768,
+)  # px at which the whole image is seen: lumbar spines are large, whole bodies show small vertebrae
+KEPT_SIZE = (2048, 1024)  # height and width whose pixels are kept of an image
+AROUND = 4.0  # steps beyond the ends that were found which the corner network sees
+BESIDE = 3.5  # steps to each side of the spine
+LEAST_FOUND = 2  # vertebrae, for a crop
+CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop refinement
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What the stages made of one image, before corners: ``spine`` in the image's own pixels, its ``names``, ``view`` ``[2]``."""
+
+    spine: FoundSpine
+    names: Names
+    view: np.ndarray
+    crop: np.ndarray
+
+
+class SpinePredictor(Predictor):
+    """A ``Predictor`` whose first stages are the finder and the corner network of one spine network."""
+
+    def __init__(
+        self, spine: SpineNetwork, spine_config: SpineConfig, step: int, refiner: Refiner | None = None
+    ) -> None:
+        self.spine, self.spine_config = spine.eval(), spine_config
+        self.step, self.refiner = step, refiner
+        self.config = _data_config(spine_config)
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        networks = [self.spine] if self.refiner is None else [self.spine, self.refiner.network]
+        for network in networks:
+            for tensor in network.state_dict().values():
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def film_size(self) -> tuple[int, int]:
+        return KEPT_SIZE
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.spine.parameters()).device
+
+    @property
+    def schema(self) -> Schema:
+        return self.spine_config.keypoint_schema
+
+    def predict_films(
+        self, films: Sequence[Film], *, with_maps: bool = False, with_attention: bool = False
+    ) -> list[Prediction]:
+        predictions = [_prediction(film, self.understand(film), self.schema) for film in films]
+        return predictions if self.refiner is None else self.refiner.refine(predictions, films, self.schema)
+
+    def understand(self, film: Film, pin: tuple[str, np.ndarray] | None = None) -> Understood:
+        """Finder and corner network on one film. ``pin`` names the vertebra at a point (original pixels)."""
+        found = self.find(film.image)
+        crop, spine, view = np.eye(3), found, np.full(len(VIEWS), 0.5)
+        if len(found) >= LEAST_FOUND:
+            crop, size = self.crop_of(found)
+            maps = self._maps(film.image, crop, size)
+            spine, view = decode(maps).moved(np.linalg.inv(crop)), maps.view
+        to_original = np.linalg.inv(film.to_image)
+        spine = spine.moved(to_original)
+        pinned = None
+        if pin is not None and len(spine):
+            distance = np.linalg.norm(spine.centres - pin[1], axis=1)
+            pinned = (int(distance.argmin()), LEVELS.index(pin[0]))
+        return Understood(
+            spine, name_levels(spine.levels, self.schema, pinned), view, compose(film.to_image, crop)
+        )
+
+    def find(self, image: np.ndarray) -> FoundSpine:
+        """The finder: vertebrae on a whole image of any framing, in its pixels."""
+        top, left, bottom, right = content_box(image)
+        best: FoundSpine | None = None
+        for height in FINDER_HEIGHTS:
+            factor = height / max(bottom - top, 1.6 * (right - left))
+            size = _padded((bottom - top) * factor, (right - left) * factor)
+            placement = compose(translate(-left, -top), scale(factor))
+            found = decode(self._maps(image, placement, size)).moved(np.linalg.inv(placement))
+            if best is None or found.total > best.total:
+                best = found
+        assert best is not None
+        return best
+
+    def crop_of(self, found: FoundSpine) -> tuple[np.ndarray, tuple[int, int]]:
+        """Matrix and size of the crop in which the spine stands upright and vertebrae have the constant size."""
+        first, last = found.centres[0], found.centres[-1]
+        across, along = last - first
+        turned = np.rad2deg(np.arctan2(across, along))
+        factor = self.spine_config.views.step_px / float(np.median(found.steps))
+        upright = compose(rotate(turned), scale(factor))
+        low, high = (f(apply_affine(upright, found.centres), axis=0) for f in (np.min, np.max))
+        step = self.spine_config.views.step_px
+        margin = np.array([BESIDE, AROUND]) * step
+        size = _padded(*(high - low + 2 * margin)[::-1])
+        middle = (low + high) / 2
+        placed = translate(size[1] / 2 - middle[0], size[0] / 2 - middle[1])
+        return compose(upright, placed), size
+
+    @torch.inference_mode()
+    def _maps(self, image: np.ndarray, placement: np.ndarray, size: tuple[int, int]) -> SpineMaps:
+        seen = warp_image(image, placement, size).astype(np.float32) / 255
+        tensor = torch.from_numpy(seen)[None, None].to(self.device).contiguous(memory_format=torch.channels_last)
+        output = self.spine(tensor)
+        points, offsets, log_step, down, levels = (
+            one[0].float().cpu().numpy()
+            for one in (output.points.sigmoid(), output.offsets, output.log_step, output.down, output.levels)
+        )
+        view = output.view[0].float().softmax(dim=0).cpu().numpy()
+        return SpineMaps(points, offsets, log_step, down, levels, view, self.spine.output_stride)
+
+
+def _padded(height: float, width: float) -> tuple[int, int]:
+    """The next size that the network takes."""
+    rows, columns = (max(2, -(-int(np.ceil(side)) // STRIDE)) * STRIDE for side in (height, width))
+    return rows, columns
+
+
+def _prediction(film: Film, understood: Understood, schema: Schema) -> Prediction:
+    """The named vertebrae as the fixed array of a schema; levels that were not found are absent."""
+    levels = schema.num_levels
+    points, scores = np.full((levels, 4, 2), np.nan), np.full((levels, 4), np.nan)
+    covariances, presence = np.full((levels, 4, 2, 2), np.nan), np.zeros(levels)
+    spine = understood.spine
+    for i, place in enumerate(understood.names.levels):
+        name = LEVELS[place] if place >= 0 else None
+        if name not in schema.levels:
+            continue
+        level = schema.levels.index(name)
+        points[level], scores[level], presence[level] = spine.corners[i], spine.corner_scores[i], spine.scores[i]
+        covariances[level] = np.eye(2) * (CORNER_SD * spine.steps[i]) ** 2
+    for values in (points, scores, covariances):
+        values[~schema.exists] = np.nan
+    return Prediction(
+        film.file,
+        film.size,
+        points,
+        covariances,
+        scores,
+        presence,
+        understood.crop,
+        view_probabilities=understood.view,
+    )
+
+
+def _data_config(config: SpineConfig) -> Config:
+    """What commands that read data sets ask a predictor for, where nothing else was trained."""
+    return Config(
+        name=config.name,
+        data={"anatomy": config.anatomy, "input_size": KEPT_SIZE},  # type: ignore[arg-type]
+        train=TrainConfig(phases=[PhaseConfig(name="all", epochs=1)]),
+    )
