@@ -75,7 +75,8 @@ class FilmSelection:
     The films: those of a whole ``source`` in the folder ``root``, of one ``part`` that it has itself, or of named
     ``splits`` of a ``split_file``; of these ``limit``, if so many are there. The labels: the levels of ``schema``,
     mended by the reader, by a ``repair_file`` or, in ``stored_order``, not at all; under the ``names`` that they
-    have, or under ``settled`` ones of a second reading. The pixels are held in memory, or stay in a ``cache`` or in ``shards``, whose ``shard_window`` is that of ``ShardFilms``.
+    have, or under those ``settled`` by a second reading. The pixels are held in memory, or stay in a ``cache`` or
+    in ``shards``, whose ``shard_window`` is that of ``ShardFilms``.
     """
 
     source: str
