@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from vertebra_kp.config.schema import Config
+from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import write_text
 
@@ -26,6 +27,8 @@ SHIPPED = Path(__file__).parent / "files"
 
 Keys = tuple[str | int, ...]  # of a value in a config: ("train", "phases", 0, "lr")
 PlaceOf = Callable[[int], str]  # how errors call a line: "configs/x.yaml:12", or the override it stands in
+
+AnyConfig = TypeVar("AnyConfig", Config, SpineConfig)
 
 BASE = "base"  # the one key of a file that is not a field of Config
 LONGEST_VALUE = 60  # characters of a value that an error repeats
@@ -98,15 +101,21 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     inside a config (``data.root``) stay as written: they are relative to the working directory.
     Raises ConfigError with all problems.
     """
-    return _checked(_read_chain(Path(path)), overrides)
+    return _checked(_read_chain(Path(path)), overrides, Config)
+
+
+def load_job(path: Path, overrides: Sequence[str] = ()) -> Config | SpineConfig:
+    """As ``load_config``; a file that names ``sources`` is a spine network's."""
+    draft = _read_chain(Path(path))
+    return _checked(draft, overrides, SpineConfig if "sources" in draft.values else Config)
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:
     """A config under ``a.b=value`` overrides; raises ConfigError with all problems."""
-    return _checked(_Draft(config.model_dump(mode="json"), {(): f"config {config.name}"}), overrides)
+    return _checked(_Draft(config.model_dump(mode="json"), {(): f"config {config.name}"}), overrides, Config)
 
 
-def _checked(draft: _Draft, overrides: Sequence[str]) -> Config:
+def _checked(draft: _Draft, overrides: Sequence[str], kind: type[AnyConfig]) -> AnyConfig:
     for override in overrides:
         try:
             _apply_override(draft, override)
@@ -114,7 +123,7 @@ def _checked(draft: _Draft, overrides: Sequence[str]) -> Config:
             draft.problems += error.problems
     try:
         # As JSON, strict mode still turns lists into tuples and text into paths, and nothing else.
-        config = Config.model_validate_json(json.dumps(draft.values), strict=True)
+        config = kind.model_validate_json(json.dumps(draft.values), strict=True)
     except ValidationError as error:
         raise ConfigError(draft.problems + _explain(error, draft)) from None
     if draft.problems:
@@ -130,7 +139,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return draft.values
 
 
-def save_config(config: Config, path: Path) -> None:
+def save_config(config: Config | SpineConfig, path: Path) -> None:
     """Write every field of a config, defaults included, as YAML that ``load_config`` reads back equal."""
     text = yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     write_text(text, Path(path))

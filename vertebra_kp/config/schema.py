@@ -10,8 +10,9 @@ from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
 from vertebra_kp.config.section import Count, Fraction, NonNegative, Positive, Section
 from vertebra_kp.core.anatomy import ONE_VERTEBRA, OTHER_VIEW, SCHEMAS, Schema
 
-DataSet = Literal["aasce", "buu_lspine", "csxa", "mendeley"]
-Format = Literal["coco", "csv", "cvat", "json", "label_studio", "labelme", "slicer"]  # of labels of one's own
+DataSet = Literal["aasce", "buu_lspine", "csxa", "lateral_whole", "mendeley", "spinal_ai2024"]
+# Of labels of one's own
+Format = Literal["centres", "coco", "corners", "csv", "cvat", "json", "label_studio", "labelme", "slicer"]
 Names = Literal["labels", "settled"]  # of levels
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 HeatmapLoss = Literal["cross_entropy", "mse", "adaptive_wing"]

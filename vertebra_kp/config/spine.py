@@ -1,0 +1,92 @@
+"""Config of a spine network: several sources at once, each complete or not, and one schedule."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vertebra_kp.config.network import STRIDE, NetworkConfig
+from vertebra_kp.config.section import Count, Fraction, Positive, Section
+from vertebra_kp.core.anatomy import SCHEMAS, Schema
+
+SchemaName = Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical", "la_whole_spine"]
+
+
+class SpineSourceConfig(Section):
+    """One data set: which of its images train, which validate, and how often it is shown."""
+
+    source: str
+    root: Path | None = None
+    """Folder of the data set; None leaves the source out, with a warning."""
+    anatomy: SchemaName = "ap_whole_spine"
+    names: Literal["labels", "settled"] = "labels"
+    """``settled``: labels moved to the names that a second reading supports."""
+    share: Positive = 1.0
+    """How often its images are shown, against those of the other sources."""
+    validation: Fraction = 0.2
+    """Share of its images that train nothing, the same ones in every run; 0 trains on all."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Instead: validate on one of so many parts (``fold``), and train on the others."""
+    split_file: str | None = None
+    """Instead: images by a split file, as ``train_splits`` and ``validation_splits``."""
+    train_splits: list[str] = []
+    validation_splits: list[str] = []
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most so many images."""
+    repair_file: str | None = None
+
+    @property
+    def schema_of_labels(self) -> Schema:
+        return SCHEMAS[self.anatomy]
+
+
+class ViewsConfig(Section):
+    """How an image is shown in training: half as the finder sees it, half as the corner network does."""
+
+    size: tuple[Annotated[int, Field(ge=STRIDE)], Annotated[int, Field(ge=STRIDE)]] = (512, 256)
+    """Height and width of what the network sees in training; in use any multiple of 32."""
+    close: Fraction = 0.55
+    """Share of images in which vertebrae have the constant size of ``step_px``; others show any part, any size."""
+    step_px: Positive = 32.0
+    """Distance of neighbouring vertebrae's centres for which corners are placed."""
+    rotate_deg: Annotated[float, Field(ge=0, le=90)] = 20.0
+    flip: bool = True
+    gamma: Annotated[float, Field(ge=0)] = 0.35
+    contrast: Fraction = 0.2
+    brightness: Fraction = 0.1
+    blur_px: Annotated[float, Field(ge=0)] = 0.8
+    noise: Fraction = 0.04
+    invert: Fraction = 0.1
+    cutout: Fraction = 0.2
+
+
+class SpineTrainConfig(Section):
+    steps: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    lr: Positive = 1e-3
+    backbone_lr: Positive = 5e-4
+    warmup_steps: Count = 50
+    final_lr: Fraction = 0.02
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip_norm: Positive = 5.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    seed: Count = 0
+    save_every_steps: Annotated[int, Field(ge=1)] = 100
+    start_from: Path | None = None
+    """Checkpoint of another spine network whose weights this one begins with."""
+
+
+class SpineConfig(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    anatomy: SchemaName = "ap_whole_spine"
+    """Keypoint schema of what is predicted."""
+    sources: Annotated[list[SpineSourceConfig], Field(min_length=1)]
+    fold: Count = 0
+    """Of the sources that are dealt into ``folds``: the part that validates."""
+    network: NetworkConfig = NetworkConfig()
+    views: ViewsConfig = ViewsConfig()
+    train: SpineTrainConfig
+
+    @property
+    def keypoint_schema(self) -> Schema:
+        return SCHEMAS[self.anatomy]

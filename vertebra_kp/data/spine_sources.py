@@ -1,0 +1,69 @@
+"""The images of a spine network's config: read from every source, dealt into training and validation."""
+
+import hashlib
+import logging
+
+from vertebra_kp.config.spine import SpineConfig, SpineSourceConfig
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.data.datasets import FilmSelection, records_of
+from vertebra_kp.data.record import Record
+from vertebra_kp.data.spine_films import SpineFilm, spine_films
+
+log = logging.getLogger(__name__)
+
+
+def films_of_sources(config: SpineConfig) -> tuple[list[tuple[SpineFilm, float]], dict[str, list[Record]]]:
+    """Images to train on, each with how often it is shown against the others, and the records that validate, by source.
+
+    Raises UserError where no source's folder is named.
+    """
+    training: list[tuple[SpineFilm, float]] = []
+    validation: dict[str, list[Record]] = {}
+    for source in config.sources:
+        if source.root is None:
+            log.warning("source %s: no folder is named (sources.root); it is left out", source.source)
+            continue
+        train, validate = deal(source, config.fold)
+        films = spine_films(train, source.schema_of_labels)
+        log.info("%s: %d images train, %d validate", source.source, len(films), len(validate))
+        training += [(film, source.share / len(films)) for film in films]
+        validation[f"{source.source}-{source.anatomy}"] = validate
+    if not training:
+        raise UserError("no image to train on: name the folder of at least one source (sources.root)")
+    return training, validation
+
+
+def deal(source: SpineSourceConfig, fold: int) -> tuple[list[Record], list[Record]]:
+    """Records that train and records that validate; patients stay together."""
+
+    def read(splits: list[str] | None) -> list[Record]:
+        selection = FilmSelection(
+            source.source,
+            source.root,
+            source.schema_of_labels,
+            split_file=source.split_file,
+            splits=splits,
+            repair_file=source.repair_file,
+            names=source.names,
+            limit=source.limit,
+        )
+        return records_of(selection)
+
+    if source.split_file is not None:
+        return read(source.train_splits), read(source.validation_splits)
+    records = read(None)
+    if source.folds is not None:
+        order = sorted({record.group for record in records}, key=lot)
+        chosen = set(order[fold % source.folds :: source.folds])
+        held_back = [record.group in chosen for record in records]
+    else:
+        held_back = [lot(record.group) < source.validation for record in records]
+    return (
+        [record for record, held in zip(records, held_back, strict=True) if not held],
+        [record for record, held in zip(records, held_back, strict=True) if held],
+    )
+
+
+def lot(group: str) -> float:
+    """A number in 0..1 that has nothing to do with names and dates, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:6]) / 2**48
