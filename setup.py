@@ -83,6 +83,7 @@ setup(
             "config/files/*.yaml",
             "data/split_files/*.json",
             "data/repair_files/*.json",
+            "data/level_marks/*.json",
             "data/phantom/*.yaml",
             "models/pretrained/*/*",
             "reports/templates/*",

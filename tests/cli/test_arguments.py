@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from commands import REPOSITORY, run, run_apart
@@ -12,6 +13,7 @@ from vertebra_kp.audit.level_agreement import MOST_PAIRS
 from vertebra_kp.cli.arguments import ARGUMENTS
 from vertebra_kp.cli.commands import COMMANDS
 from vertebra_kp.cli.main import build_parser, main
+from vertebra_kp.config.schema import Names
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.disturb import DISTURBANCES
@@ -76,6 +78,7 @@ def test_choices_and_defaults_are_those_that_the_package_knows():
     choices = {name: content["choices"] for name, content in ARGUMENTS.items() if "choices" in content}
     assert set(choices["source"]) == {*SOURCES, "phantom"}
     assert choices["anatomy"] == list(SCHEMAS)
+    assert choices["names"] == list(get_args(Names))
     assert choices["preset"] == list(PRESETS)
     assert choices["to"] == sorted(WRITERS)
     assert choices["kinds"] == ARGUMENTS["kinds"]["default"] == list(DISTURBANCES)

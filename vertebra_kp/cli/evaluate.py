@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         "codec": config.codec.model_dump(),
         "flip": config.inference.flip,
         "repair_file": arguments.repair_file,
+        "names": arguments.names,
         "config": trained.config.model_dump(mode="json"),
         "hardware": hardware(predictor.device),
     }

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from vertebra_kp.cli.arguments import UsageError
-from vertebra_kp.config.schema import Config, DataConfig
+from vertebra_kp.config.schema import MARKED, Config, DataConfig
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import FilmSelection, as_seen, films_of, records_of, validation_films
@@ -18,15 +18,21 @@ AASCE_TEST = "test"  # the data set's own part, not a split of the training part
 def check_films(arguments: argparse.Namespace) -> None:
     """Raises UsageError where arguments do not go together: nothing that was said is dropped."""
     if arguments.validation:
-        own = ("split", "split_file", "repair_file", "stored_order", "other_view")
+        own = ("split", "split_file", "repair_file", "names", "stored_order", "other_view")
         if given := [name for name in own if getattr(arguments, name) is not None]:
             raise UsageError(
                 f"--validation takes the images as they validated the network; leave out "
                 f"--{given[0].replace('_', '-')}, or name the images with --source"
             )
-    if arguments.repair_file and (arguments.stored_order or arguments.split == [AASCE_TEST]):
+    for flag, does in ("repair-file", "mends"), ("names", "settles the names of"):
+        said = getattr(arguments, flag.replace("-", "_"))
+        if said not in (None, "labels") and (arguments.stored_order or arguments.split == [AASCE_TEST]):
+            raise UsageError(
+                f"--{flag} {does} the labels of AASCE's training part; leave --stored-order or test out"
+            )
+    if arguments.names == "settled" and arguments.source not in MARKED:
         raise UsageError(
-            "--repair-file mends the labels of AASCE's training part; leave --stored-order or test out"
+            f"--names settled is for --source {', '.join(MARKED)}, whose levels are marked; leave it out"
         )
 
 
@@ -64,16 +70,21 @@ def choose_films(
 def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Namespace:
     """The arguments, and what was not said as the network was trained, if it was trained on this source."""
     committed = "aasce" if arguments.source == "aasce" else None
-    trained: dict[str, Any] = {"split_file": committed, "stored_order": False, "other_view": 0.0}
+    trained: dict[str, Any] = {
+        "split_file": committed,
+        "names": "labels",
+        "stored_order": False,
+        "other_view": 0.0,
+    }
     if arguments.source == data.source:
-        names = ("root", "split_file", "repair_file", "stored_order", "cache", "shards")
+        names = ("root", "split_file", "repair_file", "names", "stored_order", "cache", "shards")
         trained = {name: getattr(data, name) for name in names} | {"other_view": data.phantom.other_view}
     if arguments.stored_order or arguments.split == [AASCE_TEST]:
-        trained |= {"repair_file": None, "shards": None}  # they have other labels
+        trained |= {"repair_file": None, "names": "labels", "shards": None}  # they have other labels
     if arguments.root is not None:
         trained["shards"] = None  # the images are read from where they were said to be
-    if arguments.repair_file:
-        trained["shards"] = None  # a repair is made on the labels as they are stored
+    if arguments.repair_file or arguments.names == "settled":
+        trained |= {"stored_order": False, "shards": None}  # both change the labels as they are stored
     said = {name: value for name, value in vars(arguments).items() if value is not None}
     return argparse.Namespace(**vars(arguments) | trained | said)
 
@@ -91,7 +102,8 @@ def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[
         print(f"note: all labelled images, also those that may have trained the network ({trained}); see --split")
     if splits and arguments.split_file is None:
         raise UserError(f"--split {' '.join(splits)} needs --split-file FILE for source {arguments.source}")
-    selection = _selection(arguments, schema, part=part, splits=splits, stored_order=arguments.stored_order)
+    chosen = {"stored_order": arguments.stored_order, "names": arguments.names}
+    selection = _selection(arguments, schema, part=part, splits=splits, **chosen)
     return films_of(selection, film_size)
 
 

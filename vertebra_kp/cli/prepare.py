@@ -5,6 +5,7 @@ import time
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.io import find_config, load_config
+from vertebra_kp.config.schema import DataConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.cache import fill_cache, settings_folder
 from vertebra_kp.data.datasets import records_of, selection_of
@@ -32,8 +33,11 @@ def run(arguments: argparse.Namespace) -> None:
         schema, shards = data.film_schema, arguments.shards
         written = write_shards(records, schema, size, out, source=data.source, shards=shards, workers=workers)
         megabytes = sum(path.stat().st_size for path in written) / 1e6
-        unset = {"repair_file": "null", "stored_order": "false"}  # the shards' labels have these already
-        also = "".join(f" data.{name}={value}" for name, value in unset.items() if getattr(data, name))
+        # The shards' labels have these already.
+        unset = {"repair_file": "null", "stored_order": "false", "names": "labels"}
+        fields = DataConfig.model_fields
+        changed = [name for name in unset if getattr(data, name) != fields[name].default]
+        also = "".join(f" data.{name}={unset[name]}" for name in changed)
         made = f"{len(written)} shards, {megabytes:.0f} MB, in {out}"
         taken = f"data.shards={out}{also}"
     seconds = time.perf_counter() - started

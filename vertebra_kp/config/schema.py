@@ -13,9 +13,11 @@ from vertebra_kp.core.anatomy import ONE_VERTEBRA, OTHER_VIEW, SCHEMAS, Schema
 DataSet = Literal["aasce", "buu_lspine", "csxa", "lateral_whole", "mendeley", "spinal_ai2024"]
 # Of labels of one's own
 Format = Literal["centres", "coco", "corners", "csv", "cvat", "json", "label_studio", "labelme", "slicer"]
+Names = Literal["labels", "settled"]  # of levels
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 HeatmapLoss = Literal["cross_entropy", "mse", "adaptive_wing"]
 Precision = Literal["auto", "bf16", "fp16", "off"]
+MARKED = ("aasce",)  # data sets of which level marks are committed
 
 
 class PhantomConfig(Section):
@@ -61,6 +63,9 @@ class DataConfig(Section):
     """AASCE: leave T1 after L5 in the 18 films that store it there, as published figures do."""
     repair_file: str | None = None
     """Repairs of wrong labels: a file of an audit, or the name of a committed one (``aasce``)."""
+    names: Names = "labels"
+    """Names of levels: those of the labels, or ``settled`` by a second reading of the films (AASCE). Labels of a
+    film that are a level off move; a film on which the reading does not agree is left unlabelled."""
     split_file: str | None = None
     """File of ids, or the name of a committed one (``aasce``); not used by the phantom."""
     train_splits: list[str] = []
@@ -116,8 +121,15 @@ class DataConfig(Section):
             if shared := set(self.train_splits) & set(self.validation_splits):
                 yield f"splits {sorted(shared)} are in train_splits and validation_splits"
         changing = [name for name in ("stored_order", "repair_file") if getattr(self, name)]
-        if len(changing) == 2:
-            yield "stored_order reads labels as they are, repair_file mends them; leave one out"
+        if self.names == "settled":
+            changing.append("names")
+            if self.source not in MARKED:
+                yield (
+                    f"names is settled, but levels are marked on {', '.join(MARKED)} only, not on {self.source}; "
+                    "set names to labels"
+                )
+        if self.stored_order and len(changing) > 1:
+            yield f"stored_order reads labels as they are, {changing[1]} changes them; leave one out"
         if self.patch is not None and self.source == "phantom":
             yield "patch cuts vertebrae out of films on disk; name a source, or leave patch out"
         other_view = self.phantom.other_view

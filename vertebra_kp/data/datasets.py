@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra_kp.config.schema import Config, DataConfig, PhaseConfig
+from vertebra_kp.config.schema import Config, DataConfig, Names, PhaseConfig
 from vertebra_kp.core.anatomy import SCHEMAS, Schema, State
 from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import FilmList, Films, PhantomFilms
+from vertebra_kp.data.level_marks import load_marks, settle_names
 from vertebra_kp.data.patches import PatchFilms
 from vertebra_kp.data.record import Record, take_levels
 from vertebra_kp.data.repair import RepairError, apply_repairs, load_repair_file
@@ -73,8 +74,9 @@ class FilmSelection:
 
     The films: those of a whole ``source`` in the folder ``root``, of one ``part`` that it has itself, or of named
     ``splits`` of a ``split_file``; of these ``limit``, if so many are there. The labels: the levels of ``schema``,
-    mended by the reader, by a ``repair_file`` or, in ``stored_order``, not at all. The pixels are held in memory,
-    or stay in a ``cache`` or in ``shards``, whose ``shard_window`` is that of ``ShardFilms``.
+    mended by the reader, by a ``repair_file`` or, in ``stored_order``, not at all; under the ``names`` that they
+    have, or under those ``settled`` by a second reading. The pixels are held in memory, or stay in a ``cache`` or
+    in ``shards``, whose ``shard_window`` is that of ``ShardFilms``.
     """
 
     source: str
@@ -85,6 +87,7 @@ class FilmSelection:
     splits: Sequence[str] | None = None
     stored_order: bool = False
     repair_file: str | None = None
+    names: Names = "labels"
     cache: Path | None = None
     shards: Path | None = None
     shard_window: int | None = None
@@ -109,6 +112,7 @@ def selection_of(data: DataConfig, splits: Sequence[str] | None, *, limit: int |
         splits=splits,
         stored_order=data.stored_order,
         repair_file=data.repair_file,
+        names=data.names,
         cache=data.cache,
         shards=data.shards,
         shard_window=data.shard_window,
@@ -130,15 +134,31 @@ def films_of(selection: FilmSelection, input_size: tuple[int, int]) -> Films:
 
 
 def records_of(selection: FilmSelection) -> list[Record]:
-    """The films as records, read from ``root``, with the repairs of ``repair_file`` made.
+    """The films as records, read from ``root``, with the repairs of ``repair_file`` made and then names settled.
 
-    A repair file speaks of the films it was made from, AASCE's training part; other parts are only read. It stands
-    in place of what the reader mends by itself. Raises RepairError where it does not fit the source or the schema.
+    Repair files and level marks speak of the films they were made from, AASCE's training part; other parts are
+    only read, and so is the stored order. A repair file stands in place of what the reader mends by itself. Raises
+    RepairError where it does not fit the source or the schema, MarksError where the source has no level marks.
     """
-    source, root, schema, repair_file = selection.source, selection.root, selection.schema, selection.repair_file
-    if repair_file is None or selection.stored_order or selection.part is not None:
-        read = read_records(source, root, schema, selection.part, stored_order=selection.stored_order)
+    schema = selection.schema
+    if selection.stored_order or selection.part is not None:
+        stored_order = selection.stored_order
+        read = read_records(selection.source, selection.root, schema, selection.part, stored_order=stored_order)
         return _chosen(read, selection)
+    if selection.names == "labels":
+        return _chosen(_mended(selection, schema), selection)
+    marks = load_marks(selection.source)
+    # Levels beyond those of the schema may belong to it under their settled names.
+    whole = SCHEMAS[marks.anatomy]
+    settled = settle_names(_mended(selection, whole), marks, whole)
+    return _chosen([take_levels(record, whole, schema) for record in settled], selection)
+
+
+def _mended(selection: FilmSelection, schema: Schema) -> list[Record]:
+    """All records of the source with labels of ``schema``, mended by the reader or by ``repair_file``."""
+    source, root, repair_file = selection.source, selection.root, selection.repair_file
+    if repair_file is None:
+        return read_records(source, root, schema)
     repair = load_repair_file(repair_file)
     if repair.source != source:
         raise RepairError(f"repair_file {repair_file} repairs films of {repair.source}, the source is {source}")
@@ -152,7 +172,7 @@ def records_of(selection: FilmSelection) -> list[Record]:
     if unknown := sorted(repair.films.keys() - {record.id for record in stored}):
         log.warning("repair_file %s names %d films that are not there: %s", repair_file, len(unknown), unknown[0])
     records = apply_repairs(stored, repair, whole)
-    return _chosen([take_levels(record, whole, schema) for record in records], selection)
+    return [take_levels(record, whole, schema) for record in records]
 
 
 def _chosen(records: list[Record], selection: FilmSelection) -> list[Record]:

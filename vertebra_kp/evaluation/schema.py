@@ -7,6 +7,8 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
+from vertebra_kp.config.schema import Names
+
 Figure = float | None
 Ends = list[float] | None
 """Low and high end of an interval."""
@@ -189,6 +191,7 @@ class Metrics(Summary, ClassSummary, total=False):
     codec: dict[str, Any]
     flip: bool
     repair_file: str | None
+    names: Names
     seeds: list[int]
     config: dict[str, Any]
     hardware: dict[str, Any]

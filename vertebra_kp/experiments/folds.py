@@ -24,7 +24,7 @@ from vertebra_kp.training.run_folder import RunFolder
 
 # Of an evaluation's metrics.json: what is the same for all folds.
 COMMON = (
-    *("source", "split_file_sha256", "stored_order", "repair_file"),
+    *("source", "split_file_sha256", "stored_order", "repair_file", "names"),
     *("codec", "flip", "hardware", "version"),
 )
 COVERAGE_BY = "every fold judged by a calibration on the other folds, each predicted by its own network"
