@@ -1,4 +1,4 @@
-"""Films of which centres or unnamed vertebrae are known: dealt into splits, audited, refused where corners train."""
+"""Films with centres or unnamed vertebrae only: dealt into splits, audited, refused where corners train."""
 
 import json
 
@@ -12,6 +12,7 @@ from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.film_file import FilmError
 from vertebra_kp.data.films import FilmList
 from vertebra_kp.data.record import take_levels
+from vertebra_kp.data.shards import write_shards
 from vertebra_kp.data.sources import read_records
 
 LUMBAR, WHOLE = SCHEMAS["ap_lumbar"], SCHEMAS["ap_whole_spine"]
@@ -60,7 +61,10 @@ def test_a_network_of_corners_says_what_such_films_train(source, tmp_path):
         FilmList(records, WHOLE, (32, 32))
     with pytest.raises(FilmError, match=told):
         CachedFilms(records, WHOLE, (32, 32), tmp_path / "cache")
+    with pytest.raises(FilmError, match=told):
+        write_shards(records, WHOLE, (32, 32), tmp_path / "shards", source=source, shards=1)
     assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "shards").exists()
 
 
 def test_fewer_levels_keep_their_centres_and_all_unnamed_vertebrae(source, tmp_path):
