@@ -80,6 +80,24 @@ SOURCES |= {"aasce": (write_aasce, WHOLE), "buu_lspine": (write_buu_lspine, LATE
 SOURCES |= {"csxa": (write_csxa, SCHEMAS["la_cervical"]), "mendeley": (write_mendeley, LATERAL)}
 
 
+def marked(folder, file, content):
+    """Two films in films/ with ``content`` as the entry of both."""
+    (folder / "films").mkdir()
+    for i in range(2):
+        cv2.imwrite(str(folder / "films" / f"film {i}.png"), np.zeros(SIZE, np.uint8))
+    (folder / file).write_text(json.dumps({f"film {i}.png": content for i in range(2)}))
+
+
+MARKS = {
+    "centres": ("centres.json", {"centres": {"L1": [9, 8.5], "S1": [9, 60]}, "note": "faint"}, LATERAL),
+    "corners": ("corners.json", {"anterior": "right", "levels": {"L1": {"SA": [9, 8.5], "IP": [3, 9]}}}, LATERAL),
+    "lateral_whole": ("points.json", {"size": list(SIZE), "points": {"L1TF": [9, 8.5]}}, LATERAL),
+    "spinal_ai2024": ("quads.json", {"quads": [[1, y, 9, y, 1, y + 4, 9, y + 4] for y in (1, 9, 17)]}, WHOLE),
+}
+for name, (file, content, schema) in MARKS.items():
+    SOURCES[name] = (lambda folder, file=file, content=content: marked(folder, file, content), schema)
+
+
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A folder of two films and their labels in every format, and the labels' files."""
@@ -263,6 +281,7 @@ def test_damaged_labels_are_a_clear_error_or_sound_records(sound, tmp_path, name
     for record in records or []:
         assert record.image_path.resolve().is_relative_to(root.resolve())
         assert np.isfinite(record.points_xy_image[record.states == State.LABELLED]).all()
+        assert record.unnamed_xy_image is None or np.isfinite(record.unnamed_xy_image).all()
 
 
 def png_of_size(height, width):

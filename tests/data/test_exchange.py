@@ -1,11 +1,13 @@
 """Labels and predictions travel between formats and come back as they were."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from commands import run
+from marked_films import save as save_marks
 from test_format_mendeley import NAME, as_json, save, spine, write_buu
 
 from vertebra_kp.core.anatomy import SCHEMAS, State
@@ -171,3 +173,27 @@ def test_what_a_format_cannot_say_is_told(phantoms, tmp_path):
     assert "which patient" in said["slicer"]
     assert "how large" not in said["slicer"]
     assert "cannot say" not in said["coco"]
+
+
+def test_centres_are_not_written_and_films_with_nothing_else_are_left_out(tmp_path, caplog):
+    films = {"a.png": {"centres": {"L1": [9, 8]}}, "b.png": {"centres": {"L2": [9, 18]}}}
+    save_marks(tmp_path, "centres.json", films)
+    records = read_records("centres", tmp_path, LATERAL)
+    points, states = records[0].points_xy_image.copy(), records[0].states.copy()
+    points[0, 0], states[0, 0] = (3, 4), State.LABELLED
+    mixed = [replace(records[0], points_xy_image=points, states=states), records[1]]
+    (film,) = films_of_records(mixed, tmp_path, LATERAL)
+    assert (film.file, film.labelled()) == ("films/a.png", [("L1", "TL", 3.0, 4.0)])
+    assert "centres and unnamed vertebrae of 2 films are left out" in caplog.text
+
+
+def test_unnamed_vertebrae_cannot_be_converted(tmp_path):
+    quads = [[1, y, 9, y, 1, y + 4, 9, y + 4] for y in (1, 9, 17)]
+    save_marks(tmp_path, "quads.json", {"a.png": {"quads": quads}})
+    done = run(
+        "convert", "--source", "spinal_ai2024", "--root", tmp_path, "--anatomy", "ap_lumbar",
+        "--to", "csv", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "none of 1 films has a corner of ap_lumbar; there is nothing to write" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ steps and sizes are compared with what is usual for the level (its median over t
 vertebrae of the neck are no findings.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
@@ -176,7 +177,9 @@ def _usual(shapes: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         features = [_features(points) for points in shapes]
         for name in usual:
             table = np.array([f[name] for f in features])
-            usual[name] = np.nanmedian(table - np.nanmedian(table, axis=1, keepdims=True), axis=0)
+            with warnings.catch_warnings():  # of levels that no image has
+                warnings.simplefilter("ignore", RuntimeWarning)
+                usual[name] = np.nanmedian(table - np.nanmedian(table, axis=1, keepdims=True), axis=0)
     return usual
 
 

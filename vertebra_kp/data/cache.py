@@ -26,6 +26,7 @@ from vertebra_kp.data.film_file import FilmError, open_film
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     FilmsOfRecords,
+    check_records,
     kept_frame,
     labelled_film,
     read_all,
@@ -190,6 +191,7 @@ class CachedFilms(FilmsOfRecords):
         workers: int | None = None,
     ) -> None:
         """Fills the cache where it lacks a film; raises FilmError naming every film that cannot be read."""
+        check_records(records, schema)
         paths = [record.image_path for record in records]
         self._entries = fill_cache(cache, paths, input_size, workers=workers)
         films = [

@@ -1,5 +1,6 @@
 """Labels and predictions as what writers take: from a source's records, or from ``predictions.json``."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,25 @@ from vertebra_kp.data.record import LabelledFilm, Record, label_arrays
 from vertebra_kp.data.sources.files import read_json
 from vertebra_kp.data.sources.json import MIN_PRESENCE
 
+log = logging.getLogger(__name__)
+
 
 def films_of_records(records: Sequence[Record], root: Path, schema: Schema) -> list[LabelledFilm]:
-    """Labelled films with names relative to ``root``. Raises FilmError for a film whose size cannot be read."""
+    """Labelled films with names relative to ``root``; centres and vertebrae without names are left out.
+
+    Raises FilmError for a film whose size cannot be read, UserError where there is nothing else on any film.
+    """
+    if partial := [record for record in records if record.is_partial]:
+        log.warning("centres and unnamed vertebrae of %d films are left out: formats hold corners", len(partial))
+        if not any(record.has_corners for record in records):
+            raise UserError(
+                f"none of {len(records)} films has a corner of {schema.name}; there is nothing to write"
+            )
     films = []
     for record in records:
         if record.points_xy_image is None or record.states is None:
+            continue
+        if record.is_partial and not record.has_corners:
             continue
         file = name_under(record.image_path, root)
         group = file if record.group == record.id else record.group

@@ -224,6 +224,15 @@ def check_labels(films: Sequence[Film], schema: Schema) -> None:
         log.warning("%d films have no labelled corner: %s ...", len(without), ", ".join(without[:3]))
 
 
+def check_records(records: Sequence[Record], schema: Schema) -> None:
+    """Raises FilmError for films on which only centres or unnamed vertebrae are marked: they train no corner."""
+    if any(record.is_partial for record in records) and not any(record.has_corners for record in records):
+        raise FilmError(
+            f"none of {len(records)} films has a labelled corner of {schema.name}: the source marks centres or "
+            "unnamed vertebrae only, which train the spine network (config ap_spine); name a source with corners"
+        )
+
+
 class FilmsOfRecords(ABC):
     """Films that are the same in every epoch; where their pixels are is what subclasses know: ``_pixels``."""
 
@@ -255,6 +264,7 @@ class FilmList(FilmsOfRecords):
 
     def __init__(self, records: list[Record], schema: Schema, input_size: tuple[int, int]) -> None:
         """Raises FilmError naming every film that cannot be read, or when no film has a labelled corner."""
+        check_records(records, schema)
         films = read_all(partial(film_of_record, schema=schema, input_size=input_size), records, "reading films")
         super().__init__([replace(film, image=NO_PIXELS) for film in films], schema)
         images = [film.image for film in films]

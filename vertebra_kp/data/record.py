@@ -38,6 +38,16 @@ class Record:
     unnamed_xy_image: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def has_corners(self) -> bool:
+        """Whether a corner is labelled by its name."""
+        return self.states is not None and bool((self.states == State.LABELLED).any())
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether vertebrae are marked by their centre alone, or without their name."""
+        return self.centres_xy_image is not None or self.unnamed_xy_image is not None
+
 
 @dataclass(frozen=True)
 class LabelledFilm:

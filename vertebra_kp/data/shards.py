@@ -29,6 +29,7 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     FilmsOfRecords,
+    check_records,
     film_of_record,
     kept_frame,
     labelled_film,
@@ -147,8 +148,9 @@ def write_shards(
 
     The same films give the same bytes. Shards get their names when the last one is written. Raises UserError where
     the folder has shards already or there are fewer films than shards, and FilmError naming every film that cannot
-    be read.
+    be read, or where only centres or unnamed vertebrae are marked.
     """
+    check_records(records, schema)
     folder = folder.expanduser()
     if found := sorted(folder.glob("*.tar")):
         raise UserError(f"{folder} holds shards already ({found[0].name} ...); name another folder or remove them")

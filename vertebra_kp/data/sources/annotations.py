@@ -48,6 +48,10 @@ class Labels:
                 self._put(corner)
         faults.raise_all()
 
+    def any(self) -> bool:
+        """Whether a corner of the schema is labelled."""
+        return bool((self.states == State.LABELLED).any())
+
     def _put(self, corner: Corner) -> None:
         level, name, x, y, state = corner
         if (level, name) in self._given:

@@ -13,16 +13,15 @@
 
 Coordinates are continuous in the film as displayed. A film with ``anterior``, the side of the image that the
 patient's front is at, is lateral: its corners are the anterior and posterior ends of the superior and inferior
-endplates. A film of another view than the
-schema's is an error. Corners may be missing. ``note``
-goes to the record's notes, other keys are not read. Films without a corner of the schema's levels are skipped.
+endplates. A film that is not of the schema's view is an error. Corners may be missing. ``note`` goes to the
+record's notes, other keys are not read. Films without a corner of the schema's levels are skipped.
 """
 
 from pathlib import Path
 from reprlib import repr as short
 from typing import get_args
 
-from vertebra_kp.core.anatomy import CORNERS, Schema, Side, State
+from vertebra_kp.core.anatomy import CORNERS, Schema, Side
 from vertebra_kp.data.names import parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading
@@ -40,7 +39,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         with reading.at(film.image_path.name):
             side = _anterior_side(entry.get("anterior"), schema)
             labels = Labels(schema, _read_corners(entry.get("levels"), side))
-            if (labels.states == State.LABELLED).any():
+            if labels.any():
                 reading.add(film, labels, note_of(entry), anterior_side=side or "left")
     empty = f"{root} holds no corner of {schema.name}; check data.anatomy"
     return reading.finish(root, REMEDY, empty=empty)

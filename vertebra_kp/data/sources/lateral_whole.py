@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from reprlib import repr as short
 
-from vertebra_kp.core.anatomy import LEVELS, SCHEMAS, Schema, Side, State
+from vertebra_kp.core.anatomy import LEVELS, SCHEMAS, Schema, Side
 from vertebra_kp.data.images import film_size
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading
@@ -41,7 +41,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         with reading.at(film.image_path.name):
             labels = Labels(schema, _read_points(entry.get("points")))
             _check_size(film.image_path, entry.get("size"))
-            if (labels.states == State.LABELLED).any():
+            if labels.any():
                 reading.add(film, labels, anterior_side=ANTERIOR)
     return reading.finish(root, REMEDY, empty=f"{root} holds no point of {schema.name}; check data.anatomy")
 

@@ -44,5 +44,5 @@ def side_corner(*, superior: bool, anterior: bool, anterior_side: Side) -> str:
 
 def note_of(entry: Mapping[str, object]) -> tuple[str, ...]:
     """The remark of an entry as a record's notes: none where ``note`` is empty or missing."""
-    note = entry.get("note") or ()
+    note = entry.get("note")
     return (of_kind(note, str, "note must be a text"),) if note else ()

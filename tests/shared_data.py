@@ -1,0 +1,16 @@
+"""Data sets that are not part of the project, for the tests that read them: skipped where they are missing."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def data_set(name):
+    """The folder ``name`` of VERTEBRA_KP_DATA, or of shared/data beside the checkout."""
+    root = Path(os.environ.get("VERTEBRA_KP_DATA") or BESIDE) / name
+    if not root.is_dir():
+        pytest.skip(f"{name} is not at {root}; name its parent folder in VERTEBRA_KP_DATA")
+    return root
