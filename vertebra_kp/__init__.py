@@ -7,7 +7,7 @@ prediction = vertebra_kp.load("runs/quickstart/checkpoints/best.pt").predict("fi
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vertebra_kp.inference.predictor import load
+    from vertebra_kp.inference.loading import load
 
 __all__ = ["load"]
 
@@ -15,7 +15,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> object:
     """``load`` is imported when asked for: the ground floor stays usable without torch."""
     if name == "load":
-        from vertebra_kp.inference.predictor import load
+        from vertebra_kp.inference.loading import load
 
         return load
     raise AttributeError(f"module 'vertebra_kp' has no attribute {name!r}")

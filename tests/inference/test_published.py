@@ -8,7 +8,7 @@ import pytest
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.evaluation.uncertainty.store import calibration_of, find_calibrated
-from vertebra_kp.inference.predictor import load
+from vertebra_kp.inference.loading import load
 from vertebra_kp.inference.weights import COMMITTED, FILE, find_network, published
 
 MOST_BYTES = 30 * 2**20  # all weights together: every clone carries them

@@ -7,7 +7,7 @@ from tiny_job import thin_efficientnet
 
 from vertebra_kp.inference import weights
 from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
-from vertebra_kp.inference.predictor import load
+from vertebra_kp.inference.loading import load
 from vertebra_kp.inference.weights import Stage, find_network, is_weights, load_weights, save_weights
 from vertebra_kp.models import library
 

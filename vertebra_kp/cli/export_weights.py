@@ -6,26 +6,35 @@ from pathlib import Path
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.schema import Config
+from vertebra_kp.config.spine import SpineConfig, is_spine
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.inference.checkpoint import load_checkpoint
-from vertebra_kp.inference.weights import SUFFIX, Stage, save_weights
+from vertebra_kp.inference.weights import SUFFIX, Stage, find_network, is_weights, load_weights, save_weights
 
 
 def run(arguments: argparse.Namespace) -> None:
     path: Path = arguments.output_file
     if path.suffix != SUFFIX:
         raise UsageError(f"--output-file {path}: must end in {SUFFIX}")
-    stages = [stage(arguments.network, arguments.overrides)]
+    stages = [stage_of(arguments.network, arguments.overrides)]
     if arguments.refine:
-        stages.append(stage(arguments.refine, []))
+        stages.append(stage_of(arguments.refine, []))
     digest = save_weights(stages, path, {"about": arguments.about, "version": code_version()})
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {digest}")
 
 
-def stage(checkpoint_path: str, overrides: Sequence[str]) -> Stage:
-    """The network of a checkpoint, without the places of this machine."""
-    checkpoint = load_checkpoint(Path(checkpoint_path))
+def stage_of(name_or_path: str, overrides: Sequence[str]) -> Stage:
+    """The network of a checkpoint, or the last stage of a file of weights, without the places of this machine."""
+    path = find_network(name_or_path)
+    if is_weights(path):
+        return load_weights(path)[-1]
+    checkpoint = load_checkpoint(path)
+    if is_spine(checkpoint.config):
+        spine = SpineConfig.model_validate(checkpoint.config, strict=False).model_dump(mode="json")
+        spine["sources"] = [source | {"root": None} for source in spine["sources"]]
+        spine["train"] |= {"start_from": None}
+        return Stage(spine, checkpoint.weights, checkpoint.step)
     config = as_measured(Config.model_validate(checkpoint.config, strict=False), overrides).model_dump(mode="json")
     config["data"] |= {"root": None, "cache": None, "shards": None}
     config["train"] |= {"start_from": None}

@@ -9,7 +9,8 @@ from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.films import Films
 from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.evaluation.uncertainty.store import Calibrated, find_calibrated
-from vertebra_kp.inference.predictor import Predictor, load
+from vertebra_kp.inference.loading import load
+from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.weights import find_network, name_of
 
 
@@ -37,7 +38,7 @@ def as_asked(predictor: Predictor, arguments: argparse.Namespace) -> Predictor:
     flip = vars(arguments).get("flip")
     overrides = [*arguments.overrides, *([] if flip is None else [f"inference.flip={str(flip).lower()}"])]
     config = as_measured(predictor.config, overrides)
-    return Predictor(predictor.network, config, predictor.step, predictor.refiner)
+    return predictor.with_config(config)
 
 
 def choose_network(arguments: argparse.Namespace, schema: Schema | None = None) -> Predictor:

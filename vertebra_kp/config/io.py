@@ -19,7 +19,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from vertebra_kp.config.schema import Config
-from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.config.spine import SpineConfig, is_spine
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import write_text
 
@@ -107,7 +107,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def load_job(path: Path, overrides: Sequence[str] = ()) -> Config | SpineConfig:
     """As ``load_config``; a file that names ``sources`` is a spine network's."""
     draft = _read_chain(Path(path))
-    return _checked(draft, overrides, SpineConfig if "sources" in draft.values else Config)
+    return _checked(draft, overrides, SpineConfig if is_spine(draft.values) else Config)
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:

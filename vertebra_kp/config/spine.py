@@ -1,5 +1,6 @@
 """Config of a spine network: several sources at once, each complete or not, and one schedule."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -92,3 +93,8 @@ class SpineConfig(Section):
     @property
     def keypoint_schema(self) -> Schema:
         return SCHEMAS[self.anatomy]
+
+
+def is_spine(values: Mapping[str, object]) -> bool:
+    """Whether the values of a config are those of a spine network."""
+    return "sources" in values

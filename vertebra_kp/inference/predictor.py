@@ -1,9 +1,9 @@
-"""A trained network as one object: ``load(checkpoint).predict(film)``."""
+"""A trained network as one object: ``predict`` takes an image to its corners; ``loading.load`` makes one."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+
 
 import numpy as np
 import torch
@@ -17,17 +17,12 @@ from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.data.record import label_arrays, unknown_slips
 from vertebra_kp.inference.batch import Prediction, predict_batch
-from vertebra_kp.inference.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.streams import in_streams
-from vertebra_kp.inference.weights import Stage, find_network, is_weights, load_weights
-from vertebra_kp.models.device import choose_device
 from vertebra_kp.models.ensemble import Ensemble
-from vertebra_kp.models.initialise import WithoutFirstWeights
 from vertebra_kp.models.network import VertebraNetwork
 
 Image = np.ndarray | str | Path
-N = TypeVar("N", bound=nn.Module)
 
 CPU_BATCH_SIZE = 1  # several streams run; larger batches are no faster there
 
@@ -39,6 +34,10 @@ class Predictor:
         self, network: VertebraNetwork | Ensemble, config: Config, step: int, refiner: Refiner | None = None
     ) -> None:
         self.network, self.config, self.step, self.refiner = network.eval(), config, step, refiner
+
+    def with_config(self, config: Config) -> "Predictor":
+        """The same network under another decoding."""
+        return Predictor(self.network, config, self.step, self.refiner)
 
     @property
     def fingerprint(self) -> str:
@@ -131,80 +130,3 @@ class Predictor:
             to_image=to_image,
             size=(image.shape[0], image.shape[1]),
         )
-
-
-def load(
-    path: str | Path,
-    device: str | None = None,
-    *,
-    members: Sequence[str | Path] = (),
-    refine: str | Path | None = None,
-) -> Predictor:
-    """The network of a ``last.pt`` or ``best.pt``, with the weights that were evaluated, or of a file of weights.
-
-    ``path`` may also be the name of weights that come with the package (``aasce-ap``).
-
-    Checkpoints of further ``members`` make an ensemble with it: heatmaps are averaged. That of ``refine``, trained
-    on vertebrae (``data.patch``), refines each one that was found. ``device`` None takes a GPU where there
-    is one. Raises CheckpointError for an unusable file and for networks that do not go together.
-    """
-    where = torch.device(choose_device(device))
-    first, *own_refinement = _stages(path)
-    network: VertebraNetwork | Ensemble = first.network
-    others = [_stages(one)[0] for one in members]
-    for other, name in zip(others, members, strict=True):
-        theirs = _frame(other.config)
-        if different := [key for key, value in _frame(first.config).items() if theirs[key] != value]:
-            raise CheckpointError(f"{name}: {different[0]} is not that of {path}; such networks make no ensemble")
-    if others:
-        network = Ensemble([first.network, *(one.network for one in others)], first.config.loss.heatmap)
-    refinement = own_refinement if refine is None else _stages(refine)
-    refiner = _refiner(refinement[0], first.config, where) if refinement else None
-    return Predictor(_on(network, where), first.config, first.step, refiner)
-
-
-class _Stage(NamedTuple):
-    network: VertebraNetwork
-    config: Config
-    step: int
-
-
-def _stages(name_or_path: str | Path) -> list[_Stage]:
-    """The network of a checkpoint, or those of a file of weights: of whole images, then perhaps of vertebrae."""
-    path = find_network(name_or_path)
-    return [_built(stage, path) for stage in (load_weights(path) if is_weights(path) else [load_checkpoint(path)])]
-
-
-def _built(stage: Stage | Checkpoint, path: Path) -> _Stage:
-    try:
-        config = Config.model_validate(stage.config, strict=False)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: its config is of another version of vertebra_kp: {error}") from error
-    with WithoutFirstWeights():
-        network = VertebraNetwork(config.network, config.data.keypoint_schema, load_weights=False)
-    network.load_state_dict(stage.weights)
-    return _Stage(network, config, stage.step)
-
-
-def _refiner(stage: _Stage, of: Config, device: torch.device) -> Refiner:
-    if stage.config.data.patch is None or stage.config.data.film_schema.view != of.data.film_schema.view:
-        raise CheckpointError(
-            f"refine: {stage.config.name} is no network of single vertebrae of {of.data.film_schema.view} images; "
-            "train one with data.patch, as the config aasce_vertebra does"
-        )
-    return Refiner(_on(stage.network.eval(), device), stage.config)
-
-
-def _on(network: N, device: torch.device) -> N:
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _frame(config: Config) -> dict[str, object]:
-    """What the members of an ensemble must have in common."""
-    return {
-        "data.anatomy": config.data.anatomy,
-        "data.input_size": config.data.input_size,
-        "network.decoder.output_stride": config.network.decoder.output_stride,
-        "network.classification": config.network.classification,
-        "loss.heatmap": config.loss.heatmap,
-    }

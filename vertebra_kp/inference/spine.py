@@ -52,6 +52,11 @@ class SpinePredictor(Predictor):
         self.step, self.refiner = step, refiner
         self.config = _data_config(spine_config)
 
+    def with_config(self, config: Config) -> "SpinePredictor":
+        other = SpinePredictor(self.spine, self.spine_config, self.step, self.refiner)
+        other.config = config
+        return other
+
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
