@@ -22,7 +22,8 @@ from vertebra_kp.training.spine_loop import LAST, train_spine
 def run(arguments: argparse.Namespace) -> int | None:
     config = load_job(find_config(arguments.config), arguments.overrides)
     if isinstance(config, SpineConfig):
-        return _train_spine(config, arguments)
+        _train_spine(config, arguments)
+        return None
     if arguments.describe:
         print(describe(config))
         return None

@@ -107,7 +107,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def load_job(path: Path, overrides: Sequence[str] = ()) -> Config | SpineConfig:
     """As ``load_config``; a file that names ``sources`` is a spine network's."""
     draft = _read_chain(Path(path))
-    return _checked(draft, overrides, SpineConfig if is_spine(draft.values) else Config)
+    return (
+        _checked(draft, overrides, SpineConfig) if is_spine(draft.values) else _checked(draft, overrides, Config)
+    )
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:

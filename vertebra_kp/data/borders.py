@@ -7,7 +7,7 @@ LEAST_LEFT = 0.25  # of each side: an image that would lose more has no border, 
 
 
 def content_box(image: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right of what is not border, of an image ``[H, W]`` uint8; the whole image where there is none."""
+    """Top, left, bottom, right of what is no border of an image ``[H, W]`` uint8."""
     height, width = image.shape
     top, bottom = _ends(image)
     left, right = _ends(image[top:bottom].T)

@@ -1,4 +1,4 @@
-"""Images with all that is known of their vertebrae, named or not, with corners or only centres, from several sources."""
+"""Images with all that is known of their vertebrae: named or not, with corners or only centres."""
 
 import logging
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ KEPT_SIDE_PX = 1280
 class Vertebrae:
     """``n`` vertebrae from head to foot, in continuous coordinates of one frame.
 
-    ``centres`` ``[n, 2]``; ``corners`` ``[n, 4, 2]`` nan where not marked; ``levels`` ``[n]`` places in ``LEVELS`` or ``UNKNOWN``.
+    ``centres`` ``[n, 2]``; ``corners`` ``[n, 4, 2]``, nan where not marked; ``levels`` ``[n]``, places in
+    ``LEVELS`` or ``UNKNOWN``.
     """
 
     centres: np.ndarray

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def films_of_sources(config: SpineConfig) -> tuple[list[tuple[SpineFilm, float]], dict[str, list[Record]]]:
-    """Images to train on, each with how often it is shown against the others, and the records that validate, by source.
+    """Images to train on, each with how often it is shown against the others; and by source what validates.
 
     Raises UserError where no source's folder is named.
     """

@@ -31,9 +31,9 @@ class SpineTargets:
     """Of a batch; maps at the decoder's stride, ``N`` vertebrae at most.
 
     ``points`` ``[B, 5, h, w]`` in 0..1 with 1 at each point; ``known`` ``[B, 5, h, w]`` 0 where nobody marked
-    what may be there; ``owner`` ``[B, h, w]`` the vertebra whose middle a cell shows, -1 none. By vertebra: ``corners``
-    ``[B, N, 8]`` px of the input, nan unknown; ``steps`` ``[B, N]`` px; ``down`` ``[B, N, 2]``; ``levels`` ``[B, N]`` places
-    in ``LEVELS`` or ``UNKNOWN``. ``views`` ``[B]``.
+    what may be there; ``owner`` ``[B, h, w]`` the vertebra whose middle a cell shows, -1 none. By vertebra:
+    ``corners`` ``[B, N, 8]`` px of the input, nan unknown; ``steps`` ``[B, N]`` px; ``down`` ``[B, N, 2]``;
+    ``levels`` ``[B, N]`` places in ``LEVELS`` or ``UNKNOWN``. ``views`` ``[B]``.
     """
 
     points: Tensor
@@ -148,19 +148,17 @@ def _maps(vertebrae: Vertebrae, size: tuple[int, int], stride: int) -> _Maps:
         for channel, point in enumerate((centre, *corners)):
             _add_peak(points[channel], point, max(LEAST_SIGMA, POINT_SIGMA[channel] * step))
         distance = np.hypot(column - centre[0], row - centre[1])
-        for channel in 1 + np.flatnonzero(np.isnan(corners[:, 0])):
-            known[channel, distance < NEAR_CENTRE * step] = 0
+        for corner in np.flatnonzero(np.isnan(corners[:, 0])):
+            known[1 + corner, distance < NEAR_CENTRE * step] = 0
         mine = (distance < max(OWNED * step, 0.75)) & (distance < nearest)
         owner[mine], nearest[mine] = i, distance[mine]
     ends = ((0, -1.0, UNMARKED_ABOVE), (len(steps) - 1, 1.0, UNMARKED_BELOW)) if len(steps) else ()
     for end, sign, reach in ends:
         known[:, _beyond(cells.centres[end], sign * down[end], steps[end], reach, row, column)] = 0
-    for i in np.flatnonzero(_gaps(vertebrae.levels)):
-        middle, radius = (
-            (cells.centres[i] + cells.centres[i + 1]) / 2,
-            np.linalg.norm(np.diff(cells.centres[i : i + 2], axis=0)) / 2,
-        )
-        known[:, np.hypot(column - middle[0], row - middle[1]) < radius - 0.3 * steps[i]] = 0
+    for above in np.flatnonzero(_gaps(vertebrae.levels)):
+        pair = cells.centres[above : above + 2]
+        middle, radius = pair.mean(axis=0), np.linalg.norm(pair[1] - pair[0]) / 2
+        known[:, np.hypot(column - middle[0], row - middle[1]) < radius - 0.3 * steps[above]] = 0
     return _Maps(points, known, owner)
 
 

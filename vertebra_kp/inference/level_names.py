@@ -1,8 +1,8 @@
 """Names of the vertebrae of a spine: a path through the levels that may start anywhere and skips nothing.
 
-Every vertebra speaks for the level it looks like (first and last rib, sacrum, shape); neighbours on the spine are neighbours by name.
-Patients with 16 or 18 vertebrae between neck and sacrum are a reported alternative (after the path of VERIDAH,
-Möller et al., 2025, in which T12 and L5 may repeat or be left out).
+Every vertebra speaks for the level it looks like (first and last rib, sacrum, shape); neighbours on the spine are
+neighbours by name. Patients with 16 or 18 vertebrae between neck and sacrum are a reported alternative (after the
+path of VERIDAH, Möller et al., 2025, in which T12 and L5 may repeat or be left out).
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ SHARED = 0.25  # neighbours look alike for the same reasons: so much of their su
 RARE = 0.03  # prior of a variant against the usual number of vertebrae
 REPORTED_FROM = 0.2  # probability of a variant that is worth a word
 
-# Name of the variant: the level after which it leaves the usual order, and how many places of the order it then skips.
+# By name: the level after which it leaves the usual order, and how many places of that order it then skips.
 VARIANTS = {"T13": ("T12", -1), "T12 missing": ("T11", 1), "L6": ("L5", -1), "L5 missing": ("L4", 1)}
 
 
 @dataclass(frozen=True)
 class Names:
-    """``levels`` ``[n]`` places in ``LEVELS``; -1 beyond them. ``probability`` that all are right, by the network's evidence.
+    """``levels`` ``[n]``, places in ``LEVELS``, -1 beyond; ``probability`` that all are right, by the evidence.
 
     ``alternative`` is another number of vertebrae that is likely, such as "T13", with its own probability.
     """

