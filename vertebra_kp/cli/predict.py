@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.cli.network_choice import choose_network, find_calibration
-from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.anatomy import PRESENT_FROM, Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import DONE, DONE_IN_PART, INTERRUPTED
 from vertebra_kp.core.files import write_image, write_text
@@ -23,10 +23,12 @@ from vertebra_kp.data.films import Film
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
 from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.doubts import MEANINGS
 from vertebra_kp.inference.journal import Journal, open_journal
 from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, overlay_original
-from vertebra_kp.inference.predictions import image_entry, write_predictions
+from vertebra_kp.inference.predictions import JSON_FILE, ImageEntry, image_entry, write_predictions
 from vertebra_kp.inference.predictor import Predictor
+from vertebra_kp.inference.spine import SpinePredictor
 from vertebra_kp.inference.streams import in_streams
 from vertebra_kp.models.device import keep_freed_memory
 from vertebra_kp.reports.film_page import film_page
@@ -113,17 +115,18 @@ class Job:
         path, name, schema = item.path, item.name, self.predictor.schema
         header = None if dicom is None else dicom.info
         item.messages += [f"note: {path}: {note}" for note in (header.notes if header else ())]
-        if not np.isfinite(prediction.points_xy_image[schema.exists]).all():
+        found = prediction.presence >= PRESENT_FROM if prediction.names is not None else slice(None)
+        if not np.isfinite(prediction.points_xy_image[found][schema.exists[found]]).all():
             raise UserError(f"{path}: the network gave no finite corners; look at the image and the network")
         line: dict[str, Any] = {"image": image_entry(prediction, schema, header)}
         if self.asked.report:
-            found = self.interpret(prediction, header)
-            report = image_report(printable(prediction.file), found)
+            interpretation = self.interpret(prediction, header)
+            report = image_report(printable(prediction.file), interpretation)
             line["report"] = report.model_dump(mode="json", exclude_none=True)
         item.line = line
         if self.asked.report:
             with item.caught():
-                write_text(film_page(path.name, image, found), self.out / "reports" / f"{name}.html")
+                write_text(film_page(path.name, image, interpretation), self.out / "reports" / f"{name}.html")
         with item.caught():
             points, presence, covariances = prediction.points_xy_image, prediction.presence, prediction.covariances
             picture = overlay_original(image, points, presence, schema, covariances=covariances)
@@ -187,6 +190,8 @@ def run(arguments: argparse.Namespace) -> int:
         gsps.check_installed()
         keywords = (*gsps.KEYWORDS, *(gsps.IDENTITY if arguments.keep_identity else ()))
     predictor = choose_network(arguments)
+    if arguments.pin is not None:
+        predictor = pinned(predictor, arguments.pin, items)
     if arguments.attention and not predictor.config.network.neck.depth:
         raise UsageError("--attention: the network has a neck of depth 0, which attends to nothing")
     job = Job(arguments, predictor, keywords)
@@ -198,6 +203,7 @@ def run(arguments: argparse.Namespace) -> int:
         "correct shape": arguments.correct_shape,
         "spacing mm": arguments.spacing_mm,
         "anterior side": arguments.anterior_side,
+        "pin": arguments.pin,
     }
     with open_journal(out, about, resume=arguments.resume, overwrite=arguments.overwrite) as journal:
         todo = [item for item in items if str(item.path) not in journal.done]
@@ -214,7 +220,36 @@ def run(arguments: argparse.Namespace) -> int:
         write_results(journal, items, out)
     done = sum(str(item.path) in journal.done for item in items)
     print(f"{done} images predicted, {len(items) - done} skipped; written to {out}")
+    images = [journal.done[name]["image"] for item in items if (name := str(item.path)) in journal.done]
+    for line in second_opinions(images):
+        print(line)
     return DONE_IN_PART if any(item.troubled for item in items) else DONE
+
+
+def pinned(predictor: Predictor, pin: str, items: Sequence[Item]) -> Predictor:
+    """The network with the name of one vertebra fixed, on the only image. Raises UsageError."""
+    if len(items) != 1:
+        raise UsageError(f"--pin names a vertebra of one image, got {len(items)} images; give it alone")
+    if not isinstance(predictor, SpinePredictor):
+        raise UsageError("--pin: this network names vertebrae by its channels; take one like ap-spine")
+    try:
+        level, _, place = pin.partition("=")
+        x, y = (float(number) for number in place.split(","))
+        return predictor.with_pin(level, (x, y))
+    except ValueError as error:
+        raise UsageError(
+            f"--pin {pin}: must be LEVEL=X,Y in pixels of the image, such as L5=410,1955 ({error})"
+        ) from None
+
+
+def second_opinions(images: Sequence[ImageEntry]) -> Iterator[str]:
+    """Lines that say how many images are doubtful, and why; none where no image is."""
+    doubtful = [image for image in images if image.get("doubts")]
+    if doubtful:
+        yield f"{len(doubtful)} of {len(images)} images need a second opinion (doubts in {JSON_FILE}):"
+    for doubt, meaning in MEANINGS.items():
+        if files := [image["file"] for image in doubtful if doubt in image["doubts"]]:
+            yield f"  {len(files)} {doubt}: {meaning} ({', '.join(files[:3])}{' ...' if len(files) > 3 else ''})"
 
 
 def write_results(journal: Journal, items: Sequence[Item], out: Path) -> None:

@@ -11,6 +11,7 @@ from vertebra_kp.core.anatomy import FLIPPED_SLIP
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.loader import Batch
 from vertebra_kp.inference.level_decoding import chained
+from vertebra_kp.inference.level_names import Names
 from vertebra_kp.models.codec import HeatmapCodec
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.losses import to_heatmaps
@@ -24,8 +25,10 @@ class Prediction:
     ``points_xy_image`` [levels, 4, 2] and ``covariances`` [levels, 4, 2, 2] px², ``scores`` [levels, 4] in 0..1
     (nan where the schema has no corner), ``presence`` [levels] in 0..1. ``matrix`` [3, 3] leads to the network's
     frame. ``view_probabilities`` [2] of ``VIEWS`` and ``slip_probabilities`` [levels, 5] of ``SLIP_CLASSES`` are
-    None where the network does not classify. Only when asked for: ``image`` [H, W] uint8 as the network saw it,
-    ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per layer.
+    None where the network does not classify. ``doubts`` are reasons for a second opinion (``inference.doubts``),
+    ``names`` those of the vertebrae that were found, where a network names them by anatomy. Only when asked for:
+    ``image`` [H, W] uint8 as the network saw it, ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per
+    layer.
     """
 
     file: str
@@ -40,6 +43,8 @@ class Prediction:
     image: np.ndarray | None = None
     heatmaps: np.ndarray | None = None
     attention: dict[str, list[np.ndarray]] | None = None
+    doubts: tuple[str, ...] = ()
+    names: Names | None = None
 
     @property
     def points_xy(self) -> np.ndarray:

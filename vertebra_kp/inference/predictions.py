@@ -24,7 +24,7 @@ CSV_COLUMNS = ("file", "level", "presence", "corner", "x", "y", "score", "var_x"
 
 
 class LevelEntry(TypedDict):
-    """One vertebra: by corner (TL, TR, BL, BR) x and y in px, score in 0..1, covariance in px²."""
+    """One vertebra: by corner (TL, TR, BL, BR) x and y in px, score in 0..1, covariance in px²; none if absent."""
 
     presence: float
     corners: dict[str, list[float]]
@@ -37,7 +37,8 @@ class ImageEntry(TypedDict):
     """One image of ``predictions.json``; ``size`` is height and width, coordinates are continuous.
 
     What only a DICOM header or a classifying network says is there where it was said. ``view`` is that of the
-    keypoint schema.
+    keypoint schema. A network that finds and names vertebrae gives ``doubts``, reasons for a second opinion (empty
+    where there is none), the probability of its names, and another likely number of vertebrae.
     """
 
     file: str
@@ -48,6 +49,9 @@ class ImageEntry(TypedDict):
     spacing_from: NotRequired[str]
     view_position: NotRequired[str]
     laterality: NotRequired[str]
+    doubts: NotRequired[list[str]]
+    names_probability: NotRequired[float]
+    alternative: NotRequired[dict[str, str | float]]
     levels: dict[str, LevelEntry]
 
 
@@ -61,7 +65,7 @@ def image_entry(prediction: Prediction, schema: Schema, header: "DicomInfo | Non
     """A prediction with what its DICOM header says."""
     levels: dict[str, LevelEntry] = {}
     for i, level in enumerate(schema.levels):
-        corners = [j for j in range(len(CORNERS)) if schema.exists[i, j]]
+        corners = [j for j in range(len(CORNERS)) if np.isfinite(prediction.points_xy_image[i, j]).all()]
         levels[level] = {
             "presence": round(float(prediction.presence[i]), 4),
             "corners": {CORNERS[j]: _rounded(prediction.points_xy_image[i, j], 3) for j in corners},
@@ -79,6 +83,15 @@ def image_entry(prediction: Prediction, schema: Schema, header: "DicomInfo | Non
     }
     if prediction.view_probabilities is not None:
         entry["classified_view"] = _most_probable(prediction.view_probabilities, VIEWS)
+    if prediction.names is not None:
+        names = prediction.names
+        entry["doubts"] = list(prediction.doubts)
+        entry["names_probability"] = round(names.probability, 4)
+        if names.alternative is not None:
+            entry["alternative"] = {
+                "name": names.alternative,
+                "probability": round(names.alternative_probability, 4),
+            }
     if header is not None:
         for key in ("spacing_mm", "spacing_from", "view_position", "laterality"):
             if (value := getattr(header, key)) is not None:

@@ -10,11 +10,12 @@ import torch
 from vertebra_kp.config.network import STRIDE
 from vertebra_kp.config.schema import Config, PhaseConfig, TrainConfig
 from vertebra_kp.config.spine import SpineConfig
-from vertebra_kp.core.anatomy import LEVELS, VIEWS, Schema
+from vertebra_kp.core.anatomy import LEVELS, PRESENT_FROM, VIEWS, Schema
 from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, translate, warp_image
 from vertebra_kp.data.borders import content_box
 from vertebra_kp.data.films import Film
 from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.doubts import doubts_of
 from vertebra_kp.inference.level_names import Names, name_levels
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.refine import Refiner
@@ -30,6 +31,9 @@ AROUND = 4.0  # steps beyond the ends that were found which the corner network s
 BESIDE = 3.5  # steps to each side of the spine
 LEAST_FOUND = 2  # vertebrae, for a crop
 CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop refinement
+
+
+Pin = tuple[str, np.ndarray]  # a level, and a point of the original image near its centre
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,22 @@ class SpinePredictor(Predictor):
         self.spine, self.spine_config = spine.eval(), spine_config
         self.step, self.refiner = step, refiner
         self.config = _data_config(spine_config)
+        self.pin: Pin | None = None
 
     def with_config(self, config: Config) -> "SpinePredictor":
         other = SpinePredictor(self.spine, self.spine_config, self.step, self.refiner)
-        other.config = config
+        other.config, other.pin = config, self.pin
+        return other
+
+    def with_pin(self, level: str, xy_image: tuple[float, float]) -> "SpinePredictor":
+        """The same with one name fixed: the vertebra nearest to a point of the image is ``level``; others follow.
+
+        Raises ValueError for a level that the schema lacks.
+        """
+        if level not in self.schema.levels:
+            raise ValueError(f"level must be one of {', '.join(self.schema.levels)}, got {level!r}")
+        other = self.with_config(self.config)
+        other.pin = level, np.array(xy_image, dtype=float)
         return other
 
     @property
@@ -85,10 +101,10 @@ class SpinePredictor(Predictor):
     def predict_films(
         self, films: Sequence[Film], *, with_maps: bool = False, with_attention: bool = False
     ) -> list[Prediction]:
-        predictions = [_prediction(film, self.understand(film), self.schema) for film in films]
+        predictions = [_prediction(film, self.understand(film, self.pin), self.schema) for film in films]
         return predictions if self.refiner is None else self.refiner.refine(predictions, films, self.schema)
 
-    def understand(self, film: Film, pin: tuple[str, np.ndarray] | None = None) -> Understood:
+    def understand(self, film: Film, pin: Pin | None = None) -> Understood:
         """Finder and corner network on one film. ``pin`` names the vertebra at a point (original pixels)."""
         found = self.find(film.image)
         crop, spine, view = np.eye(3), found, np.full(len(VIEWS), 0.5)
@@ -159,13 +175,16 @@ def _prediction(film: Film, understood: Understood, schema: Schema) -> Predictio
     levels = schema.num_levels
     points, scores = np.full((levels, 4, 2), np.nan), np.full((levels, 4), np.nan)
     covariances, presence = np.full((levels, 4, 2, 2), np.nan), np.zeros(levels)
-    spine = understood.spine
-    for i, place in enumerate(understood.names.levels):
+    spine, names = understood.spine, understood.names
+    doubts = doubts_of(spine, names, understood.view, schema, film.size)
+    measured = not {"spine not found", "view"} & set(doubts)
+    for i, place in enumerate(names.levels if measured else ()):
         name = LEVELS[place] if place >= 0 else None
         if name not in schema.levels:
             continue
         level = schema.levels.index(name)
-        points[level], scores[level], presence[level] = spine.corners[i], spine.corner_scores[i], spine.scores[i]
+        points[level], scores[level] = spine.corners[i], spine.corner_scores[i]
+        presence[level] = PRESENT_FROM + (1 - PRESENT_FROM) * spine.scores[i]
         covariances[level] = np.eye(2) * (CORNER_SD * spine.steps[i]) ** 2
     for values in (points, scores, covariances):
         values[~schema.exists] = np.nan
@@ -178,6 +197,8 @@ def _prediction(film: Film, understood: Understood, schema: Schema) -> Predictio
         presence,
         understood.crop,
         view_probabilities=understood.view,
+        doubts=doubts,
+        names=names,
     )
 
 
