@@ -21,7 +21,12 @@ def spine(count: int = 15, step: float = STEP) -> Vertebrae:
 
 
 def perfect_maps(vertebrae: Vertebrae) -> SpineMaps:
-    targets = targets_of([(vertebrae, 0)], SIZE, STRIDE)
+    return maps_of(vertebrae, SIZE, np.ones(len(VIEWS)) / 2)
+
+
+def maps_of(vertebrae: Vertebrae, size: tuple[int, int], view: np.ndarray) -> SpineMaps:
+    """What a perfect network says of an image of ``size`` with these vertebrae."""
+    targets = targets_of([(vertebrae, 0)], size, STRIDE)
     owner = targets.owner[0].numpy()
     h, w = owner.shape
     cells = (np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1) + 0.5) * STRIDE
@@ -33,7 +38,7 @@ def perfect_maps(vertebrae: Vertebrae) -> SpineMaps:
         log_step[:, mine] = np.log(step / USUAL_STEP)
         down[:, mine] = vertebrae.down[i][:, None]
         levels[vertebrae.levels[i], mine] = 9.0
-    return SpineMaps(targets.points[0].numpy(), offsets, log_step, down, levels, np.ones(len(VIEWS)) / 2, STRIDE)
+    return SpineMaps(targets.points[0].numpy(), offsets, log_step, down, levels, view, STRIDE)
 
 
 def without(maps: SpineMaps, point: np.ndarray) -> SpineMaps:

@@ -51,7 +51,7 @@ def test_the_packaged_weights_are_those_of_timms_network(size):
     given = [v for key, v in torch.load(file, weights_only=True).items() if not key.endswith("tracked")]
     config = recipe(f"network.backbone.name=timm/tf_efficientnet_lite{size}")
     loaded = Backbone(config.network.backbone).state_dict()
-    # In order, and nothing left at random: the head of 5 tensors (conv, norm, classifier) is what a backbone lacks.
+    # In order, and nothing left at random; a backbone lacks the head.
     own = [v for key, v in loaded.items() if not key.endswith("tracked")]
     assert len(own) < len(given)
     assert all(torch.equal(a, b) for a, b in zip(own, given, strict=False))

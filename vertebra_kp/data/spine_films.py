@@ -50,7 +50,9 @@ class Vertebrae:
 
     @property
     def down(self) -> np.ndarray:
-        """``[n, 2]`` unit vectors towards the foot."""
+        """``[n, 2]`` unit vectors towards the foot; straight down of a lone vertebra."""
+        if len(self.centres) < 2:
+            return np.tile([0.0, 1.0], (len(self.centres), 1))
         along = np.gradient(self.centres, axis=0)
         return along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
 
