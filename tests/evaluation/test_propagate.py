@@ -9,7 +9,7 @@ from vertebra_kp.evaluation.uncertainty.propagate import standard_error
 from vertebra_kp.measures import Spine, measure
 
 
-@pytest.mark.parametrize("name", ["la_lumbar", "ap_lumbar"])
+@pytest.mark.parametrize("name", ["la_lumbar", "ap_lumbar", "la_whole_spine"])
 def test_the_standard_error_is_the_spread_of_measures_of_drawn_corners(name):
     schema = SCHEMAS[name]
     film = draw_film(schema, "standard", 3, 0, (800, 400))
