@@ -13,7 +13,7 @@ from commands import run
 
 from vertebra_kp.audit.disagreement import MOST, compare
 from vertebra_kp.audit.duplicates import same_films, thumbnail
-from vertebra_kp.audit.labels import audit_labels, corner_findings, order_findings, repaired
+from vertebra_kp.audit.labels import FILMS_FOR_USUAL, audit_labels, corner_findings, order_findings, repaired
 from vertebra_kp.audit.records import gap_findings, outside_findings, patient_findings, spacing_findings
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, State
 from vertebra_kp.data.datasets import FilmSelection, records_of
@@ -52,7 +52,9 @@ def test_a_right_film_has_no_finding():
 
 @pytest.mark.parametrize("schema", [SCHEMAS[name] for name in ANATOMIES], ids=ANATOMIES)
 def test_phantoms_which_are_right_have_no_likely_finding(schema):
-    films = [draw_film(schema, "standard", 11, i, (256, 128)) for i in range(12)]
+    # the neck is known to be smaller only where there are images enough to tell what is usual for a level
+    count = FILMS_FOR_USUAL if schema.name == "la_whole_spine" else 12
+    films = [draw_film(schema, "standard", 11, i, (256, 128)) for i in range(count)]
     records = [
         Record(str(i), Path(str(i)), str(i), film.points_xy_image, film.states) for i, film in enumerate(films)
     ]

@@ -224,6 +224,54 @@ def test_lordosis_sacral_slope_and_slip_follow_from_the_corners(preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_the_posture_of_a_lateral_whole_spine_follows_from_the_corners(preset):
+    levels, compared = SCHEMAS["la_whole_spine"].levels, 0
+    for index in range(25):
+        drawn = film("la_whole_spine", preset, index=index)
+        points, truth = drawn.points_xy_image.astype(float), drawn.truth
+        if drawn.anterior_side == "right":
+            points = (points * (-1, 1))[:, [TR, TL, BR, BL]]
+        superior, inferior = (
+            {
+                level: angle_deg(corners[right] - corners[left])
+                for level, corners in zip(levels, points, strict=True)
+            }
+            for left, right in ((TL, TR), (BL, BR))
+        )
+        for name, angle in {
+            "sacral_slope_deg": -superior["S1"],
+            "lordosis_deg": superior["L1"] - superior["S1"],
+            "thoracic_kyphosis_t1_t12_deg": inferior["T12"] - superior["T1"],
+            "thoracic_kyphosis_t4_t12_deg": inferior["T12"] - superior["T4"],
+            "t1_slope_deg": -superior["T1"],
+            "cervical_lordosis_deg": inferior["C2"] - inferior["C7"],
+        }.items():
+            if np.isfinite(angle):
+                assert angle == pytest.approx(truth[name], abs=0.01), name
+                compared += 1
+        assert (truth["thoracic_kyphosis_t1_t12_deg"] is None) == ("T12" in truth["missing"])
+    assert compared > 100
+
+
+def test_healthy_lateral_whole_spines_have_the_posture_that_adults_have():
+    """Median angles of asymptomatic adults; and C7 stands over the sacrum, not a head's width before it."""
+    preset, schema = replace(PRESETS["standard"], fracture_probability=0.0), SCHEMAS["la_whole_spine"]
+    spines = [draw_spine(schema, preset, np.random.default_rng(seed)) for seed in range(200)]
+    posture = {
+        name: np.median([spine.truth[name] for spine in spines]) for name in spines[0].truth if "_deg" in name
+    }
+    assert 45 < posture["lordosis_deg"] < 60
+    assert 30 < posture["thoracic_kyphosis_t4_t12_deg"] < posture["thoracic_kyphosis_t1_t12_deg"] < 50
+    assert 5 < posture["cervical_lordosis_deg"] < 20
+    forwards = [s.corners_mm()[-1, TR, 0] - s.centre_mm[s.levels.index("C7"), 0] for s in spines]
+    assert np.abs(np.percentile(forwards, [5, 95])).max() < 50
+    across = [
+        np.diff(s.corners_mm()[s.levels.index(level), TL:BL], axis=0) for s in spines for level in ("C3", "L3")
+    ]
+    assert np.hypot(*np.array(across[1::2])[:, 0].T).min() > 1.5 * np.hypot(*np.array(across[::2])[:, 0].T).max()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("schema", ["la_lumbar", "ap_lumbar"])
 def test_slip_labels_tell_what_was_drawn_where_the_film_shows_it(schema, preset):
     """From the generating fraction: positive is anterior or image left, one as small as a healthy step normal."""
@@ -385,7 +433,9 @@ def test_an_unknown_preset_is_refused_with_the_names_of_the_known_ones():
 
 
 def test_an_anatomy_that_is_not_drawn_is_refused_with_those_that_are():
-    with pytest.raises(ValueError, match="la_lumbar, ap_lumbar, ap_whole_spine, got 'la_cervical'"):
+    with pytest.raises(
+        ValueError, match="la_lumbar, ap_lumbar, ap_whole_spine, la_whole_spine, got 'la_cervical'"
+    ):
         film("la_cervical", "standard")
     with pytest.raises(UserError, match="la_cervical, only of la_lumbar"):
         PhantomFilms(SCHEMAS["la_cervical"], "standard", 0, 1, (64, 64), fresh=False)

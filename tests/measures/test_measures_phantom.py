@@ -10,7 +10,7 @@ from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.measures import Spine, measure
 
 FILMS = [40, pytest.param(1000, marks=pytest.mark.slow)]
-SIZE = {"la_lumbar": (160, 80), "ap_lumbar": (160, 80), "ap_whole_spine": (200, 80)}
+SIZE = {"la_lumbar": (160, 80), "ap_lumbar": (160, 80), "ap_whole_spine": (200, 80), "la_whole_spine": (200, 80)}
 
 
 def endplates_deg(level: dict) -> tuple[float, float]:
@@ -107,6 +107,32 @@ def test_lateral_measures_are_those_that_the_spine_was_generated_from(preset, fi
             counted += compare(found, "wedge_loss", level, loss, 0.1)
             counted += compare(found, "crush_loss", level, 100 * (1 - posterior / np.mean(crushed)), 0.1)
     assert counted > 30 * films
+
+
+@pytest.mark.parametrize("films", FILMS)
+@pytest.mark.parametrize("preset", ["standard", "hard"])
+def test_sagittal_measures_are_those_that_the_spine_was_generated_from(preset, films):
+    schema, counted = SCHEMAS["la_whole_spine"], 0
+    for index in range(films):
+        film = draw_film(schema, preset, 13, index, SIZE[schema.name])
+        spine = Spine(schema, film.points_xy_image, film.image.shape, film.spacing_mm, film.anterior_side)
+        found = {m.key: m for m in measure(spine)}
+        for name, at, drawn in (
+            ("cervical_lordosis", "C2-C7", "cervical_lordosis_deg"),
+            ("thoracic_kyphosis_t1_t12", "T1-T12", "thoracic_kyphosis_t1_t12_deg"),
+            ("thoracic_kyphosis_t4_t12", "T4-T12", "thoracic_kyphosis_t4_t12_deg"),
+            ("lumbar_lordosis", "L1-S1", "lordosis_deg"),
+            ("t1_slope", "T1", "t1_slope_deg"),
+            ("sacral_slope", "S1", "sacral_slope_deg"),
+        ):
+            counted += compare(found, name, at, film.truth[drawn], 0.01)
+        c7, s1 = film.truth["levels"]["C7"], film.truth["levels"]["S1"]
+        back, forward = (1, 1) if film.anterior_side == "left" else (0, -1)
+        foot = corners_mm(s1, film.spacing_mm)[back]
+        sva = forward * (foot[0] - c7["centre_xy_image"][0] * film.spacing_mm)
+        counted += compare(found, "c7_sva_mm", "C7-S1", sva, 0.01)
+        counted += compare(found, "c7_sva_percent", "C7-S1", 100 * sva / endplate_mm(s1, "superior"), 0.05)
+    assert counted > 4 * films
 
 
 @pytest.mark.parametrize("films", FILMS)

@@ -31,18 +31,19 @@ from vertebra_kp.evaluation.uncertainty.store import (
 from vertebra_kp.evaluation.uncertainty.trust import SIGNS, fit_trust
 from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.reports.evaluation import write_report
-from vertebra_kp.reports.film_page import film_page
+from vertebra_kp.reports.film_page import NAMES, film_page
 from vertebra_kp.reports.interpretation import interpret
 from vertebra_kp.reports.schema import MeasurementReport, image_report, write_measurement_report
 
 REPOSITORY = Path(__file__).parents[2]
 SIZE = (200, 100)
+SIZES = {"la_whole_spine": (800, 320)}  # its vertebrae must be large beside the noise
 FILMS = 24
 SD_PX = 0.8
 
 
 def drawn(name):
-    return [draw_film(SCHEMAS[name], "standard", 6, i, SIZE) for i in range(FILMS)]
+    return [draw_film(SCHEMAS[name], "standard", 6, i, SIZES.get(name, SIZE)) for i in range(FILMS)]
 
 
 def predicted(film, sd, rng) -> Prediction:
@@ -200,14 +201,14 @@ def test_agreement_of_known_pairs():
         agreement(first[:1], second[:1])
 
 
-@pytest.mark.parametrize("name", ["la_lumbar", "ap_whole_spine"])
+@pytest.mark.parametrize("name", ["la_lumbar", "ap_whole_spine", "la_whole_spine"])
 def test_an_images_page_and_its_json_say_the_same(tmp_path, name):
     film = drawn(name)[3]
     prediction = predicted(film, SD_PX, np.random.default_rng(5))
     found = interpret(
         prediction,
         SCHEMAS[name],
-        SIZE,
+        film.image.shape,
         spacing_mm=film.spacing_mm,
         anterior_side=film.anterior_side,
         calibrated=calibrated(name),
@@ -230,6 +231,20 @@ def test_an_images_page_and_its_json_say_the_same(tmp_path, name):
         assert f"{measure.value:.1f}°" in page
         assert f"{measure.interval.low:.1f} to {measure.interval.high:.1f})" in page
     assert "90 %: " in page
+
+
+def test_sagittal_alignment_has_intervals_around_what_was_drawn():
+    film, name = drawn("la_whole_spine")[3], "la_whole_spine"
+    prediction = predicted(film, SD_PX, np.random.default_rng(5))
+    about = {"spacing_mm": film.spacing_mm, "anterior_side": film.anterior_side, "calibrated": calibrated(name)}
+    found = interpret(prediction, SCHEMAS[name], film.image.shape, **about)
+    by_name = {m.name: (m, i) for m, i in zip(found.measurements, found.intervals, strict=True)}
+    page = film_page("film", film.image, found)
+    for measure in ("cervical_lordosis", "thoracic_kyphosis_t1_t12", "thoracic_kyphosis_t4_t12", "lumbar_lordosis",
+                    "t1_slope", "sacral_slope", "c7_sva_mm", "c7_sva_percent"):  # fmt: skip
+        measurement, interval = by_name[measure]
+        assert interval.low < measurement.value < interval.high
+        assert f"<td>{NAMES[measure].short}</td><td>{measurement.at}</td>" in page
 
 
 def test_a_film_unlike_the_good_ones_is_marked_on_its_page():

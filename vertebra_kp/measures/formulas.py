@@ -28,9 +28,9 @@ def angle_of_mid_lines(upper: int, lower: int) -> Formula:
     return angle
 
 
-def opening(upper: Line, lower: Line, front: str) -> Formula:
-    """Angle between two endplates, positive where they open to the front (lordosis)."""
-    return lambda points: _lifts(front) * angle_deg(lower.of(points), upper.of(points))
+def opening(upper: Line, lower: Line, side: str) -> Formula:
+    """Angle between two endplates, positive where they open to ``side``: to the front lordosis, else kyphosis."""
+    return lambda points: _lifts(side) * angle_deg(lower.of(points), upper.of(points))
 
 
 def forward_slope(endplate: Line, front: str) -> Formula:
@@ -44,13 +44,27 @@ def forward_step(above: Line, below: Line, front: str) -> Formula:
     Between the feet, on the line of the lower superior endplate ``below``, of the upper body's postero-inferior
     and the lower body's postero-superior corner. Source: Taillard, Acta Orthop Scand 24, 1954.
     """
-    posterior = 1 if front == "left" else 0
+    posterior = _posterior(front)
 
     def step(points: np.ndarray) -> np.ndarray:
         offset = points[..., *above.corners[posterior], :] - points[..., *below.corners[posterior], :]
         return -_lifts(front) * _along(offset, below.of(points))
 
     return step
+
+
+def forward_offset(body: Sequence[Line], below: Line, front: str) -> Formula:
+    """Horizontal distance of a body's centre from the posterior end of ``below``; forwards is positive.
+
+    The centre is the mean of the corners of both endplates of ``body``.
+    """
+
+    def offset(points: np.ndarray) -> np.ndarray:
+        centre = np.mean([endplate.middle(points) for endplate in body], axis=0)
+        foot = points[..., *below.corners[_posterior(front)], :]
+        return -_lifts(front) * (centre - foot)[..., 0]
+
+    return offset
 
 
 def side_step(above: Line, below: Line) -> Formula:
@@ -85,6 +99,11 @@ def loss_percent(figure: Formula, healthy: Formula) -> Formula:
 
 def _along(offset: np.ndarray, direction: np.ndarray) -> np.ndarray:
     return (offset * direction).sum(axis=-1) / length(direction)
+
+
+def _posterior(front: str) -> int:
+    """Which end of an endplate is the posterior one."""
+    return 1 if front == "left" else 0
 
 
 def _lifts(front: str) -> float:

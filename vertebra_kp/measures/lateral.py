@@ -1,7 +1,6 @@
-"""Measures of a lateral film: lordosis, endplates, slips, discs, heights and fractures.
+"""Measures of a lateral film: sagittal alignment, endplates, slips, discs, heights and fractures.
 
-What corners cannot give: pelvic incidence and tilt (hips), sagittal vertical axis (C7 and sacrum on one film),
-biconcave fractures (the middle of an endplate).
+What corners cannot give: pelvic incidence and tilt (hips), biconcave fractures (the middle of an endplate).
 """
 
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from functools import partial
 from itertools import pairwise
 
 from vertebra_kp.measures.formulas import (
+    forward_offset,
     forward_slope,
     forward_step,
     length_of,
@@ -28,6 +28,13 @@ BACKWARDS = "the sacrum falls backwards: is the film mirrored, or its anterior s
 BACKWARDS_FROM_DEG = -10.0  # sacral slopes of 12 to 58 degrees are common, below 0 they are not
 # Neither sign nor name of these depends on where the front is.
 SIDELESS = frozenset({"disc_height_index_depth", "disc_height_index_body"})
+# Name, upper and lower vertebra, the endplate of each, and the side that a positive angle opens to.
+CURVATURES = (
+    ("cervical_lordosis", "C2", "C7", inferior, inferior, "front"),
+    ("thoracic_kyphosis_t1_t12", "T1", "T12", superior, inferior, "back"),
+    ("thoracic_kyphosis_t4_t12", "T4", "T12", superior, inferior, "back"),
+    ("lumbar_lordosis", "L1", "S1", superior, superior, "front"),
+)
 
 
 def measure_lateral(spine: Spine) -> list[Measurement]:
@@ -36,7 +43,7 @@ def measure_lateral(spine: Spine) -> list[Measurement]:
     Nothing that has a front is measured where the front is not known, or the sacrum says that it is elsewhere.
     """
     front = spine.anterior_side or "left"
-    found = [*_curvature(spine, front), *_discs(spine, front), *_bodies(spine, front)]
+    found = [*_alignment(spine, front), *_discs(spine, front), *_bodies(spine, front)]
     reason = None if spine.anterior_side else NEEDS_SIDE
     slope = next((m.value for m in found if m.name == "sacral_slope"), None)
     if slope is not None and slope < BACKWARDS_FROM_DEG:
@@ -49,18 +56,40 @@ def _without(measurement: Measurement, reason: str) -> Measurement:
     return replace(measurement, value=None, grade=None, formula=None, reason=measurement.reason or reason)
 
 
-def _curvature(spine: Spine, front: str) -> Iterator[Measurement]:
+def _alignment(spine: Spine, front: str) -> Iterator[Measurement]:
+    """Angles of the three regions, slopes of T1 and S1, and the sagittal vertical axis.
+
+    Cervical lordosis: inferior endplates of C2, whose superior one is hidden by the dens, and of C7. Thoracic
+    kyphosis: superior endplate of T1 or T4, inferior one of T12; the shoulders often hide T1 to T3. Lumbar
+    lordosis: superior endplates of L1 and S1. Slopes: superior endplate against the horizontal, positive where its
+    anterior end is the lower one. Source: O'Brien et al., Radiographic Measurement Manual of the Spinal Deformity
+    Study Group, 2004.
+    """
     level = {name: i for i, name in enumerate(spine.schema.levels)}
-    for name, first, last, endplate in (
-        ("lumbar_lordosis", "L1", "S1", superior),
-        ("cervical_lordosis", "C2", "C7", inferior),
-    ):
+    for name, first, last, upper, lower, opens in CURVATURES:
         if {first, last} <= level.keys():
-            ends = endplate(level[first]), endplate(level[last])
-            yield measured(spine, f"{first}-{last}", name, "deg", ends, opening(*ends, front))
-    if "S1" in level:
-        sacrum = superior(level["S1"])
-        yield measured(spine, "S1", "sacral_slope", "deg", (sacrum,), forward_slope(sacrum, front))
+            ends = upper(level[first]), lower(level[last])
+            side = front if opens == "front" else _other(front)
+            yield measured(spine, f"{first}-{last}", name, "deg", ends, opening(*ends, side))
+    for name, of in (("t1_slope", "T1"), ("sacral_slope", "S1")):
+        if of in level:
+            endplate = superior(level[of])
+            yield measured(spine, of, name, "deg", (endplate,), forward_slope(endplate, front))
+    if {"C7", "S1"} <= level.keys():
+        yield from _sagittal_vertical_axis(spine, level["C7"], level["S1"], front)
+
+
+def _sagittal_vertical_axis(spine: Spine, c7: int, s1: int, front: str) -> Iterator[Measurement]:
+    """How far the centre of C7 lies before the postero-superior corner of S1, horizontally.
+
+    In mm, and in percent of S1's superior endplate, which needs no size of a pixel. The whole endplate must be
+    visible for both: it shows where the front is. Source: Glassman et al., Spine 30, 2005.
+    """
+    sacrum = superior(s1)
+    lines = superior(c7), inferior(c7), sacrum
+    offset = forward_offset(lines[:2], sacrum, front)
+    yield measured(spine, "C7-S1", "c7_sva_mm", "mm", lines, offset)
+    yield measured(spine, "C7-S1", "c7_sva_percent", "%", lines, percent(offset, length_of(sacrum)))
 
 
 def _discs(spine: Spine, front: str) -> Iterator[Measurement]:

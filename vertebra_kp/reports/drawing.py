@@ -11,7 +11,7 @@ from vertebra_kp.reports.html import image_uri
 from vertebra_kp.reports.interpretation import Interpretation
 
 HEIGHT = 1000  # pixels that an image is shown with at most
-DRAWN = ("cobb_pt", "cobb_mt", "cobb_tl", "lumbar_lordosis", "cervical_lordosis")
+DRAWN = ("cobb_pt", "cobb_mt", "cobb_tl", "cervical_lordosis", "thoracic_kyphosis_t4_t12", "lumbar_lordosis")
 COLOURS = ("#ffd43b", "#63e6be", "#ff8787")  # of the angles, in this order
 VERTEBRA, REGION, TEXT = "#74c0fc", "#ffa94d", "#fff"
 PLAIN_REGION = 0.02  # of the picture's height: half an axis of the largest region that is drawn plainly

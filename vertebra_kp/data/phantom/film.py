@@ -18,7 +18,7 @@ from vertebra_kp.data.phantom.trunk import soft_tissue
 from vertebra_kp.data.record import mask_slips, unknown_slips
 
 # Height / width of the drawn field
-FIELD_ASPECT = {"la_lumbar": 2.0, "ap_lumbar": 2.0, "ap_whole_spine": 2.5}
+FIELD_ASPECT = {"la_lumbar": 2.0, "ap_lumbar": 2.0, "ap_whole_spine": 2.5, "la_whole_spine": 2.5}
 ANATOMIES = tuple(FIELD_ASPECT)  # names of the schemas that can be drawn
 TILE_TEXELS, TEXEL_MM = 512, 0.6
 

@@ -26,6 +26,10 @@ class Preset:
     tilt_jitter_deg: float  # SD of a vertebra's tilt about the smooth curve (AP)
     sacral_slope_deg: Range  # S1 superior endplate, anterior side down
     l1_slope_deg: Range  # L1 superior endplate, anterior side up; lordosis is the sum of both slopes
+    # of lateral whole spines: slopes are drawn, so that the angles between them balance each other; the pelvis
+    # then turns the trunk upright, which changes all slopes but that of C2
+    t1_slope_deg: Range  # T1 superior endplate, anterior side down; L1's and T1's slopes make the kyphosis
+    c2_slope_deg: Range  # C2 inferior endplate, anterior side down; C7's slope less it is the cervical lordosis
     alignment_jitter: float  # SD of the step between healthy neighbours, as a fraction of the endplate
     slip_probability: float
     slip_fraction: Range  # of the lower vertebra's superior endplate; the direction is drawn

@@ -1,4 +1,4 @@
-"""All bone but the vertebral bodies: posterior elements, ribs, clavicles, sacrum, pelvis.
+"""All bone but the vertebral bodies and the head: posterior elements, ribs, clavicles, sacrum, pelvis.
 
 It hangs on the spine, so it moves with it and tells the levels' names: the twelfth ribs, the iliac crests
 beside L4 and L5, the sacrum below. ``anatomy.yaml`` has the outlines and their units.
@@ -9,6 +9,7 @@ import numpy as np
 from vertebra_kp.data.phantom.anatomy import OUTLINES
 from vertebra_kp.data.phantom.body import Body, add_body
 from vertebra_kp.data.phantom.canvas import Canvas, bow, ellipse, rounded, turned
+from vertebra_kp.data.phantom.head import add_head_and_arms
 from vertebra_kp.data.phantom.spine import Spine
 
 PEDICLE = ellipse(np.array([0.6, -0.3]), (0.15, 0.42))  # frontal, in half widths and heights of the body
@@ -19,6 +20,8 @@ RIB_REACH = ((1, 3, 8, 10, 11, 12), (0.42, 0.72, 1.0, 1.0, 0.85, 0.5))
 RIB_FALL = ((1, 6, 12), (5.0, 45.0, 45.0))
 RIB_BOW = bow(np.array([0.0, 0.0]), np.array([12.0, 45.0]), np.array([-65.0, 105.0]))  # lateral, from its head
 LAST_JOINED_RIB = 10  # eleven and twelve end free
+RIB_LENGTH = ((1, 6, 11, 12), (0.35, 1.0, 1.0, 0.55))  # lateral
+LATERAL_PROCESS = {"C": "cervical_spine", "T": "thoracic_spine", "L": "lumbar_spine"}
 
 
 def add_bones(bone: np.ndarray, canvas: Canvas, spine: Spine, density: float, rng: np.random.Generator) -> None:
@@ -27,6 +30,8 @@ def add_bones(bone: np.ndarray, canvas: Canvas, spine: Spine, density: float, rn
         _lateral_posterior_elements(bone, canvas, spine, density)
         _lateral_ribs(bone, canvas, spine, density, rng)
         _lateral_pelvis(bone, canvas, spine, density, rng)
+        if "C2" in spine.levels:
+            add_head_and_arms(bone, canvas, spine, density, rng)
     else:
         _frontal_posterior_elements(bone, canvas, spine, density)
         _frontal_ribs(bone, canvas, spine, density, rng)
@@ -109,8 +114,7 @@ def _lateral_posterior_elements(bone: np.ndarray, canvas: Canvas, spine: Spine, 
     for i, level in enumerate(spine.levels[:-1]):
         pedicles.append(spine.on_body(i, OUTLINES["lateral_pedicle"]))
         facets.append(spine.on_body(i, rounded(OUTLINES["facets"])))
-        process = OUTLINES["lumbar_spine"] if level.startswith("L") else OUTLINES["thoracic_spine"]
-        processes.append(spine.on_body(i, rounded(process)))
+        processes.append(spine.on_body(i, rounded(OUTLINES[LATERAL_PROCESS[level[0]]])))
     layer = canvas.shapes(processes, value=75, outline=120, line_mm=1.0)
     layer = canvas.shapes(facets, value=125, outline=190, line_mm=1.0, onto=layer)
     layer = canvas.shapes(pedicles, value=115, outline=195, line_mm=1.0, onto=layer)
@@ -120,13 +124,13 @@ def _lateral_posterior_elements(bone: np.ndarray, canvas: Canvas, spine: Spine, 
 def _lateral_ribs(
     bone: np.ndarray, canvas: Canvas, spine: Spine, density: float, rng: np.random.Generator
 ) -> None:
-    """Both sides' ribs, the far one a little apart; the twelfth is short."""
+    """Both sides' ribs, the far one a little apart; the first ones and the twelfth are short."""
     ribs = []
     for i, level in enumerate(spine.levels):
         if not level.startswith("T"):
             continue
         head = spine.on_body(i, np.array([(1.2, -0.6)]))[0]
-        length = 0.55 if level == "T12" else 1.0
+        length = np.interp(int(level[1:]), *RIB_LENGTH)
         for apart in (0.0, rng.uniform(4, 12)):
             curve = RIB_BOW * length + np.array([apart, apart / 2])
             ribs.append(head + curve)

@@ -1,4 +1,4 @@
-"""Soft tissue of the trunk: skin line, lungs, heart, diaphragm, bowel gas.
+"""Soft tissue: trunk, lungs, heart, diaphragm, bowel gas; on lateral whole spines head, neck and windpipe too.
 
 It has no sharp edges, so it is drawn coarsely. Frontal outlines are given for the image's right half.
 """
@@ -10,6 +10,20 @@ from vertebra_kp.data.phantom.canvas import Canvas, ellipse, rounded
 from vertebra_kp.data.phantom.presets import Preset
 from vertebra_kp.data.phantom.spine import Spine
 
+# Lateral whole spines: skin behind and before the centres of these levels in mm, and thickness there relative to
+# the trunk's: the neck is thin, the shoulders are thick
+SKIN = {
+    "C2": (52, 50, 0.5),
+    "C5": (54, 52, 0.5),
+    "C7": (66, 62, 0.75),
+    "T2": (80, 95, 1.1),
+    "T5": (78, 160, 1.0),
+    "T9": (74, 185, 0.95),
+    "L1": (84, 170, 1.0),
+    "L4": (98, 165, 1.1),
+    "S1": (112, 160, 1.25),
+}
+HEAD = ellipse(np.array([-15.0, -108.0]), (98.0, 80.0)), ellipse(np.array([-72.0, -38.0]), (42.0, 72.0))  # from C2
 TISSUE_PER_MM = 0.02  # attenuation of soft tissue at about 70 keV
 COARSE = 4
 
@@ -17,7 +31,9 @@ COARSE = 4
 def soft_tissue(canvas: Canvas, spine: Spine, preset: Preset, rng: np.random.Generator) -> np.ndarray:
     """Attenuation ``[H, W]`` float32 of trunk, lungs and gas."""
     coarse = canvas.coarse(COARSE)
-    trunk = _lateral_trunk if spine.view == "LA" else _frontal_trunk
+    trunk = _frontal_trunk
+    if spine.view == "LA":
+        trunk = _lateral_body if "C2" in spine.levels else _lateral_trunk
     tissue = trunk(coarse, spine, rng) * (TISSUE_PER_MM * rng.uniform(*preset.tissue_mm))
     tissue -= _gas(coarse, spine, preset, rng)
     return canvas.finer(np.maximum(tissue, 0), COARSE)
@@ -94,6 +110,42 @@ def _lateral_trunk(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> np
         leaf = dome + OUTLINES["lateral_lung"] - np.array([0, apart])
         thickness *= 1 - share * _coverage(canvas, [leaf], 2.5)
     return thickness
+
+
+def _lateral_body(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> np.ndarray:
+    """Relative thickness of head, neck and trunk from the side, less lungs and windpipe."""
+    centre, levels = spine.centre_mm, spine.levels
+    rows = [levels.index(level) for level in SKIN]
+    back, front, depth = (
+        np.interp(np.arange(len(levels)), rows, column) for column in zip(*SKIN.values(), strict=True)
+    )
+    back, front = back * rng.uniform(0.85, 1.2), front * rng.uniform(0.85, 1.15)
+    sideways, below, above = np.array([1.0, 0.0]), np.array([0.0, 400.0]), np.array([0.0, -75.0])
+    behind, before = centre + back[:, None] * sideways, centre - front[:, None] * sideways
+    ends = behind[-1:] + below, before[-1:] + below, before[::-1], before[:1] + above, behind[:1] + above
+    skin = np.concatenate((behind, *ends))
+    thickness = _coverage(canvas, [skin], 7.0)
+    y = canvas.origin_mm[1] + (np.arange(canvas.size[0]) + 0.5) * canvas.spacing_mm
+    thickness *= np.interp(y, centre[:, 1], depth).astype(np.float32)[:, None]
+    head = 0.65 * _coverage(canvas, [centre[0] + part for part in HEAD], 4.0)
+    thickness = np.maximum(thickness, head)
+
+    dome = centre[spine.last_thoracic] + np.array([0, rng.uniform(-25, 0)])
+    chest = [i for i in range(spine.last_thoracic) if levels[i][0] == "T" and levels[i] != "T1"]
+    apex = np.minimum(np.arange(len(chest)) / 4, 1.0) ** 0.5  # the lungs' tops are round
+    behind = centre[chest] + (apex * (0.67 * back[chest] - 14))[:, None] * sideways
+    before = centre[chest] - (front[chest] * np.linspace(0.4, 0.86, len(chest)))[:, None] * sideways
+    share = rng.uniform(0.2, 0.3)
+    for apart in (0.0, rng.uniform(8, 16)):
+        base = dome + OUTLINES["lateral_lung"][1:6] * (0.8 * front[chest[-1]] / 140, 1) - np.array([0, apart])
+        lung = np.concatenate((base, behind[::-1], before))
+        thickness *= 1 - share * _coverage(canvas, [lung], 2.5)
+    heart = centre[levels.index("T8")] - front[levels.index("T8")] * np.array([0.55, 0.0])
+    thickness *= 1 + rng.uniform(0.15, 0.3) * _coverage(canvas, [ellipse(heart, (46, 58), -30.0)], 5.0)
+    airway = [i for i in range(levels.index("T5")) if levels[i] != "C2"]
+    tube = centre[airway] - np.interp(airway, (airway[0], airway[-1]), (22, 52))[:, None] * sideways
+    air = canvas.blurred(canvas.lines([tube], value=255, line_mm=15.0), 2.0).astype(np.float32) / 255
+    return thickness * (1 - 0.12 * air)
 
 
 def _gas(canvas: Canvas, spine: Spine, preset: Preset, rng: np.random.Generator) -> np.ndarray:
