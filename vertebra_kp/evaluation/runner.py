@@ -9,10 +9,12 @@ from tqdm import tqdm
 from vertebra_kp.config.differences import differences
 from vertebra_kp.config.io import override_config
 from vertebra_kp.config.schema import Config
+from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.films import FilmLabels, Films
 from vertebra_kp.data.loader import sequential
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
+from vertebra_kp.evaluation.missing import filled
 from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.streams import in_streams
@@ -48,12 +50,11 @@ def as_measured(trained: Config, overrides: Sequence[str]) -> Config:
 def evaluate_films(
     predictor: Predictor, films: Films, *, limit: int | None = None, shown: int = 0, progress: bool = False
 ) -> list[Evaluated]:
-    """Predict every film (the first ``limit`` of them) in float32; the network is left in eval mode.
+    """Predict every film (the first ``limit`` of them) in float32.
 
     ``films`` are kept in the pixels that the predictor asks for. The first ``shown`` predictions and the ``shown``
     with the largest error keep image and heatmaps, for pictures.
     """
-    predictor.network.eval()
 
     def work(places: list[tuple[int, int]]) -> list[tuple[FilmLabels, Prediction]]:
         batch = [films.at(*place) for place in places]
@@ -67,7 +68,7 @@ def evaluate_films(
     for labels, prediction in tqdm(
         results, "evaluating", len(order), unit="film", leave=False, disable=not progress
     ):
-        evaluated.append(_evaluated(labels, prediction))
+        evaluated.append(_evaluated(labels, prediction, predictor.schema))
         worst = sorted([*worst, len(evaluated) - 1], key=lambda i: -mean_error_px(evaluated[i]))
         for i in worst[shown:]:
             if i >= shown:
@@ -81,7 +82,7 @@ def mean_error_px(item: Evaluated) -> float:
     return -1.0 if (error := film_errors(item)["mre_px"]) is None else error
 
 
-def _evaluated(labels: FilmLabels, prediction: Prediction) -> Evaluated:
+def _evaluated(labels: FilmLabels, prediction: Prediction, schema: Schema) -> Evaluated:
     return Evaluated(
         id=labels.id,
         group=labels.group,
@@ -89,7 +90,7 @@ def _evaluated(labels: FilmLabels, prediction: Prediction) -> Evaluated:
         spacing_mm=labels.spacing_mm,
         true_points=labels.points_xy_image,
         true_states=labels.states,
-        points=prediction.points_xy_image,
+        points=filled(prediction.points_xy_image, schema, labels.size),
         presence=prediction.presence,
         covariances=prediction.covariances,
         anterior_side=labels.anterior_side,
@@ -101,5 +102,5 @@ def _evaluated(labels: FilmLabels, prediction: Prediction) -> Evaluated:
 
 def collapsed_share(evaluated: list[Evaluated]) -> float:
     """Share of the heatmaps of labelled corners that have no peak; 0 without any."""
-    scores = np.concatenate([item.prediction.scores[item.labelled] for item in evaluated])
+    scores = np.nan_to_num(np.concatenate([item.prediction.scores[item.labelled] for item in evaluated]))
     return float((scores < COLLAPSED_BELOW).mean()) if scores.size else 0.0

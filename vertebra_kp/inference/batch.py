@@ -27,8 +27,8 @@ class Prediction:
     frame. ``view_probabilities`` [2] of ``VIEWS`` and ``slip_probabilities`` [levels, 5] of ``SLIP_CLASSES`` are
     None where the network does not classify. ``doubts`` are reasons for a second opinion (``inference.doubts``),
     ``names`` those of the vertebrae that were found, where a network names them by anatomy. Only when asked for:
-    ``image`` [H, W] uint8 as the network saw it, ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per
-    layer.
+    ``image`` [H, W] uint8 as the network saw it, ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N]
+    per layer.
     """
 
     file: str

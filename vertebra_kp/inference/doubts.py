@@ -29,7 +29,7 @@ MEANINGS: dict[Doubt, str] = {
 def doubts_of(
     spine: FoundSpine, names: Names, view: np.ndarray, schema: Schema, size: tuple[int, int]
 ) -> tuple[Doubt, ...]:
-    """What is doubtful of a spine in the pixels of an image of ``size`` (height, width); empty where nothing is."""
+    """What is doubtful of a spine in the pixels of an image of ``size`` (height, width)."""
     if len(spine) < LEAST_VERTEBRAE:
         return ("spine not found",)
     if view[VIEWS.index(schema.view)] < OWN_VIEW:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,13 +41,14 @@ class Understood:
     """One image before the crop refinement.
 
     ``spine`` in the image's own pixels and its ``names``; ``view`` ``[2]``, probabilities of ``VIEWS``; ``crop``,
-    the matrix from the image to what the corner network saw.
+    the matrix from the image to what the corner network saw, of ``size``.
     """
 
     spine: FoundSpine
     names: Names
     view: np.ndarray
     crop: np.ndarray
+    size: tuple[int, int]
 
 
 class SpinePredictor(Predictor):
@@ -101,13 +102,20 @@ class SpinePredictor(Predictor):
     def predict_films(
         self, films: Sequence[Film], *, with_maps: bool = False, with_attention: bool = False
     ) -> list[Prediction]:
-        predictions = [_prediction(film, self.understand(film, self.pin), self.schema) for film in films]
+        predictions = []
+        for film in films:
+            understood = self.understand(film, self.pin)
+            prediction = _prediction(film, understood, self.schema)
+            if with_maps:
+                to_crop = compose(np.linalg.inv(film.to_image), understood.crop)
+                prediction = replace(prediction, image=warp_image(film.image, to_crop, understood.size))
+            predictions.append(prediction)
         return predictions if self.refiner is None else self.refiner.refine(predictions, films, self.schema)
 
     def understand(self, film: Film, pin: Pin | None = None) -> Understood:
         """Finder and corner network on one film. ``pin`` names the vertebra at a point (original pixels)."""
         found = self.find(film.image)
-        crop, spine, view = np.eye(3), found, np.full(len(VIEWS), 0.5)
+        crop, size, spine, view = np.eye(3), film.image.shape, found, np.full(len(VIEWS), 0.5)
         if len(found) >= LEAST_FOUND:
             crop, size = self.crop_of(found)
             maps = self._maps(film.image, crop, size)
@@ -118,9 +126,8 @@ class SpinePredictor(Predictor):
         if pin is not None and len(spine):
             distance = np.linalg.norm(spine.centres - pin[1], axis=1)
             pinned = (int(distance.argmin()), LEVELS.index(pin[0]))
-        return Understood(
-            spine, name_levels(spine.levels, self.schema, pinned), view, compose(film.to_image, crop)
-        )
+        names = name_levels(spine.levels, self.schema, pinned)
+        return Understood(spine, names, view, compose(film.to_image, crop), (size[0], size[1]))
 
     def find(self, image: np.ndarray) -> FoundSpine:
         """The finder: vertebrae on a whole image of any framing, in its pixels."""
