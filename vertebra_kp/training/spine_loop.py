@@ -24,6 +24,7 @@ from vertebra_kp.inference.checkpoint import (
     moments_by_name,
     random_state,
     restore_moments,
+    restore_random_state,
     save_checkpoint,
 )
 from vertebra_kp.models.spine_loss import spine_loss
@@ -60,6 +61,7 @@ def train_spine(
         average.module.load_state_dict(checkpoint.weights)
         average.n_averaged.fill_(step)
         restore_moments(optimiser, network, checkpoint.moments)
+        restore_random_state(checkpoint.random[0])
         log.info("goes on after step %d", step)
     sums: dict[str, float] = {}
     started, since = time.perf_counter(), step
