@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vertebra_kp.cli.main import main
-from vertebra_kp.config.io import ConfigError, config_json_schema, load_config, save_config
+from vertebra_kp.config.io import ConfigError, config_json_schema, load_config, load_job, read_yaml, save_config
 from vertebra_kp.config.schema import Config
+from vertebra_kp.config.spine import is_spine
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "configs"
@@ -56,14 +57,13 @@ def test_every_job_of_the_issue_is_shipped():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_config_loads_under_its_own_name(name):
-    assert load_config(CONFIGS / name).name == Path(name).stem
+    assert load_job(CONFIGS / name).name == Path(name).stem
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_config_says_command_and_hardware_at_its_head(name):
     text = (CONFIGS / name).read_text(encoding="utf-8")
-    head = text[: text.index("\nbase:")]
-    assert all(line.startswith("#") for line in head.splitlines() if line)
+    head = re.match(r"(#.*\n)+", text)[0]
     assert f"vertebra-kp train --config {Path(name).stem}" in head
     assert "Hardware:" in head
 
@@ -81,9 +81,9 @@ def test_no_film_of_aasce_trains_and_validates():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_saved_config_loads_equal(name, tmp_path):
-    config = load_config(CONFIGS / name)
+    config = load_job(CONFIGS / name)
     save_config(config, tmp_path / "config.yaml")
-    assert load_config(tmp_path / "config.yaml") == config
+    assert load_job(tmp_path / "config.yaml") == config
 
 
 @pytest.mark.parametrize("name", ["1e5", "on", "1_000", "007", "null", "0.5", "2024-01-02", "1e-4"])
@@ -447,6 +447,8 @@ def test_the_schema_accepts_every_shipped_file_and_refuses_a_misspelt_one():
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(config_json_schema())
     for path in CONFIGS.glob("*.yaml"):
+        if is_spine(read_yaml(path)):
+            continue  # its schema is another: SpineConfig
         # PyYAML alone reads 1e-3 as text, our reader and editors as a number.
         text = re.sub(r"\b(\d)e-(\d)", r"\1.0e-\2", path.read_text(encoding="utf-8"))
         written = yaml.safe_load(text)
