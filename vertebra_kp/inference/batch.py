@@ -10,6 +10,7 @@ from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import FLIPPED_SLIP
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.loader import Batch
+from vertebra_kp.inference.doubts import Doubt
 from vertebra_kp.inference.level_decoding import chained
 from vertebra_kp.inference.level_names import Names
 from vertebra_kp.models.codec import HeatmapCodec
@@ -43,7 +44,7 @@ class Prediction:
     image: np.ndarray | None = None
     heatmaps: np.ndarray | None = None
     attention: dict[str, list[np.ndarray]] | None = None
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     names: Names | None = None
 
     @property

@@ -10,6 +10,7 @@ from vertebra_kp.evaluation.uncertainty.propagate import standard_error
 from vertebra_kp.evaluation.uncertainty.shape import SURPRISING_FROM
 from vertebra_kp.evaluation.uncertainty.store import Calibrated
 from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.doubts import MEANINGS, Doubt
 from vertebra_kp.measures import Measurement, Spine, measure
 
 SHIFT_FROM = 0.7  # logarithm: twice as plausible one level away
@@ -24,7 +25,7 @@ class Interpretation:
     score: the share of images that the network works on whose score is as high. Intervals, regions and p-value
     are None without a calibration. ``corrected`` corners were moved by the shape model: they have neither
     intervals nor regions, which are calibrated on the network's own corners. ``remarks`` are sentences that say
-    what to check.
+    what to check; ``doubts`` are the network's own (``inference.doubts``).
     """
 
     spine: Spine
@@ -35,9 +36,13 @@ class Interpretation:
     p_value: float | None = None
     corrected: bool = False
     remarks: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
     @property
     def trusted(self) -> bool | None:
+        """None where nothing speaks against it and no calibration speaks for it."""
+        if self.doubts:
+            return False
         return None if self.p_value is None else self.p_value >= TRUSTED_FROM
 
     @property
@@ -66,7 +71,10 @@ def interpret(
     points = reported_points(predicted, prediction.presence)
     spine = Spine(schema, points, size, spacing_mm, anterior_side)
     measured, remarks = measure(spine), _side_remarks(spine)
-    without = Interpretation(spine, prediction.presence, measured, [None] * len(measured), remarks=remarks)
+    remarks += tuple(f"Needs a second opinion: {MEANINGS[doubt]}." for doubt in prediction.doubts)
+    without = Interpretation(
+        spine, prediction.presence, measured, [None] * len(measured), remarks=remarks, doubts=prediction.doubts
+    )
     if calibrated is None:
         return without
     remarks += _shape_remarks(prediction, schema, calibrated)

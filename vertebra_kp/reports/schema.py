@@ -49,7 +49,10 @@ class ImageReport(_Model):
     share_as_odd: float | None = Field(
         None, description="conformal p-value of the out-of-distribution score; only with a calibration"
     )
-    trusted: bool | None = Field(None, description="null without a calibration")
+    trusted: bool | None = Field(
+        None, description="false where there are doubts; null without any and without a calibration"
+    )
+    doubts: list[str] = Field([], description="the network's own reasons for a second opinion")
     corrected: bool = Field(description="whether corners were moved by the shape model")
     remarks: list[str]
     levels: dict[str, LevelReport]
@@ -74,6 +77,7 @@ def image_report(file: str, found: Interpretation) -> ImageReport:
         spacing_mm=spine.spacing_mm,
         share_as_odd=None if found.p_value is None else round(found.p_value, 4),
         trusted=found.trusted,
+        doubts=list(found.doubts),
         corrected=found.corrected,
         remarks=list(found.remarks),
         levels={level: _level_report(i, found) for i, level in enumerate(spine.schema.levels)},
