@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vertebra_kp.config.schema import AugmentConfig
 from vertebra_kp.config.spine import ViewsConfig
-from vertebra_kp.core.anatomy import FLIPPED_CORNER, UNKNOWN
+from vertebra_kp.core.anatomy import FLIPPED_CORNER, LEVELS, UNKNOWN
 from vertebra_kp.core.geometry import compose, flip_horizontal, letterbox, rotate, scale, translate, warp_image
 from vertebra_kp.data.spine_films import SpineFilm, Vertebrae
 from vertebra_kp.data.transforms import change_intensity
@@ -24,6 +24,8 @@ OWNED = 0.28  # of a step around its centre: cells that tell of a vertebra
 # Neighbours beyond the ends that nobody marked: the neck, ribs' heads above; sacral segments below. In steps.
 UNMARKED_ABOVE, UNMARKED_BELOW = 8.0, 2.6
 BESIDE = 2.0  # width to each side of that, in steps
+# Beyond a marked end the next vertebra is known by name, if not to the pixel: level, neighbour, distance in steps.
+NEXT = (("C7", "T1", -0.88), ("S1", "L5", 1.0))
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ class _Maps:
 
 def targets_of(views: Sequence[tuple[Vertebrae, int]], size: tuple[int, int], stride: int) -> SpineTargets:
     """Of images of ``size``, each with its vertebrae in that frame and its view."""
-    most = max(1, *(len(vertebrae.centres) for vertebrae, _ in views))
     maps = [_maps(vertebrae, size, stride) for vertebrae, _ in views]
+    all_of = [_with_next(vertebrae) for vertebrae, _ in views]
+    most = max(1, *(len(vertebrae.centres) for vertebrae in all_of))
 
     def table(width: tuple[int, ...], fill: float, values: list[np.ndarray]) -> Tensor:
         filled = np.full((len(values), most, *width), fill, dtype=np.float32)
@@ -120,14 +123,13 @@ def targets_of(views: Sequence[tuple[Vertebrae, int]], size: tuple[int, int], st
             row[: len(one)] = one
         return torch.from_numpy(filled)
 
-    all_of = [vertebrae for vertebrae, _ in views]
     return SpineTargets(
         points=torch.from_numpy(np.stack([one.points for one in maps])),
         known=torch.from_numpy(np.stack([one.known for one in maps])),
         owner=torch.from_numpy(np.stack([one.owner for one in maps])),
         corners=table((8,), np.nan, [one.corners.reshape(-1, 8) for one in all_of]),
-        steps=table((), 1, [np.nan_to_num(one.steps, nan=1.0) for one in all_of]),
-        down=table((2,), 0, [one.down for one in all_of]),
+        steps=table((), np.nan, [vertebrae.steps for vertebrae, _ in views]),
+        down=table((2,), np.nan, [vertebrae.down for vertebrae, _ in views]),
         levels=table((), UNKNOWN, [one.levels for one in all_of]).long(),
         views=torch.tensor([view for _, view in views]),
     )
@@ -139,7 +141,7 @@ def _maps(vertebrae: Vertebrae, size: tuple[int, int], stride: int) -> _Maps:
     points, known = np.zeros((5, h, w), dtype=np.float32), np.ones((5, h, w), dtype=np.float32)
     owner = np.full((h, w), -1, dtype=np.int64)
     cells = vertebrae.moved(scale(1 / stride))
-    steps, down = cells.steps, cells.down
+    steps, down, beyond = cells.steps, cells.down, _with_next(cells)
     row, column = np.mgrid[:h, :w] + 0.5
     nearest = np.full((h, w), np.inf)
     for i, (centre, corners, step) in enumerate(zip(cells.centres, cells.corners, steps, strict=True)):
@@ -153,6 +155,9 @@ def _maps(vertebrae: Vertebrae, size: tuple[int, int], stride: int) -> _Maps:
         mine = (distance < max(OWNED * step, 0.75)) & (distance < nearest)
         owner[mine], nearest[mine] = i, distance[mine]
     ends = ((0, -1.0, UNMARKED_ABOVE), (len(steps) - 1, 1.0, UNMARKED_BELOW)) if len(steps) else ()
+    for i in range(len(cells.centres), len(beyond.centres)):
+        x, y = beyond.centres[i]
+        owner[(np.hypot(column - x, row - y) < OWNED * float(np.median(steps))) & (owner < 0)] = i
     for end, sign, reach in ends:
         known[:, _beyond(cells.centres[end], sign * down[end], steps[end], reach, row, column)] = 0
     for above in np.flatnonzero(_gaps(vertebrae.levels)):
@@ -160,6 +165,23 @@ def _maps(vertebrae: Vertebrae, size: tuple[int, int], stride: int) -> _Maps:
         middle, radius = pair.mean(axis=0), np.linalg.norm(pair[1] - pair[0]) / 2
         known[:, np.hypot(column - middle[0], row - middle[1]) < radius - 0.3 * steps[above]] = 0
     return _Maps(points, known, owner)
+
+
+def _with_next(vertebrae: Vertebrae) -> Vertebrae:
+    """With the vertebrae beyond the marked ends appended, by name and place alone."""
+    centres, levels = [vertebrae.centres], [vertebrae.levels]
+    steps, down = vertebrae.steps, vertebrae.down
+    marked = set(vertebrae.levels.tolist())
+    for name, neighbour, away in NEXT:
+        level = LEVELS.index(name)
+        if level in marked:
+            continue
+        for i in np.flatnonzero(vertebrae.levels == LEVELS.index(neighbour)):
+            centres.append(vertebrae.centres[i : i + 1] + away * steps[i] * down[i])
+            levels.append(np.array([level]))
+    added = sum(map(len, levels)) - len(vertebrae.levels)
+    corners = np.concatenate([vertebrae.corners, np.full((added, 4, 2), np.nan)])
+    return Vertebrae(np.concatenate(centres), corners, np.concatenate(levels))
 
 
 def _gaps(levels: np.ndarray) -> np.ndarray:

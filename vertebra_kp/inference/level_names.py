@@ -12,7 +12,8 @@ import numpy as np
 from vertebra_kp.core.anatomy import LEVELS, Schema
 
 FLOOR = 0.01  # probability that a vertebra looks like any level: one wrong look is not proof
-BEYOND = 0.1  # evidence of a level that the schema lacks: networks are not trained to know it
+BEYOND = 0.1  # evidence of a level that no network of the schema is trained to know
+BESIDE_THE_SCHEMA = ("C7", "S1")  # what stands beyond the ends of T1..L5: networks know it by name
 SHARED = 0.25  # neighbours look alike for the same reasons: so much of their summed evidence counts
 RARE = 0.03  # prior of a variant against the usual number of vertebrae
 REPORTED_FROM = 0.2  # probability of a variant that is worth a word
@@ -40,14 +41,15 @@ def name_levels(log_probabilities: np.ndarray, schema: Schema, pinned: tuple[int
     ``pinned`` (place among the vertebrae, place in ``LEVELS``) fixes one name, all others follow.
     """
     n, places = log_probabilities.shape[0], len(LEVELS)
-    known = np.isin(LEVELS, schema.levels)
+    known = np.isin(LEVELS, [*schema.levels, *BESIDE_THE_SCHEMA])
+    in_schema = np.isin(LEVELS, schema.levels)
     evidence = np.where(known, np.log(FLOOR + np.exp(log_probabilities)), np.log(BEYOND))
     orders = {"": np.arange(places)} | {name: _order(*rule) for name, rule in VARIANTS.items()}
     sums: dict[tuple[str, int], float] = {}
     for variant, order in orders.items():
         for start in range(1 - n, len(order)):
             names = _names(order, start, n)
-            if (pinned is not None and names[pinned[0]] != pinned[1]) or not known[names[names >= 0]].any():
+            if (pinned is not None and names[pinned[0]] != pinned[1]) or not in_schema[names[names >= 0]].any():
                 continue
             if variant and not _shows(order, start, n):
                 continue

@@ -22,10 +22,8 @@ from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.spine_decoding import FoundSpine, SpineMaps, decode
 from vertebra_kp.models.spine_network import SpineNetwork
 
-FINDER_HEIGHTS = (
-    384,
-    768,
-)  # px at which the whole image is seen: lumbar spines are large, whole bodies show small vertebrae
+# px at which the whole image is seen: vertebrae are large on a lumbar image, small on one of the whole body
+FINDER_HEIGHTS = (192, 384, 768)
 KEPT_SIZE = (2048, 1024)  # height and width whose pixels are kept of an image
 AROUND = 4.0  # steps beyond the ends that were found which the corner network sees
 BESIDE = 3.5  # steps to each side of the spine
