@@ -44,7 +44,7 @@ class Perfect(SpinePredictor):
         super().__init__(SpineNetwork(NETWORK), CONFIG, 0)
         self.vertebrae, self.seen_view = vertebrae, view
 
-    def _maps(self, image, placement, size):
+    def _maps(self, image, placement, size, *, mirrored=False):
         view = np.array([one == self.seen_view for one in VIEWS], dtype=float)
         return maps_of(self.vertebrae.moved(placement), size, view)
 

@@ -20,7 +20,7 @@ from vertebra_kp.inference.level_names import Names, name_levels
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.spine_decoding import FoundSpine, SpineMaps, decode
-from vertebra_kp.models.spine_network import SpineNetwork
+from vertebra_kp.models.spine_network import SpineNetwork, mean_output, mirror_output
 
 # px at which the whole image is seen: vertebrae are large on a lumbar image, small on one of the whole body
 FINDER_HEIGHTS = (192, 384, 768)
@@ -116,7 +116,7 @@ class SpinePredictor(Predictor):
         crop, size, spine, view = np.eye(3), film.image.shape, found, np.full(len(VIEWS), 0.5)
         if len(found) >= LEAST_FOUND:
             crop, size = self.crop_of(found)
-            maps = self._maps(film.image, crop, size)
+            maps = self._maps(film.image, crop, size, mirrored=self.spine_config.views.flip)
             spine, view = decode(maps).moved(np.linalg.inv(crop)), maps.view
         to_original = np.linalg.inv(film.to_image)
         spine = spine.moved(to_original)
@@ -157,10 +157,15 @@ class SpinePredictor(Predictor):
         return compose(upright, placed), size
 
     @torch.inference_mode()
-    def _maps(self, image: np.ndarray, placement: np.ndarray, size: tuple[int, int]) -> SpineMaps:
+    def _maps(
+        self, image: np.ndarray, placement: np.ndarray, size: tuple[int, int], *, mirrored: bool = False
+    ) -> SpineMaps:
+        """What the network says of an image under a placement; ``mirrored`` averages with its mirror image."""
         seen = warp_image(image, placement, size).astype(np.float32) / 255
         tensor = torch.from_numpy(seen)[None, None].to(self.device).contiguous(memory_format=torch.channels_last)
         output = self.spine(tensor)
+        if mirrored:
+            output = mean_output(output, mirror_output(self.spine(tensor.flip(-1))))
         points, offsets, log_step, down, levels = (
             one[0].float().cpu().numpy()
             for one in (output.points.sigmoid(), output.offsets, output.log_step, output.down, output.levels)
