@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vertebra_kp.config.network import STRIDE
-from vertebra_kp.config.schema import Config, PhaseConfig, TrainConfig
+from vertebra_kp.config.schema import Config, DataConfig, PhaseConfig, TrainConfig
 from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.anatomy import LEVELS, PRESENT_FROM, VIEWS, Schema
 from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, translate, warp_image
@@ -213,9 +213,14 @@ def _prediction(film: Film, understood: Understood, schema: Schema) -> Predictio
 
 
 def _data_config(config: SpineConfig) -> Config:
-    """What commands that read data sets ask a predictor for, where nothing else was trained."""
+    """What commands ask of a predictor that read data sets: the first source, if it has a split file."""
+    data: dict[str, object] = {"anatomy": config.anatomy, "input_size": KEPT_SIZE}
+    first = config.sources[0]
+    if first.split_file is not None:
+        keys = ("source", "root", "split_file", "train_splits", "validation_splits", "repair_file", "names")
+        data |= {key: getattr(first, key) for key in keys}
     return Config(
         name=config.name,
-        data={"anatomy": config.anatomy, "input_size": KEPT_SIZE},  # type: ignore[arg-type]
+        data=DataConfig.model_validate(data),
         train=TrainConfig(phases=[PhaseConfig(name="all", epochs=1)]),
     )
