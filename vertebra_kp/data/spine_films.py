@@ -80,7 +80,7 @@ def vertebrae_of(record: Record, schema: Schema) -> Vertebrae:
         corners = np.where((record.states == State.LABELLED)[..., None], record.points_xy_image, np.nan)
         for name, level, exists in zip(schema.levels, corners, schema.exists, strict=True):
             if np.isfinite(level[exists]).all():
-                found.append((_centre(level, exists), level, LEVELS.index(name)))
+                found.append((middle_of(level, exists), level, LEVELS.index(name)))
     for i, centre in enumerate(() if record.centres_xy_image is None else record.centres_xy_image):
         if np.isfinite(centre).all():
             found.append((centre, np.full((4, 2), np.nan), LEVELS.index(schema.levels[i])))
@@ -96,7 +96,7 @@ def vertebrae_of(record: Record, schema: Schema) -> Vertebrae:
 HALF_BODY = 0.55  # height of half a body over the width of its endplate: where the middle of C2 and S1 is put
 
 
-def _centre(corners: np.ndarray, exists: np.ndarray) -> np.ndarray:
+def middle_of(corners: np.ndarray, exists: np.ndarray) -> np.ndarray:
     """The middle of four corners; of an endplate alone, a point as far from it as the middle of a usual body."""
     if exists.all():
         return corners.mean(axis=0)
