@@ -31,6 +31,8 @@ def stage_of(name_or_path: str, overrides: Sequence[str]) -> Stage:
         return load_weights(path)[-1]
     checkpoint = load_checkpoint(path)
     if is_spine(checkpoint.config):
+        if overrides:
+            raise UsageError(f"--set {overrides[0]}: a spine network has nothing to set; leave it out")
         spine = SpineConfig.model_validate(checkpoint.config, strict=False).model_dump(mode="json")
         spine["sources"] = [source | {"root": None} for source in spine["sources"]]
         spine["train"] |= {"start_from": None}

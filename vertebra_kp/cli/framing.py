@@ -13,14 +13,20 @@ from vertebra_kp.core.files import write_csv, write_json
 from vertebra_kp.data.spine_films import vertebrae_of
 from vertebra_kp.data.spine_sources import deal
 from vertebra_kp.evaluation.framing import FramingResult, framing_figures, framing_result, framing_rows
+from vertebra_kp.inference.spine import SpinePredictor
 
 
 def run(arguments: argparse.Namespace) -> None:
     config = load_job(find_config(arguments.config), arguments.overrides)
     if not isinstance(config, SpineConfig):
-        raise UsageError(f"--config {arguments.config}: is no spine network's; name one with sources")
+        raise UsageError(
+            f"--config {arguments.config}: is not the config of a spine network; name one such as ap_spine"
+        )
     predictor = load_network(arguments)
     schema = predictor.schema
+    trained = predictor.spine_config if isinstance(predictor, SpinePredictor) else None
+    if trained is not None and trained.name == config.name and trained.fold != config.fold:
+        raise UsageError(f"the network was trained for fold {trained.fold}; give --set fold={trained.fold}")
     figures: dict[str, dict[str, float | int | None]] = {}
     for source in config.sources:
         if source.root is None or source.schema_of_labels.view != schema.view:
@@ -38,12 +44,12 @@ def run(arguments: argparse.Namespace) -> None:
             continue
         figures[name] = framing_figures(results)
         rows = framing_rows(results)
-        write_csv(tuple(rows[0]), rows, arguments.out / f"{source.source}.csv")
+        write_csv(tuple(rows[0]), rows, arguments.out / f"{source.source}_{source.anatomy}.csv")
         print(
             f"{name}: {', '.join(_told(key, value) for key, value in figures[name].items() if value is not None)}"
         )
     if not figures:
-        raise UsageError(f"--config: no source of {schema.view} images has a folder; set sources.0.root and so on")
+        raise UsageError(f"--config: no source of {schema.view} images validates; set sources.0.root and so on")
     write_json(figures, arguments.out / "framing.json")
 
 

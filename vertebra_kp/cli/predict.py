@@ -192,6 +192,8 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = choose_network(arguments)
     if arguments.pin is not None:
         predictor = pinned(predictor, arguments.pin, items)
+    if arguments.attention and isinstance(predictor, SpinePredictor):
+        raise UsageError("--attention: a spine network does not show where it attends; leave it out")
     if arguments.attention and not predictor.config.network.neck.depth:
         raise UsageError("--attention: the network has a neck of depth 0, which attends to nothing")
     job = Job(arguments, predictor, keywords)
@@ -246,7 +248,7 @@ def second_opinions(images: Sequence[ImageEntry]) -> Iterator[str]:
     """Lines that say how many images are doubtful, and why; none where no image is."""
     doubtful = [image for image in images if image.get("doubts")]
     if doubtful:
-        yield f"{len(doubtful)} of {len(images)} images need a second opinion (doubts in {JSON_FILE}):"
+        yield f"need a second opinion: {len(doubtful)} of {len(images)} images (doubts in {JSON_FILE})"
     for doubt, meaning in MEANINGS.items():
         if files := [image["file"] for image in doubtful if doubt in image["doubts"]]:
             yield f"  {len(files)} {doubt}: {meaning} ({', '.join(files[:3])}{' ...' if len(files) > 3 else ''})"

@@ -1,6 +1,7 @@
 """The command train: a config, a run folder, and the figure at the end."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from vertebra_kp.models.describe import describe
 from vertebra_kp.models.device import choose_device
 from vertebra_kp.training.distributed import process_group
 from vertebra_kp.training.loop import Interrupted, train
-from vertebra_kp.training.spine_loop import LAST, train_spine
+from vertebra_kp.training.spine_loop import BOARD, LAST, METRICS, train_spine
 
 
 def run(arguments: argparse.Namespace) -> int | None:
@@ -51,7 +52,9 @@ def _train_spine(config: SpineConfig, arguments: argparse.Namespace) -> None:
     if last.exists() and not (arguments.resume or arguments.overwrite):
         raise UserError(f"{folder} holds a run; --resume goes on with it, --overwrite replaces it")
     if arguments.overwrite:
-        last.unlink(missing_ok=True)
+        for old in (last, folder / METRICS):
+            old.unlink(missing_ok=True)
+        shutil.rmtree(folder / BOARD, ignore_errors=True)
     training, _ = films_of_sources(config)
     train_spine(config, training, folder, torch.device(choose_device(arguments.device)))
     print(f"{last}: {config.train.steps} steps on {len(training)} images")

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from vertebra_kp.config.network import STRIDE, NetworkConfig
+from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
 from vertebra_kp.config.section import Count, Fraction, Positive, Section
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 
@@ -59,6 +59,12 @@ class ViewsConfig(Section):
     noise: Fraction = 0.04
     invert: Fraction = 0.1
     cutout: Fraction = 0.2
+
+    @model_validator(mode="after")
+    def _size_is_taken(self) -> Self:
+        if fault := size_fault(self.size):
+            raise ValueError(fault.replace("input_size", "size"))
+        return self
 
 
 class SpineTrainConfig(Section):

@@ -74,7 +74,7 @@ class SpineFilm:
 
 
 def vertebrae_of(record: Record, schema: Schema) -> Vertebrae:
-    """All vertebrae that a record marks, in the original image's frame; a partly marked one by what is there."""
+    """All vertebrae that a record marks, in the original image's frame; partly marked ones are left out."""
     found: list[tuple[np.ndarray, np.ndarray, int]] = []
     if record.points_xy_image is not None and record.states is not None:
         corners = np.where((record.states == State.LABELLED)[..., None], record.points_xy_image, np.nan)

@@ -21,7 +21,7 @@ def films_of_sources(config: SpineConfig) -> tuple[list[tuple[SpineFilm, float]]
     validation: dict[str, list[Record]] = {}
     for source in config.sources:
         if source.root is None:
-            log.warning("source %s: no folder is named (sources.root); it is left out", source.source)
+            log.warning("source %s: no folder is named (sources.0.root and so on); it is left out", source.source)
             continue
         train, validate = deal(source, config.fold)
         films = spine_films(train, source.schema_of_labels)

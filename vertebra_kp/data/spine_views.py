@@ -145,7 +145,8 @@ def _maps(vertebrae: Vertebrae, size: tuple[int, int], stride: int) -> _Maps:
     row, column = np.mgrid[:h, :w] + 0.5
     nearest = np.full((h, w), np.inf)
     for i, (centre, corners, step) in enumerate(zip(cells.centres, cells.corners, steps, strict=True)):
-        if step * stride < LEAST_STEP_PX:
+        if step * stride < LEAST_STEP_PX:  # too small to be found, and no background either
+            known[:, np.hypot(column - centre[0], row - centre[1]) < max(NEAR_CENTRE * step, 2)] = 0
             continue
         for channel, point in enumerate((centre, *corners)):
             _add_peak(points[channel], point, max(LEAST_SIGMA, POINT_SIGMA[channel] * step))
@@ -164,6 +165,7 @@ def _maps(vertebrae: Vertebrae, size: tuple[int, int], stride: int) -> _Maps:
         pair = cells.centres[above : above + 2]
         middle, radius = pair.mean(axis=0), np.linalg.norm(pair[1] - pair[0]) / 2
         known[:, np.hypot(column - middle[0], row - middle[1]) < radius - 0.3 * steps[above]] = 0
+    known[points > 0] = 1  # what is marked counts, whatever is not marked near it
     return _Maps(points, known, owner)
 
 

@@ -20,7 +20,7 @@ class FramingResult:
 
     ``shift`` is the median number of levels that the found ones are named too low, None without names.
     ``corner_errors`` in steps, of the found ones; ``curve_error_deg`` of the largest Cobb angle by mid-lines, None
-    where a marked vertebra has no corners. ``view_right`` is None where the network tells no view.
+    unless all were found and marked with corners. ``view_right`` is None where the network tells no view.
     """
 
     id: str
@@ -51,29 +51,29 @@ def framing_result(id: str, true: Vertebrae, view: int, prediction: Prediction, 
     corners = prediction.points_xy_image[levels]
     middles = vertebra_middles(corners, schema, levels)
     names = [LEVELS.index(schema.levels[level]) for level in levels]
-    shifts, errors, found = [], [], 0
+    shifts, errors, matched = list[int](), list[float](), list[int]()
     for centre, true_corners, level, step in zip(true.centres, true.corners, true.levels, true.steps, strict=True):
         distance = np.linalg.norm(middles - centre, axis=1)
         if not len(distance) or distance.min() > FOUND_WITHIN * step:
             continue
-        found += 1
         nearest = int(distance.argmin())
+        matched.append(nearest)
         if level != UNKNOWN:
             shifts.append(names[nearest] - int(level))
         off = np.linalg.norm(corners[nearest] - true_corners, axis=1) / step
         errors += off[np.isfinite(off)].tolist()
-    complete = len(true.centres) > 2 and np.isfinite(true.corners).all()
-    curve = largest_curve_deg(corners) - largest_curve_deg(true.corners) if complete and len(corners) > 2 else None
+    comparable = 2 < len(true.centres) == len(matched) and np.isfinite(true.corners).all()
+    curve = largest_curve_deg(corners[matched]) - largest_curve_deg(true.corners) if comparable else np.nan
     probabilities = prediction.view_probabilities
     return FramingResult(
         id=id,
         vertebrae=len(true.centres),
         with_name=int((true.levels != UNKNOWN).sum()),
-        found=found,
+        found=len(matched),
         named=sum(shift == 0 for shift in shifts),
         shift=float(np.median(shifts)) if shifts else None,
         corner_errors=tuple(errors),
-        curve_error_deg=None if curve is None or np.isnan(curve) else abs(curve),
+        curve_error_deg=None if np.isnan(curve) else abs(curve),
         view_right=None if probabilities is None else bool(probabilities.argmax() == view),
         doubts=prediction.doubts,
     )

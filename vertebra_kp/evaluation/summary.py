@@ -53,7 +53,8 @@ def shape_figures(evaluated: Sequence[Evaluated], calibrated: Calibrated) -> Sha
     corrected, surprises = zip(*(calibrated.corrected(item.prediction) for item in evaluated), strict=True)
     pairs = zip(evaluated, corrected, strict=True)
     before = np.stack([item.errors_px for item in evaluated])[labelled]
-    after = np.stack([replace(item, points=points).errors_px for item, points in pairs])[labelled]
+    moved = [replace(item, points=np.where(np.isfinite(points), points, item.points)) for item, points in pairs]
+    after = np.stack([item.errors_px for item in moved])[labelled]
     flagged = np.stack(surprises)[labelled] >= SURPRISING_FROM
     return {
         "mre_px": [float(before.mean()), float(after.mean())],

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from vertebra_kp.core.anatomy import VIEWS, Schema
+from vertebra_kp.core.anatomy import LEVELS, VIEWS, Schema
 from vertebra_kp.inference.level_names import Names
 from vertebra_kp.inference.spine_decoding import FoundSpine
 
@@ -22,7 +22,7 @@ MEANINGS: dict[Doubt, str] = {
     "names uncertain": "vertebrae may be named a level too high or too low",
     "number of vertebrae": "another number of vertebrae is likely (16 or 18 between neck and sacrum)",
     "cut off": "a vertebra is cut off by the image's edge",
-    "implausible": "vertebrae are found weakly, or their distances jump",
+    "implausible": "a vertebra is found only weakly or not at all, or the distances between vertebrae jump",
 }
 
 
@@ -41,10 +41,21 @@ def doubts_of(
         found.append("number of vertebrae")
     height, width = size
     outside = (spine.corners < 0).any(axis=-1) | (spine.corners > (width, height)).any(axis=-1)
+    outside &= _asked_for(names, schema)
     if outside.any():
         found.append("cut off")
     gaps = np.linalg.norm(np.diff(spine.centres, axis=0), axis=1)
     ratios = np.maximum(gaps[1:] / gaps[:-1], gaps[:-1] / gaps[1:])
-    if (ratios > STEP_RATIO).any() or (spine.scores < WEAK).mean() > MOST_WEAK:
+    filled_in = spine.scores == 0
+    if (ratios > STEP_RATIO).any() or filled_in.any() or (spine.scores < WEAK).mean() > MOST_WEAK:
         found.append("implausible")
     return tuple(found)
+
+
+def _asked_for(names: Names, schema: Schema) -> np.ndarray:
+    """``[n, 4]`` bool: the corners that the schema has."""
+    asked = np.zeros((len(names.levels), 4), dtype=bool)
+    for row, place in zip(asked, names.levels, strict=True):
+        if place >= 0 and LEVELS[place] in schema.levels:
+            row[:] = schema.exists[schema.levels.index(LEVELS[place])]
+    return asked

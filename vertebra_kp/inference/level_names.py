@@ -12,7 +12,7 @@ import numpy as np
 from vertebra_kp.core.anatomy import LEVELS, Schema
 
 FLOOR = 0.01  # probability that a vertebra looks like any level: one wrong look is not proof
-BEYOND = 0.1  # evidence of a level that no network of the schema is trained to know
+BEYOND = FLOOR + 1 / len(LEVELS)  # evidence of a level that no network of the schema is trained to know
 BESIDE_THE_SCHEMA = ("C7", "S1")  # what stands beyond the ends of T1..L5: networks know it by name
 SHARED = 0.25  # neighbours look alike for the same reasons: so much of their summed evidence counts
 RARE = 0.03  # prior of a variant against the usual number of vertebrae

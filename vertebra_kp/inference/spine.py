@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from vertebra_kp.config.differences import differences
 from vertebra_kp.config.network import STRIDE
 from vertebra_kp.config.schema import Config, DataConfig, PhaseConfig, TrainConfig
 from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.anatomy import LEVELS, PRESENT_FROM, VIEWS, Schema
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, translate, warp_image
 from vertebra_kp.data.borders import content_box
 from vertebra_kp.data.films import Film
@@ -28,6 +30,8 @@ KEPT_SIZE = (2048, 1024)  # height and width whose pixels are kept of an image
 AROUND = 4.0  # steps beyond the ends that were found which the corner network sees
 BESIDE = 3.5  # steps to each side of the spine
 LEAST_FOUND = 2  # vertebrae, for a crop
+MOST_VERTEBRAE = 40  # that a crop is made for: no patient has more
+PIN_WITHIN = 0.75  # of a step: how far a pin may lie from the vertebra that it names
 CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop refinement
 
 
@@ -61,9 +65,10 @@ class SpinePredictor(Predictor):
         self.pin: Pin | None = None
 
     def with_config(self, config: Config) -> "SpinePredictor":
-        other = SpinePredictor(self.spine, self.spine_config, self.step, self.refiner)
-        other.config, other.pin = config, self.pin
-        return other
+        """The same; raises UserError for other settings of decoding and inference, which a spine network lacks."""
+        if changed := differences(self.config, config):
+            raise UserError(f"{', '.join(changed)}: a spine network has no such setting; leave it out")
+        return self
 
     def with_pin(self, level: str, xy_image: tuple[float, float]) -> "SpinePredictor":
         """The same with one name fixed: the vertebra nearest to a point of the image is ``level``; others follow.
@@ -72,7 +77,7 @@ class SpinePredictor(Predictor):
         """
         if level not in self.schema.levels:
             raise ValueError(f"level must be one of {', '.join(self.schema.levels)}, got {level!r}")
-        other = self.with_config(self.config)
+        other = SpinePredictor(self.spine, self.spine_config, self.step, self.refiner)
         other.pin = level, np.array(xy_image, dtype=float)
         return other
 
@@ -120,10 +125,7 @@ class SpinePredictor(Predictor):
             spine, view = decode(maps).moved(np.linalg.inv(crop)), maps.view
         to_original = np.linalg.inv(film.to_image)
         spine = spine.moved(to_original)
-        pinned = None
-        if pin is not None and len(spine):
-            distance = np.linalg.norm(spine.centres - pin[1], axis=1)
-            pinned = (int(distance.argmin()), LEVELS.index(pin[0]))
+        pinned = None if pin is None else (_pinned(spine, pin, film.file), LEVELS.index(pin[0]))
         names = name_levels(spine.levels, self.schema, pinned)
         return Understood(spine, names, view, compose(film.to_image, crop), (size[0], size[1]))
 
@@ -136,7 +138,7 @@ class SpinePredictor(Predictor):
             size = _padded((bottom - top) * factor, (right - left) * factor)
             placement = compose(translate(-left, -top), scale(factor))
             found = decode(self._maps(image, placement, size)).moved(np.linalg.inv(placement))
-            if best is None or found.total > best.total:
+            if best is None or found.value > best.value:
                 best = found
         assert best is not None
         return best
@@ -146,11 +148,11 @@ class SpinePredictor(Predictor):
         first, last = found.centres[0], found.centres[-1]
         across, along = last - first
         turned = np.rad2deg(np.arctan2(across, along))
-        factor = self.spine_config.views.step_px / float(np.median(found.steps))
+        step = max(float(np.median(found.steps)), float(np.hypot(across, along)) / MOST_VERTEBRAE)
+        factor = self.spine_config.views.step_px / step
         upright = compose(rotate(turned), scale(factor))
         low, high = (f(apply_affine(upright, found.centres), axis=0) for f in (np.min, np.max))
-        step = self.spine_config.views.step_px
-        margin = np.array([BESIDE, AROUND]) * step
+        margin = np.array([BESIDE, AROUND]) * self.spine_config.views.step_px
         size = _padded(*(high - low + 2 * margin)[::-1])
         middle = (low + high) / 2
         placed = translate(size[1] / 2 - middle[0], size[0] / 2 - middle[1])
@@ -172,6 +174,17 @@ class SpinePredictor(Predictor):
         )
         view = output.view[0].float().softmax(dim=0).cpu().numpy()
         return SpineMaps(points, offsets, log_step, down, levels, view, self.spine.output_stride)
+
+
+def _pinned(spine: FoundSpine, pin: Pin, file: str) -> int:
+    """Place of the vertebra that a pin lies on; UserError where there is none."""
+    distance = np.linalg.norm(spine.centres - pin[1], axis=1) / spine.steps
+    if not len(distance) or distance.min() > PIN_WITHIN:
+        raise UserError(
+            f"{file}: no vertebra was found where {pin[0]} is pinned, at {pin[1][0]:g}, {pin[1][1]:g}; "
+            "pin one that the overlay shows"
+        )
+    return int(distance.argmin())
 
 
 def _padded(height: float, width: float) -> tuple[int, int]:

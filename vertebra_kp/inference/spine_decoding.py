@@ -37,7 +37,7 @@ class FoundSpine:
 
     ``centres`` ``[n, 2]``; ``corners`` ``[n, 4, 2]``; ``steps`` ``[n]``; ``scores`` ``[n]`` and ``corner_scores``
     ``[n, 4]`` in 0..1, 0 for one that was filled in between two; ``levels`` ``[n, L]`` log-probabilities of
-    ``LEVELS``.
+    ``LEVELS``. ``value`` of the path: its scores less what vertebrae lie off from where neighbours expect them.
     """
 
     centres: np.ndarray
@@ -46,14 +46,10 @@ class FoundSpine:
     scores: np.ndarray
     corner_scores: np.ndarray
     levels: np.ndarray
+    value: float
 
     def __len__(self) -> int:
         return len(self.centres)
-
-    @property
-    def total(self) -> float:
-        """How much spine was found."""
-        return float(self.scores.sum())
 
     def moved(self, matrix: np.ndarray) -> "FoundSpine":
         """In another frame, by a matrix that keeps angles."""
@@ -65,6 +61,7 @@ class FoundSpine:
             self.scores,
             self.corner_scores,
             self.levels,
+            self.value,
         )
 
 
@@ -80,7 +77,7 @@ class _Peaks:
 def decode(maps: SpineMaps) -> FoundSpine:
     """The best path of vertebrae through the centres' peaks, with a vertebra filled in where one is left out."""
     peaks = _peaks(maps)
-    path = _best_path(peaks)
+    path, value = _best_path(peaks)
     of_path = [_vertebra(maps, peaks, i) for i in path]
     rows: list[tuple[np.ndarray, ...]] = []
     for k, here in enumerate(of_path):
@@ -90,17 +87,23 @@ def decode(maps: SpineMaps) -> FoundSpine:
     if not rows:
         empty = np.empty
         return FoundSpine(
-            empty((0, 2)), empty((0, 4, 2)), empty(0), empty(0), empty((0, 4)), empty((0, len(LEVELS)))
+            empty((0, 2)), empty((0, 4, 2)), empty(0), empty(0), empty((0, 4)), empty((0, len(LEVELS))), 0.0
         )
-    return FoundSpine(*(np.stack(column) for column in zip(*rows, strict=True)))
+    centres, corners, steps, scores, corner_scores, levels = (
+        np.stack(column) for column in zip(*rows, strict=True)
+    )
+    return FoundSpine(centres, corners, steps, scores, corner_scores, levels, value)
 
 
 def _peaks(maps: SpineMaps) -> _Peaks:
     heat = maps.points[0]
     is_peak = (heat == maximum_filter(heat, 3, mode="constant")) & (heat >= PEAK_FROM)
     row, column = np.nonzero(is_peak)
-    order = np.argsort(-heat[row, column])[:MOST_PEAKS]
-    order = order[np.argsort(row[order], kind="stable")]
+    order = np.argsort(-heat[row, column], kind="stable")[:MOST_PEAKS]
+    # From head to foot, whichever way that is on the image.
+    direction = (heat[row[order], column[order]] * maps.down[:, row[order], column[order]]).sum(axis=1)
+    along = np.stack([column[order], row[order]], axis=1) @ direction
+    order = order[np.argsort(along, kind="stable")]
     row, column = row[order], column[order]
     centres = np.array([_mean_near(heat, int(c), int(r)) for r, c in zip(row, column, strict=True)]).reshape(-1, 2)
     down = maps.down[:, row, column].T
@@ -135,8 +138,8 @@ def _gap(peaks: _Peaks, i: int, j: int) -> bool:
     return _deviation(peaks, i, j, 2) < _deviation(peaks, i, j, 1)
 
 
-def _best_path(peaks: _Peaks) -> list[int]:
-    """Peaks from head to foot with the highest sum of scores, each where its neighbours expect it."""
+def _best_path(peaks: _Peaks) -> tuple[list[int], float]:
+    """Peaks from head to foot with the highest sum of scores, each where neighbours expect it; and that sum."""
     n = len(peaks.scores)
     total, came_from = peaks.scores - PEAK_COST, np.full(n, -1)
     for j in range(n):
@@ -152,7 +155,7 @@ def _best_path(peaks: _Peaks) -> list[int]:
     path = [int(total.argmax())] if n else []
     while path and came_from[path[-1]] >= 0:
         path.append(int(came_from[path[-1]]))
-    return path[::-1]
+    return path[::-1], float(total.max(initial=0))
 
 
 def _vertebra(maps: SpineMaps, peaks: _Peaks, i: int) -> tuple[np.ndarray, ...]:
@@ -174,7 +177,10 @@ def _corner(heat: np.ndarray, expected: np.ndarray, reach: float) -> tuple[np.nd
     h, w = heat.shape
     reach = max(reach, 1.0)
     top, left = max(0, int(expected[1] - reach)), max(0, int(expected[0] - reach))
-    part = heat[top : min(h, int(expected[1] + reach) + 1), left : min(w, int(expected[0] + reach) + 1)]
+    bottom, right = (
+        max(0, min(side, int(np.floor(to + reach)) + 1)) for side, to in ((h, expected[1]), (w, expected[0]))
+    )
+    part = heat[top:bottom, left:right]
     if part.size == 0:
         return expected, 0.0
     row, column = np.unravel_index(part.argmax(), part.shape)

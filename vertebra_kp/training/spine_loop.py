@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
 from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.spine_films import SpineFilm
 from vertebra_kp.data.spine_views import SpineTargets, random_view, targets_of
@@ -29,11 +30,11 @@ from vertebra_kp.inference.checkpoint import (
 )
 from vertebra_kp.models.spine_loss import spine_loss
 from vertebra_kp.models.spine_network import USUAL_STEP, SpineNetwork
-from vertebra_kp.training.state import moving_average
+from vertebra_kp.training.state import load_start, moving_average
 
 log = logging.getLogger(__name__)
 
-LAST = "last.pt"
+LAST, METRICS, BOARD = "last.pt", "metrics.csv", "tensorboard"
 
 
 def train_spine(
@@ -45,7 +46,7 @@ def train_spine(
     torch.manual_seed(train.seed)
     network = SpineNetwork(config.network, load_weights=not last.is_file() and train.start_from is None)
     if train.start_from is not None and not last.is_file():
-        network.load_state_dict(load_checkpoint(train.start_from).weights)
+        load_start(network, train.start_from)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.backbone.freeze(train.freeze_stages)
     average = AveragedModel(network, multi_avg_fn=moving_average(train.ema_decay), use_buffers=True)
@@ -62,10 +63,10 @@ def train_spine(
         average.n_averaged.fill_(step)
         restore_moments(optimiser, network, checkpoint.moments)
         restore_random_state(checkpoint.random[0])
-        log.info("goes on after step %d", step)
+        log.info("continues after step %d", step)
     sums: dict[str, float] = {}
     started, since = time.perf_counter(), step
-    with SummaryWriter(str(folder / "tensorboard")) as board:
+    with SummaryWriter(str(folder / BOARD)) as board:
         for image, targets in _batches(config, films, step):
             for group in optimiser.param_groups:
                 group["lr"] = group["base_lr"] * lr_factor(step, train.steps, train.warmup_steps, train.final_lr)
@@ -83,6 +84,8 @@ def train_spine(
             if step % train.save_every_steps == 0 or step == train.steps:
                 means = {name: value / (step - since) for name, value in sums.items()}
                 seconds = (time.perf_counter() - started) / (step - since)
+                if not math.isfinite(means["total"]):
+                    raise UserError(f"the loss is not finite at step {step}; lower train.lr ({last} is kept)")
                 _note(folder, board, step, means, seconds)
                 sums, started, since = {}, time.perf_counter(), step
                 save_checkpoint(
@@ -132,7 +135,7 @@ def _batches(
 
 
 def _note(folder: Path, board: SummaryWriter, step: int, means: dict[str, float], seconds: float) -> None:
-    path = folder / "metrics.csv"
+    path = folder / METRICS
     is_new = not path.is_file()
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
@@ -141,4 +144,4 @@ def _note(folder: Path, board: SummaryWriter, step: int, means: dict[str, float]
         writer.writerow([step, *(f"{value:.5f}" for value in means.values()), f"{seconds:.3f}"])
     for name, value in means.items():
         board.add_scalar(f"train/{name}", value, step)
-    log.info("step %d: loss %.3f, %.2f s a step", step, means["total"], seconds)
+    log.info("step %d: loss %.3f, %.2f s per step", step, means["total"], seconds)

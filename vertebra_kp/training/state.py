@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from vertebra_kp.config.schema import Config
@@ -80,7 +80,7 @@ def start_state(
     return RunState(network, average, new_optimiser(network, config, phase), scaler)
 
 
-def load_start(network: VertebraNetwork, path: Path) -> None:
+def load_start(network: nn.Module, path: Path) -> None:
     """The weights that another run was evaluated with; raises UserError where they are of another network."""
     own, given = network.state_dict(), load_checkpoint(path).weights
     shapes, given_shapes = ({name: value.shape for name, value in of.items()} for of in (own, given))
