@@ -58,6 +58,11 @@ def test_a_pin_names_all_others():
     assert named.levels.tolist() == places("T12", 6).tolist()
 
 
+def test_the_fit_is_the_mean_log_probability_of_the_names():
+    wanted = places("T1", 17)
+    assert name_levels(evidence(wanted), WHOLE).fit == pytest.approx(np.log(0.71))  # with the floor
+
+
 def test_vertebrae_past_the_last_level_have_no_name():
     wanted = places("L4", 3)
     named = name_levels(evidence(wanted), SCHEMAS["la_whole_spine"], pinned=(0, LEVELS.index("L5")))

@@ -8,7 +8,9 @@ from vertebra_kp.core.anatomy import LEVELS, VIEWS, Schema
 from vertebra_kp.inference.level_names import Names
 from vertebra_kp.inference.spine_decoding import FoundSpine
 
-Doubt = Literal["spine not found", "view", "names uncertain", "number of vertebrae", "cut off", "implausible"]
+Doubt = Literal[
+    "spine not found", "view", "upside down", "names uncertain", "number of vertebrae", "cut off", "implausible"
+]
 
 LEAST_VERTEBRAE = 3  # a spine of fewer is none
 SURE_NAMES = 0.75  # probability of the names from which they are not doubted
@@ -19,6 +21,7 @@ STEP_RATIO = 1.7  # of neighbouring distances: more is a vertebra left out, or n
 MEANINGS: dict[Doubt, str] = {
     "spine not found": "no row of vertebrae was found",
     "view": "the image shows the spine from another side than the network measures",
+    "upside down": "names fit better to the image turned by 180 degrees",
     "names uncertain": "vertebrae may be named a level too high or too low",
     "number of vertebrae": "another number of vertebrae is likely (16 or 18 between neck and sacrum)",
     "cut off": "a vertebra is cut off by the image's edge",
@@ -27,7 +30,13 @@ MEANINGS: dict[Doubt, str] = {
 
 
 def doubts_of(
-    spine: FoundSpine, names: Names, view: np.ndarray, schema: Schema, size: tuple[int, int]
+    spine: FoundSpine,
+    names: Names,
+    view: np.ndarray,
+    schema: Schema,
+    size: tuple[int, int],
+    *,
+    upside_down: bool = False,
 ) -> tuple[Doubt, ...]:
     """What is doubtful of a spine in the pixels of an image of ``size`` (height, width)."""
     if len(spine) < LEAST_VERTEBRAE:
@@ -35,6 +44,8 @@ def doubts_of(
     if view[VIEWS.index(schema.view)] < OWN_VIEW:
         return ("view",)
     found: list[Doubt] = []
+    if upside_down:
+        found.append("upside down")
     if names.probability < SURE_NAMES:
         found.append("names uncertain")
     if names.alternative is not None:

@@ -24,7 +24,8 @@ VARIANTS = {"T13": ("T12", -1), "T12 missing": ("T11", 1), "L6": ("L5", -1), "L5
 
 @dataclass(frozen=True)
 class Names:
-    """``levels`` ``[n]``, places in ``LEVELS``, -1 beyond; ``probability`` that all are right, by the evidence.
+    """``levels`` ``[n]``, places in ``LEVELS``, -1 beyond; ``probability`` that all are right, by the evidence;
+    ``fit``, the mean log-probability of a vertebra under its name.
 
     ``alternative`` is another number of vertebrae that is likely, such as "T13", with its own probability.
     """
@@ -33,6 +34,7 @@ class Names:
     probability: float
     alternative: str | None = None
     alternative_probability: float = 0.0
+    fit: float = -np.inf
 
 
 def name_levels(log_probabilities: np.ndarray, schema: Schema, pinned: tuple[int, int] | None = None) -> Names:
@@ -73,6 +75,7 @@ def name_levels(log_probabilities: np.ndarray, schema: Schema, pinned: tuple[int
         float(share[best]),
         reported,
         others[reported] if reported is not None else 0.0,
+        (values[list(sums).index(best)] - (np.log(RARE) if best[0] else 0.0)) / SHARED / n,
     )
 
 

@@ -31,6 +31,7 @@ AROUND = 4.0  # steps beyond the ends that were found which the corner network s
 BESIDE = 3.5  # steps to each side of the spine
 LEAST_FOUND = 2  # vertebrae, for a crop
 MOST_VERTEBRAE = 40  # that a crop is made for: no patient has more
+TURNED_BY = 0.5  # by how much names must fit better to a turned image for a doubt
 PIN_WITHIN = 0.75  # of a step: how far a pin may lie from the vertebra that it names
 CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop refinement
 
@@ -43,7 +44,8 @@ class Understood:
     """One image before the crop refinement.
 
     ``spine`` in the image's own pixels and its ``names``; ``view`` ``[2]``, probabilities of ``VIEWS``; ``crop``,
-    the matrix from the image to what the corner network saw, of ``size``.
+    the matrix from the image to what the corner network saw, of ``size``. ``upside_down`` where names fit better
+    to the image turned by 180 degrees.
     """
 
     spine: FoundSpine
@@ -51,6 +53,7 @@ class Understood:
     view: np.ndarray
     crop: np.ndarray
     size: tuple[int, int]
+    upside_down: bool
 
 
 class SpinePredictor(Predictor):
@@ -127,7 +130,15 @@ class SpinePredictor(Predictor):
         spine = spine.moved(to_original)
         pinned = None if pin is None else (_pinned(spine, pin, film.file), LEVELS.index(pin[0]))
         names = name_levels(spine.levels, self.schema, pinned)
-        return Understood(spine, names, view, compose(film.to_image, crop), (size[0], size[1]))
+        upside_down = (
+            len(found) >= LEAST_FOUND and self._fit_when_turned(film.image, crop, size) > names.fit + TURNED_BY
+        )
+        return Understood(spine, names, view, compose(film.to_image, crop), (size[0], size[1]), upside_down)
+
+    def _fit_when_turned(self, image: np.ndarray, crop: np.ndarray, size: tuple[int, int]) -> float:
+        """How well names fit the spine of the crop turned by 180 degrees."""
+        turned = decode(self._maps(image, compose(crop, rotate(180, (size[1] / 2, size[0] / 2))), size))
+        return name_levels(turned.levels, self.schema).fit if len(turned) >= LEAST_FOUND else -np.inf
 
     def find(self, image: np.ndarray) -> FoundSpine:
         """The finder: vertebrae on a whole image of any framing, in its pixels."""
@@ -199,7 +210,7 @@ def _prediction(film: Film, understood: Understood, schema: Schema) -> Predictio
     points, scores = np.full((levels, 4, 2), np.nan), np.full((levels, 4), np.nan)
     covariances, presence = np.full((levels, 4, 2, 2), np.nan), np.zeros(levels)
     spine, names = understood.spine, understood.names
-    doubts = doubts_of(spine, names, understood.view, schema, film.size)
+    doubts = doubts_of(spine, names, understood.view, schema, film.size, upside_down=understood.upside_down)
     measured = not {"spine not found", "view"} & set(doubts)
     for i, place in enumerate(names.levels if measured else ()):
         name = LEVELS[place] if place >= 0 else None
