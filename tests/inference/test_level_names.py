@@ -29,7 +29,7 @@ def test_any_part_of_the_spine_gets_its_names(first, count):
     wanted = places(first, count)
     named = name_levels(evidence(wanted), WHOLE)
     assert named.levels.tolist() == wanted.tolist()
-    assert named.probability > 0.5
+    assert named.probability > 0.3  # the next best is less than half as likely
     assert named.alternative is None
 
 

@@ -37,7 +37,7 @@ def maps_of(vertebrae: Vertebrae, size: tuple[int, int], view: np.ndarray) -> Sp
         offsets[:, mine] = ((vertebrae.corners[i][None] - cells[mine][:, None]) / step).reshape(-1, 8).T
         log_step[:, mine] = np.log(step / USUAL_STEP)
         down[:, mine] = vertebrae.down[i][:, None]
-        levels[vertebrae.levels[i], mine] = 9.0
+        levels[vertebrae.levels[i], mine] = 40.0
     return SpineMaps(targets.points[0].numpy(), offsets, log_step, down, levels, view, STRIDE)
 
 

@@ -14,7 +14,8 @@ from vertebra_kp.core.anatomy import LEVELS, Schema
 FLOOR = 0.01  # probability that a vertebra looks like any level: one wrong look is not proof
 BEYOND = FLOOR + 1 / len(LEVELS)  # evidence of a level that no network of the schema is trained to know
 BESIDE_THE_SCHEMA = ("C7", "S1")  # what stands beyond the ends of T1..L5: networks know it by name
-SHARED = 0.25  # neighbours look alike for the same reasons: so much of their summed evidence counts
+# Neighbours look alike for the same reasons: their summed evidence counts by this over the root of their number.
+SHARED = 0.62
 RARE = 0.03  # prior of a variant against the usual number of vertebrae
 REPORTED_FROM = 0.2  # probability of a variant that is worth a word
 
@@ -24,8 +25,8 @@ VARIANTS = {"T13": ("T12", -1), "T12 missing": ("T11", 1), "L6": ("L5", -1), "L5
 
 @dataclass(frozen=True)
 class Names:
-    """``levels`` ``[n]``, places in ``LEVELS``, -1 beyond; ``probability`` that all are right, by the evidence;
-    ``fit``, the mean log-probability of a vertebra under its name.
+    """``levels`` ``[n]``, places in ``LEVELS``, -1 beyond; ``probability`` that all are right, with the usual
+    number of vertebrae; ``fit``, the mean log-probability of a vertebra under its name.
 
     ``alternative`` is another number of vertebrae that is likely, such as "T13", with its own probability.
     """
@@ -44,9 +45,12 @@ def name_levels(log_probabilities: np.ndarray, schema: Schema, pinned: tuple[int
     """
     n, places = log_probabilities.shape[0], len(LEVELS)
     known = np.isin(LEVELS, [*schema.levels, *BESIDE_THE_SCHEMA])
+    if n == 0:
+        return Names(np.empty(0, dtype=np.int64), 0.0)
     in_schema = np.isin(LEVELS, schema.levels)
     evidence = np.where(known, np.log(FLOOR + np.exp(log_probabilities)), np.log(BEYOND))
     orders = {"": np.arange(places)} | {name: _order(*rule) for name, rule in VARIANTS.items()}
+    counted = SHARED / np.sqrt(n)
     sums: dict[tuple[str, int], float] = {}
     for variant, order in orders.items():
         for start in range(1 - n, len(order)):
@@ -57,7 +61,7 @@ def name_levels(log_probabilities: np.ndarray, schema: Schema, pinned: tuple[int
                 continue
             inside = names >= 0
             total = evidence[np.flatnonzero(inside), names[inside]].sum() + (~inside).sum() * np.log(FLOOR)
-            sums[variant, start] = SHARED * total + (np.log(RARE) if variant else 0.0)
+            sums[variant, start] = counted * total + (np.log(RARE) if variant else 0.0)
     if not sums:
         return Names(np.full(n, -1), 0.0)
     values = np.array(list(sums.values()))
@@ -72,10 +76,10 @@ def name_levels(log_probabilities: np.ndarray, schema: Schema, pinned: tuple[int
     reported = alternative if alternative is not None and others[alternative] >= REPORTED_FROM else None
     return Names(
         _names(orders[best[0]], best[1], n),
-        float(share[best]),
+        float(share[best]) / sum(map(float, usual.values())) if usual else float(share[best]),
         reported,
         others[reported] if reported is not None else 0.0,
-        (values[list(sums).index(best)] - (np.log(RARE) if best[0] else 0.0)) / SHARED / n,
+        (values[list(sums).index(best)] - (np.log(RARE) if best[0] else 0.0)) / counted / n,
     )
 
 

@@ -13,7 +13,7 @@ from vertebra_kp.config.schema import Config, DataConfig, PhaseConfig, TrainConf
 from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.anatomy import LEVELS, PRESENT_FROM, VIEWS, Schema
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, translate, warp_image
+from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, scale_of, translate, warp_image
 from vertebra_kp.data.borders import content_box
 from vertebra_kp.data.films import Film
 from vertebra_kp.inference.batch import Prediction
@@ -33,6 +33,7 @@ LEAST_FOUND = 2  # vertebrae, for a crop
 MOST_VERTEBRAE = 40  # that a crop is made for: no patient has more
 TURNED_BY = 0.5  # by how much names must fit better to a turned image for a doubt
 PIN_WITHIN = 0.75  # of a step: how far a pin may lie from the vertebra that it names
+REFINED_WIDTH_PX = 55.0  # of a vertebra: what its images are kept in when the crop refinement is trained on AASCE
 CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop refinement
 
 
@@ -116,7 +117,10 @@ class SpinePredictor(Predictor):
                 to_crop = compose(np.linalg.inv(film.to_image), understood.crop)
                 prediction = replace(prediction, image=warp_image(film.image, to_crop, understood.size))
             predictions.append(prediction)
-        return predictions if self.refiner is None else self.refiner.refine(predictions, films, self.schema)
+        if self.refiner is None:
+            return predictions
+        as_trained = [_for_refinement(film, one) for film, one in zip(films, predictions, strict=True)]
+        return self.refiner.refine(predictions, as_trained, self.schema)
 
     def understand(self, film: Film, pin: Pin | None = None) -> Understood:
         """Finder and corner network on one film. ``pin`` names the vertebra at a point (original pixels)."""
@@ -185,6 +189,21 @@ class SpinePredictor(Predictor):
         )
         view = output.view[0].float().softmax(dim=0).cpu().numpy()
         return SpineMaps(points, offsets, log_step, down, levels, view, self.spine.output_stride)
+
+
+def _for_refinement(film: Film, prediction: Prediction) -> Film:
+    """The film in pixels in which vertebrae are as wide as those that the crop refinement was trained on."""
+    across = prediction.points_xy_image[:, 1] - prediction.points_xy_image[:, 0]
+    widths = np.linalg.norm(across[np.isfinite(across).all(axis=1)], axis=1)
+    if not len(widths):
+        return film
+    factor = REFINED_WIDTH_PX / (float(np.median(widths)) * scale_of(film.to_image))
+    if factor >= 1:
+        return film
+    height, width = film.image.shape
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    matrix = scale(size[1] / width, size[0] / height)
+    return replace(film, image=warp_image(film.image, matrix, size), to_image=compose(film.to_image, matrix))
 
 
 def _pinned(spine: FoundSpine, pin: Pin, file: str) -> int:
