@@ -113,6 +113,11 @@ def test_predictions_hold_doubts_and_no_corners_of_absent_vertebrae():
     assert set(entry["levels"]["L3"]["corners"]) == {"TL", "TR", "BL", "BR"}
 
 
+def test_a_spine_that_is_lost_inside_the_image_is_doubted():
+    found = Perfect(spine_in(1500, "T1", 8, 0.25)).predict(noise(1500))
+    assert "ends inside" in found.doubts
+
+
 def test_a_pin_moves_all_names():
     vertebrae = spine_in(1200, "T8", 9)
     x, y = vertebrae.centres[-1]

@@ -9,7 +9,14 @@ from vertebra_kp.inference.level_names import Names
 from vertebra_kp.inference.spine_decoding import FoundSpine
 
 Doubt = Literal[
-    "spine not found", "view", "upside down", "names uncertain", "number of vertebrae", "cut off", "implausible"
+    "spine not found",
+    "view",
+    "upside down",
+    "names uncertain",
+    "number of vertebrae",
+    "cut off",
+    "ends inside",
+    "implausible",
 ]
 
 LEAST_VERTEBRAE = 3  # a spine of fewer is none
@@ -17,6 +24,7 @@ SURE_NAMES = 0.9  # probability of the names from which they are not doubted: 13
 OWN_VIEW = 0.5  # probability of the network's own view below which nothing is measured
 WEAK = 0.35  # score of a vertebra below which it is weak
 MOST_WEAK = 0.15  # share of weak vertebrae from which a spine is implausible
+ROOM = 2.0  # steps between the end of a spine and the image's edge: another vertebra would be seen there
 STEP_RATIO = 1.7  # of neighbouring distances: more is a vertebra left out, or none
 MEANINGS: dict[Doubt, str] = {
     "spine not found": "no row of vertebrae was found",
@@ -25,6 +33,7 @@ MEANINGS: dict[Doubt, str] = {
     "names uncertain": "vertebrae may be named a level too high or too low",
     "number of vertebrae": "another number of vertebrae is likely (16 or 18 between neck and sacrum)",
     "cut off": "a vertebra is cut off by the image's edge",
+    "ends inside": "the spine was lost far from the image's edge, before its first or last level",
     "implausible": "a vertebra is found only weakly or not at all, or the distances between vertebrae jump",
 }
 
@@ -55,12 +64,26 @@ def doubts_of(
     outside &= _asked_for(names, schema)
     if outside.any():
         found.append("cut off")
+    if _ends_inside(spine, names, schema, size):
+        found.append("ends inside")
     gaps = np.linalg.norm(np.diff(spine.centres, axis=0), axis=1)
     ratios = np.maximum(gaps[1:] / gaps[:-1], gaps[:-1] / gaps[1:])
     filled_in = spine.scores == 0
     if (ratios > STEP_RATIO).any() or filled_in.any() or (spine.scores < WEAK).mean() > MOST_WEAK:
         found.append("implausible")
     return tuple(found)
+
+
+def _ends_inside(spine: FoundSpine, names: Names, schema: Schema, size: tuple[int, int]) -> bool:
+    """Whether an end that is neither the schema's first nor its last level lies away from the image's edge."""
+    first, last = (LEVELS.index(level) for level in (schema.levels[0], schema.levels[-1]))
+    inside = [
+        (ROOM * spine.steps[end] < spine.centres[end]).all()
+        and (spine.centres[end] < np.array(size[::-1]) - ROOM * spine.steps[end]).all()
+        for end in (0, -1)
+    ]
+    lowest = names.levels[-1] if names.levels[-1] >= 0 else len(LEVELS)  # -1 lies beyond the sacrum or the skull
+    return bool((inside[0] and names.levels[0] > first) or (inside[1] and lowest < last))
 
 
 def _asked_for(names: Names, schema: Schema) -> np.ndarray:
