@@ -86,7 +86,7 @@ def test_a_shipped_config_trains_by_its_name(run, tmp_path):
 def test_the_published_network_predicts(run, tmp_path):
     run("vertebra-kp", "phantom", "--anatomy", "ap_whole_spine", "--num-images", "1", "--out", "images")
     image = next(path for path in (tmp_path / "images").rglob("*.png") if "sheet" not in path.name)
-    run("vertebra-kp", "predict", "--network", "aasce-ap", image, "--out", "out")
+    run("vertebra-kp", "predict", "--network", "ap-spine", image, "--out", "out")
     assert list((tmp_path / "out").rglob("*.json"))
 
 

@@ -121,7 +121,7 @@ def test_a_number_out_of_bounds_is_refused_with_the_bounds(words, capsys):
             "--keep-identity needs --dicom-out",
         ),
         (["calibrate", "--network", "a", "--ensemble", "b", "--validation"], "--ensemble needs --output-file"),
-        (["calibrate", "--network", "aasce-ap", "--validation"], "published weights stays as it is"),
+        (["calibrate", "--network", "ap-spine", "--validation"], "published weights stays as it is"),
         (["ablate", "study", "--sbatch-option=--x"], "--sbatch-option needs --slurm"),
         (["audit", "--source", "csv", "--out", "o", "--set", "codec.decode=dark"], "--set needs --network"),
         (["cross-validate", "--config", "aasce", "--out", "o", "--seeds", "1", "1"], "--seeds 1 1: must differ"),

@@ -159,7 +159,7 @@ def test_a_process_that_is_killed_leaves_what_it_had_and_is_resumed(images, tmp_
     names = [tmp_path / f"{i}.png" for i in range(6)]
     for i, path in enumerate(names):
         path.write_bytes((images / f"{i}.png").read_bytes())
-    command = [sys.executable, "-m", "vertebra_kp", "predict", "--network", "aasce-ap", *map(str, names)]
+    command = [sys.executable, "-m", "vertebra_kp", "predict", "--network", "ap-spine", *map(str, names)]
     command += ["--device", "cpu", "--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)

@@ -7,6 +7,7 @@ brings some files along, each in a folder of its name, with its checksum, its ca
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from torch import Tensor
 from vertebra_kp.core.files import replacing, write_text
 from vertebra_kp.inference.checkpoint import CheckpointError
 
+log = logging.getLogger(__name__)
+
 COMMITTED = Path(__file__).parents[1] / "models" / "pretrained"
 FILE = "weights.safetensors"
 SUFFIX = ".safetensors"
+RENAMED = {"aasce-ap": "ap-spine"}  # published names of earlier versions
 FORMAT = "1"
 ZIP = b"PK\x03\x04"
 SCALE = "8-bit scale of "  # before the name of a rounded tensor: the name of its scales
@@ -43,7 +47,11 @@ def find_network(name_or_path: str | Path) -> Path:
 
     Raises CheckpointError, which lists the names, where there is neither a name nor a file.
     """
-    committed, own = COMMITTED / str(name_or_path) / FILE, Path(name_or_path)
+    name, own = str(name_or_path), Path(name_or_path)
+    if name in RENAMED and not own.is_file():
+        log.warning("%s became %s, which reads any framing", name, RENAMED[name])
+        name = RENAMED[name]
+    committed = COMMITTED / name / FILE
     for path in (committed, own):
         if path.is_file():
             return path
