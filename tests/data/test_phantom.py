@@ -4,7 +4,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
@@ -441,7 +440,7 @@ def test_an_anatomy_that_is_not_drawn_is_refused_with_those_that_are():
         PhantomFilms(SCHEMAS["la_cervical"], "standard", 0, 1, (64, 64), fresh=False)
 
 
-# ---- files and speed
+# ---- files
 
 
 def test_the_command_writes_films_labels_and_truth_and_spares_what_exists(tmp_path):
@@ -474,18 +473,3 @@ def test_the_command_writes_a_contact_sheet(tmp_path):
     assert run("phantom", "--contact-sheet", tmp_path / "sheet.jpg").returncode == 0
     assert cv2.imread(str(tmp_path / "sheet.jpg")).shape[2] == 3
     assert (tmp_path / "sheet.jpg").stat().st_size < 400_000
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("schema", "preset"), EVERY)
-def test_one_core_draws_twenty_films_of_512_x_256_in_a_second(schema, preset):
-    threads = cv2.getNumThreads()
-    try:
-        cv2.setNumThreads(1)
-        film(schema, preset, size=(512, 256))
-        start = time.process_time()
-        for index in range(20):
-            film(schema, preset, index=index, size=(512, 256))
-        assert time.process_time() - start < 1
-    finally:
-        cv2.setNumThreads(threads)
