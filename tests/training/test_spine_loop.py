@@ -1,6 +1,7 @@
 """Training of a spine network: several sources, an exact resume, clear refusals."""
 
 import json
+import signal
 from itertools import islice
 
 import numpy as np
@@ -10,11 +11,13 @@ from PIL import Image
 
 from vertebra_kp.cli.main import main
 from vertebra_kp.config.spine import SpineConfig
-from vertebra_kp.data.spine_sources import films_of_sources
+from vertebra_kp.core.errors import UserError
+from vertebra_kp.data.spine_sources import deal, training_films_of
 from vertebra_kp.inference.checkpoint import load_checkpoint
 from vertebra_kp.inference.loading import load
 from vertebra_kp.inference.spine import SpinePredictor
 from vertebra_kp.training import spine_loop
+from vertebra_kp.training.loop import Interrupted
 
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
 
@@ -57,9 +60,8 @@ def values(folder, **train):
     }
 
 
-def run(config: SpineConfig, path):
-    films, _ = films_of_sources(config)
-    return spine_loop.train_spine(config, films, path, torch.device("cpu"))
+def run(config: SpineConfig, path, **how):
+    return spine_loop.train_spine(config, training_films_of(config), path, torch.device("cpu"), **how)
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(folder, tmp_path, monkeypatch):
@@ -70,7 +72,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(folder, tmp_path, mo
     half = load_checkpoint(run(config, tmp_path / "halved"))
     assert half.step == 2
     monkeypatch.undo()
-    resumed = load_checkpoint(run(config, tmp_path / "halved"))
+    resumed = load_checkpoint(run(config, tmp_path / "halved", resume=True))
     assert resumed.step == whole.step == 4
     for name, value in whole.weights.items():
         torch.testing.assert_close(resumed.weights[name], value, rtol=0, atol=0, msg=name)
@@ -78,10 +80,10 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(folder, tmp_path, mo
 
 def test_a_trained_network_predicts_and_half_of_the_images_validate(folder, tmp_path):
     config = SpineConfig.model_validate(values(folder), strict=False)
-    films, validation = films_of_sources(config)
-    (held_back,) = validation.values()
-    assert len(films) == len(held_back) == 2
-    predictor = load(spine_loop.train_spine(config, films, tmp_path / "run", torch.device("cpu")))
+    train, held_back = deal(config.sources[0], fold=0)
+    assert len(train) == len(held_back) == 2
+    assert not {record.id for record in train} & {record.id for record in held_back}
+    predictor = load(run(config, tmp_path / "run"))
     assert isinstance(predictor, SpinePredictor)
     prediction = predictor.predict(folder / "films" / "film0.png")
     assert prediction.points_xy_image.shape == (17, 4, 2)
@@ -93,11 +95,52 @@ def test_the_command_trains_and_replaces_no_run_unasked(folder, tmp_path, capsys
     words = ["train", "--config", str(config), "--run-dir", str(tmp_path / "run"), "--device", "cpu"]
     assert main(words) == 0
     assert main(words) == 1
-    assert "--resume goes on with it, --overwrite replaces it" in capsys.readouterr().err
+    assert "already holds a run; resume it, overwrite it" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0
+
+
+def test_a_mistake_costs_no_older_run(folder, tmp_path):
+    config = SpineConfig.model_validate(values(folder), strict=False)
+    last = run(config, tmp_path / "run")
+    before = last.read_bytes()
+    wrong = values(folder, start_from=str(tmp_path / "no.pt"))
+    with pytest.raises(UserError, match="no such checkpoint"):
+        run(SpineConfig.model_validate(wrong, strict=False), tmp_path / "run", overwrite=True)
+    assert last.read_bytes() == before
+    run(config, tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 3  # a header and two rows, of one run
+
+
+def test_another_config_or_other_labels_are_not_resumed(folder, tmp_path):
+    config = SpineConfig.model_validate(values(folder), strict=False)
+    run(config, tmp_path / "run")
+    with pytest.raises(UserError, match="config differs"):
+        run(SpineConfig.model_validate(values(folder, lr=1e-4), strict=False), tmp_path / "run", resume=True)
+    marks = json.loads((folder / "corners.json").read_text())
+    for film in marks.values():
+        film["levels"]["L1"]["TL"][0] += 5
+    (folder / "corners.json").write_text(json.dumps(marks))
+    with pytest.raises(UserError, match="labels differ"):
+        run(config, tmp_path / "run", resume=True)
+
+
+def test_a_signal_leaves_a_checkpoint_of_the_last_step(folder, tmp_path, monkeypatch):
+    config = SpineConfig.model_validate(values(folder, steps=40, save_every_steps=40), strict=False)
+    batches = spine_loop._batches
+
+    def interrupted(*arguments):
+        for i, batch in enumerate(batches(*arguments)):
+            if i == 1:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(spine_loop, "_batches", interrupted)
+    with pytest.raises(Interrupted, match="after step 2"):
+        run(config, tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 2
 
 
 def test_no_named_folder_is_an_error(folder, tmp_path):
     nowhere = values(folder) | {"sources": [{"source": "centres"}]}
     with pytest.raises(Exception, match="name the folder of at least one source"):
-        films_of_sources(SpineConfig.model_validate(nowhere, strict=False))
+        training_films_of(SpineConfig.model_validate(nowhere, strict=False))

@@ -1,7 +1,6 @@
 """The command train: a config, a run folder, and the figure at the end."""
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,26 +9,27 @@ import torch
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.io import find_config, load_job
 from vertebra_kp.config.spine import SpineConfig
-from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import INTERRUPTED
-from vertebra_kp.data.spine_sources import films_of_sources
+from vertebra_kp.data.spine_sources import training_films_of
 from vertebra_kp.models.describe import describe
 from vertebra_kp.models.device import choose_device
 from vertebra_kp.training.distributed import process_group
 from vertebra_kp.training.loop import Interrupted, train
-from vertebra_kp.training.spine_loop import BOARD, LAST, METRICS, train_spine
+from vertebra_kp.training.spine_loop import check_spine_folder, train_spine
 
 
 def run(arguments: argparse.Namespace) -> int | None:
     config = load_job(find_config(arguments.config), arguments.overrides)
-    if isinstance(config, SpineConfig):
-        _train_spine(config, arguments)
-        return None
+    path = arguments.run_dir or Path("runs") / config.name
     if arguments.describe:
+        if isinstance(config, SpineConfig):
+            raise UsageError("--describe knows networks with a channel for every corner, not spine networks")
         print(describe(config))
         return None
-    path = arguments.run_dir or Path("runs") / config.name
     try:
+        if isinstance(config, SpineConfig):
+            _train_spine(config, path, arguments)
+            return None
         with process_group(arguments.device) as group:
             report = train(config, path, group, resume=arguments.resume, overwrite=arguments.overwrite)
     except Interrupted as stop:
@@ -44,17 +44,9 @@ def run(arguments: argparse.Namespace) -> int | None:
     return None
 
 
-def _train_spine(config: SpineConfig, arguments: argparse.Namespace) -> None:
-    if arguments.describe:
-        raise UsageError("--describe knows networks with a channel for every corner, not the spine network")
-    folder = arguments.run_dir or Path("runs") / config.name
-    last = folder / LAST
-    if last.exists() and not (arguments.resume or arguments.overwrite):
-        raise UserError(f"{folder} holds a run; --resume goes on with it, --overwrite replaces it")
-    if arguments.overwrite:
-        for old in (last, folder / METRICS):
-            old.unlink(missing_ok=True)
-        shutil.rmtree(folder / BOARD, ignore_errors=True)
-    training, _ = films_of_sources(config)
-    train_spine(config, training, folder, torch.device(choose_device(arguments.device)))
-    print(f"{last}: {config.train.steps} steps on {len(training)} images")
+def _train_spine(config: SpineConfig, path: Path, arguments: argparse.Namespace) -> None:
+    how = {"resume": arguments.resume, "overwrite": arguments.overwrite}
+    check_spine_folder(path, **how)  # before the images are read
+    films = training_films_of(config)
+    last = train_spine(config, films, path, torch.device(choose_device(arguments.device)), **how)
+    print(f"{last}: {config.train.steps} steps on {len(films)} images")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -59,18 +58,12 @@ class Vertebrae:
 
 @dataclass(frozen=True)
 class SpineFilm:
-    """``image`` ``[H, W]`` uint8 in kept pixels, its vertebrae in that frame, ``view`` a place in ``VIEWS``.
-
-    ``to_image`` leads from the original image's frame, of ``size`` (height, width), to this one.
-    """
+    """``image`` ``[H, W]`` uint8 in kept pixels, its vertebrae in that frame, ``view`` a place in ``VIEWS``."""
 
     id: str
-    path: Path
     image: np.ndarray
     vertebrae: Vertebrae
     view: int
-    to_image: np.ndarray
-    size: tuple[int, int]
 
 
 def vertebrae_of(record: Record, schema: Schema) -> Vertebrae:
@@ -118,7 +111,7 @@ def spine_film(record: Record, schema: Schema) -> SpineFilm | None:
     matrix = scale(kept[1] / width, kept[0] / height)
     small = image if kept == image.shape else warp_image(image, matrix, kept)
     view = VIEWS.index(record.view or schema.view)
-    return SpineFilm(record.id, record.image_path, small, vertebrae.moved(matrix), view, matrix, (height, width))
+    return SpineFilm(record.id, small, vertebrae.moved(matrix), view)
 
 
 def spine_films(records: Sequence[Record], schema: Schema, workers: int = 2) -> list[SpineFilm]:

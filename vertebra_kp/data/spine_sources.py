@@ -12,25 +12,23 @@ from vertebra_kp.data.spine_films import SpineFilm, spine_films
 log = logging.getLogger(__name__)
 
 
-def films_of_sources(config: SpineConfig) -> tuple[list[tuple[SpineFilm, float]], dict[str, list[Record]]]:
-    """Images to train on, each with how often it is shown against the others; and by source what validates.
+def training_films_of(config: SpineConfig) -> list[tuple[SpineFilm, float]]:
+    """Images to train on, each with how often it is shown against the others.
 
     Raises UserError where no source's folder is named.
     """
     training: list[tuple[SpineFilm, float]] = []
-    validation: dict[str, list[Record]] = {}
-    for source in config.sources:
+    for place, source in enumerate(config.sources):
         if source.root is None:
-            log.warning("source %s: no folder is named (sources.0.root and so on); it is left out", source.source)
+            log.warning("source %s is left out: sources.%d.root names no folder", source.source, place)
             continue
-        train, validate = deal(source, config.fold)
-        films = spine_films(train, source.schema_of_labels)
-        log.info("%s: %d images train, %d validate", source.source, len(films), len(validate))
+        records, held_back = deal(source, config.fold)
+        films = spine_films(records, source.schema_of_labels)
+        log.info("%s: %d images train, %d validate", source.source, len(films), len(held_back))
         training += [(film, source.share / len(films)) for film in films]
-        validation[f"{source.source}-{source.anatomy}"] = validate
     if not training:
-        raise UserError("no image to train on: name the folder of at least one source (sources.root)")
-    return training, validation
+        raise UserError("no image to train on: name the folder of at least one source (sources.0.root and so on)")
+    return training
 
 
 def deal(source: SpineSourceConfig, fold: int) -> tuple[list[Record], list[Record]]:

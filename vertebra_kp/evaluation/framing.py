@@ -113,10 +113,8 @@ def framing_rows(results: Sequence[FramingResult]) -> list[dict[str, object]]:
     rows = []
     for result in results:
         row: dict[str, object] = asdict(result)
+        del row["corner_errors"]
         errors = result.corner_errors
-        row["corner_errors"] = f"{np.median(errors):.4f}" if errors else ""
-        row["doubts"] = "; ".join(result.doubts)
-        rows.append(
-            {("median_corner_error_steps" if key == "corner_errors" else key): v for key, v in row.items()}
-        )
+        row["median_corner_error_steps"] = f"{np.median(errors):.4f}" if errors else ""
+        rows.append(row | {"doubts": "; ".join(result.doubts)})
     return rows

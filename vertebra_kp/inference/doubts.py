@@ -1,12 +1,14 @@
 """Why an image needs a second opinion: what the stages say of themselves, before any calibration."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from vertebra_kp.core.anatomy import LEVELS, VIEWS, Schema
 from vertebra_kp.inference.level_names import Names
-from vertebra_kp.inference.spine_decoding import FoundSpine
+
+if TYPE_CHECKING:
+    from vertebra_kp.inference.spine_decoding import FoundSpine
 
 Doubt = Literal[
     "spine not found",
@@ -39,7 +41,7 @@ MEANINGS: dict[Doubt, str] = {
 
 
 def doubts_of(
-    spine: FoundSpine,
+    spine: "FoundSpine",
     names: Names,
     view: np.ndarray,
     schema: Schema,
@@ -74,7 +76,7 @@ def doubts_of(
     return tuple(found)
 
 
-def _ends_inside(spine: FoundSpine, names: Names, schema: Schema, size: tuple[int, int]) -> bool:
+def _ends_inside(spine: "FoundSpine", names: Names, schema: Schema, size: tuple[int, int]) -> bool:
     """Whether an end that is neither the schema's first nor its last level lies away from the image's edge."""
     first, last = (LEVELS.index(level) for level in (schema.levels[0], schema.levels[-1]))
     inside = [

@@ -1,12 +1,16 @@
 """Training of a spine network: one loss over several sources; a run that stops goes on where it was."""
 
 import csv
+import hashlib
 import logging
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,22 +34,69 @@ from vertebra_kp.inference.checkpoint import (
 )
 from vertebra_kp.models.spine_loss import spine_loss
 from vertebra_kp.models.spine_network import USUAL_STEP, SpineNetwork
+from vertebra_kp.training.loop import Interrupted, signals_caught
+from vertebra_kp.training.run_folder import RunFolderError, lock_run_folder
 from vertebra_kp.training.state import load_start, moving_average
 
 log = logging.getLogger(__name__)
 
 LAST, METRICS, BOARD = "last.pt", "metrics.csv", "tensorboard"
+Films = list[tuple[SpineFilm, float]]  # each with how often it is shown against the others
+
+
+def check_spine_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raises RunFolderError, and touches nothing, where the folder cannot be used as asked."""
+    exists = (folder / LAST).is_file()
+    if resume and not exists:
+        raise RunFolderError(f"nothing to resume: {folder / LAST} does not exist; start the run without resuming")
+    if exists and not (resume or overwrite):
+        raise RunFolderError(f"{folder} already holds a run; resume it, overwrite it, or choose another folder")
 
 
 def train_spine(
-    config: SpineConfig, films: list[tuple[SpineFilm, float]], folder: Path, device: torch.device
+    config: SpineConfig,
+    films: Films,
+    folder: Path,
+    device: torch.device,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> Path:
-    """Train to the end, from ``last.pt`` of the folder where there is one; returns that file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    train, last = config.train, folder / LAST
-    torch.manual_seed(train.seed)
-    network = SpineNetwork(config.network, load_weights=not last.is_file() and train.start_from is None)
-    if train.start_from is not None and not last.is_file():
+    """Train to the end, or on from ``last.pt``; returns that file.
+
+    An older run is removed last, when images and weights are known to be good. Raises RunFolderError for a folder
+    that cannot be used, UserError for weights that do not fit and a loss that is not finite; Interrupted by a
+    signal, when ``last.pt`` is written.
+    """
+    check_spine_folder(folder, resume=resume, overwrite=overwrite)
+    torch.manual_seed(config.train.seed)
+    state = _start(config, device, load_weights=not resume)
+    with lock_run_folder(folder):
+        if resume:
+            _restore(state, load_checkpoint(folder / LAST), config, films)
+        else:
+            _clear(folder)
+        with SummaryWriter(str(folder / BOARD)) as board, signals_caught() as signals:
+            _run(state, config, films, folder, board, signals)
+    return folder / LAST
+
+
+@dataclass
+class _State:
+    network: SpineNetwork
+    average: AveragedModel
+    optimiser: torch.optim.AdamW
+    step: int = 0
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
+
+def _start(config: SpineConfig, device: torch.device, *, load_weights: bool) -> _State:
+    train = config.train
+    network = SpineNetwork(config.network, load_weights=load_weights and train.start_from is None)
+    if load_weights and train.start_from is not None:
         load_start(network, train.start_from)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.backbone.freeze(train.freeze_stages)
@@ -53,55 +104,96 @@ def train_spine(
     backbone = [p for p in network.backbone.parameters() if p.requires_grad]
     others = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
     groups = [{"params": backbone, "base_lr": train.backbone_lr}, {"params": others, "base_lr": train.lr}]
-    optimiser = torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay)
-    step = 0
-    if last.is_file():
-        checkpoint = load_checkpoint(last)
-        step = checkpoint.step
-        network.load_state_dict(checkpoint.network)
-        average.module.load_state_dict(checkpoint.weights)
-        average.n_averaged.fill_(step)
-        restore_moments(optimiser, network, checkpoint.moments)
-        restore_random_state(checkpoint.random[0])
-        log.info("continues after step %d", step)
+    return _State(network, average, torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay))
+
+
+def _restore(state: _State, checkpoint: Checkpoint, config: SpineConfig, films: Films) -> None:
+    """Raises RunFolderError for a checkpoint of another config or of other images."""
+    if _what_decides(checkpoint.config) != _what_decides(config.model_dump(mode="json")):
+        raise RunFolderError("cannot resume: the config differs from the run's own; give the same, or start anew")
+    if checkpoint.progress.get("films") != identity_of(films):
+        raise RunFolderError("cannot resume: the images or their labels differ from those that the run began with")
+    state.step = checkpoint.step
+    state.network.load_state_dict(checkpoint.network)
+    state.average.module.load_state_dict(checkpoint.weights)
+    state.average.n_averaged.fill_(checkpoint.step)
+    restore_moments(state.optimiser, state.network, checkpoint.moments)
+    restore_random_state(checkpoint.random[0])
+    log.info("continues after step %d", state.step)
+
+
+def _what_decides(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without places on this machine: with equal images, the same weights come of it."""
+    train = {key: value for key, value in config["train"].items() if key not in ("save_every_steps", "start_from")}
+    return {**config, "sources": [source | {"root": None} for source in config["sources"]], "train": train}
+
+
+def identity_of(films: Films) -> str:
+    """Which images these are, with which labels: the same text, the same images."""
+    digest = hashlib.sha256()
+    for film, share in films:
+        marks = np.concatenate([film.vertebrae.centres.ravel(), film.vertebrae.corners.ravel()])
+        digest.update(f"{film.id}{share:.6g}".encode() + np.round(marks, 1).astype("<f4").tobytes())
+        digest.update(film.vertebrae.levels.astype("<i8").tobytes())
+    return f"{len(films)}:{digest.hexdigest()[:16]}"
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an older run wrote, and nothing else."""
+    for name in (LAST, METRICS):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / BOARD, ignore_errors=True)
+
+
+def _run(
+    state: _State, config: SpineConfig, films: Films, folder: Path, board: SummaryWriter, signals: list[int]
+) -> None:
+    train, device = config.train, next(state.network.parameters()).device
     sums: dict[str, float] = {}
-    started, since = time.perf_counter(), step
-    with SummaryWriter(str(folder / BOARD)) as board:
-        for image, targets in _batches(config, films, step):
-            for group in optimiser.param_groups:
-                group["lr"] = group["base_lr"] * lr_factor(step, train.steps, train.warmup_steps, train.final_lr)
-            network.train()
-            output = network(image.to(device, memory_format=torch.channels_last))
-            terms = spine_loss(output, targets.to(device), network.output_stride, USUAL_STEP)
-            terms["total"].backward()
-            nn.utils.clip_grad_norm_([*backbone, *others], train.clip_norm)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            average.update_parameters(network)
-            step += 1
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
-            if step % train.save_every_steps == 0 or step == train.steps:
-                means = {name: value / (step - since) for name, value in sums.items()}
-                seconds = (time.perf_counter() - started) / (step - since)
-                if not math.isfinite(means["total"]):
-                    raise UserError(f"the loss is not finite at step {step}; lower train.lr ({last} is kept)")
-                _note(folder, board, step, means, seconds)
-                sums, started, since = {}, time.perf_counter(), step
-                save_checkpoint(
-                    Checkpoint(
-                        config=config.model_dump(mode="json"),
-                        step=step,
-                        network=network.state_dict(),
-                        average=average.module.state_dict(),
-                        moments=moments_by_name(optimiser, network),
-                        scaler={},
-                        random=[random_state()],
-                        progress={"version": code_version()},
-                    ),
-                    last,
-                )
-    return last
+    started, since = time.perf_counter(), state.step
+    for image, targets in _batches(config, films, state.step):
+        for name, value in _step(state, config, image.to(device), targets.to(device)).items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        if state.step % train.save_every_steps == 0 or state.step == train.steps or signals:
+            means = {name: value / (state.step - since) for name, value in sums.items()}
+            if not math.isfinite(means["total"]):
+                raise UserError(f"the loss is not finite at step {state.step}; lower train.lr (last.pt is kept)")
+            _note(folder, board, state.step, means, (time.perf_counter() - started) / (state.step - since))
+            _save(state, config, films, folder / LAST)
+            sums, started, since = {}, time.perf_counter(), state.step
+        if signals:
+            raise Interrupted(f"signal {signals[0]} after step {state.step}")
+
+
+def _step(state: _State, config: SpineConfig, image: Tensor, targets: SpineTargets) -> dict[str, Tensor]:
+    """One step of the optimiser; returns its losses."""
+    train = config.train
+    for group in state.optimiser.param_groups:
+        group["lr"] = group["base_lr"] * lr_factor(state.step, train.steps, train.warmup_steps, train.final_lr)
+    state.network.train()
+    output = state.network(image.contiguous(memory_format=torch.channels_last))
+    terms = spine_loss(output, targets, state.network.output_stride, USUAL_STEP)
+    terms["total"].backward()
+    nn.utils.clip_grad_norm_(state.trained, train.clip_norm)
+    state.optimiser.step()
+    state.optimiser.zero_grad(set_to_none=True)
+    state.average.update_parameters(state.network)
+    state.step += 1
+    return terms
+
+
+def _save(state: _State, config: SpineConfig, films: Films, path: Path) -> None:
+    checkpoint = Checkpoint(
+        config=config.model_dump(mode="json"),
+        step=state.step,
+        network=state.network.state_dict(),
+        average=state.average.module.state_dict(),
+        moments=moments_by_name(state.optimiser, state.network),
+        scaler={},
+        random=[random_state()],
+        progress={"version": code_version(), "films": identity_of(films)},
+    )
+    save_checkpoint(checkpoint, path)
 
 
 def lr_factor(step: int, steps: int, warmup: int, final: float) -> float:
@@ -112,9 +204,7 @@ def lr_factor(step: int, steps: int, warmup: int, final: float) -> float:
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _batches(
-    config: SpineConfig, films: list[tuple[SpineFilm, float]], first: int
-) -> Iterator[tuple[Tensor, SpineTargets]]:
+def _batches(config: SpineConfig, films: Films, first: int) -> Iterator[tuple[Tensor, SpineTargets]]:
     """Of steps ``first`` to the last: a pure function of seed and step; the next is made while one is used."""
     share = np.array([weight for _, weight in films])
     stride = config.network.decoder.output_stride
