@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.cli.film_choice import choose_films
-from vertebra_kp.cli.network_choice import about_measurement, choose_network, network_file
+from vertebra_kp.cli.network_choice import about_measurement, check_own_images, choose_network, network_file
 from vertebra_kp.data.datasets import labelled_spines
 from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.uncertainty.calibration import calibrate, errors_of
@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output_file is None and name_of(network) != str(network):
         raise UsageError("give --output-file: the calibration that comes with published weights stays as it is")
     predictor = choose_network(arguments)
+    check_own_images(predictor)  # the shapes of spines are those that it was trained on
     schema, config = predictor.schema, predictor.config
     path: Path = arguments.output_file or calibration_of(network)
     if arguments.validation:

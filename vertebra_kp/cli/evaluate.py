@@ -4,7 +4,13 @@ import argparse
 from pathlib import Path
 
 from vertebra_kp.cli.film_choice import choose_films
-from vertebra_kp.cli.network_choice import about_measurement, as_asked, find_calibration, load_network
+from vertebra_kp.cli.network_choice import (
+    about_measurement,
+    as_asked,
+    check_own_images,
+    find_calibration,
+    load_network,
+)
 from vertebra_kp.core.files import write_image, write_json
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.console import summary_lines
@@ -25,6 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     trained = load_network(arguments)
     predictor = as_asked(trained, arguments)
     schema, config = predictor.schema, predictor.config
+    if arguments.validation:
+        check_own_images(predictor)
     calibrated = find_calibration(arguments, predictor)
     arguments, films = choose_films(arguments, config, predictor.film_size)
     about = about_measurement(arguments, predictor, films)
@@ -44,10 +52,10 @@ def run(arguments: argparse.Namespace) -> None:
         "split_file_sha256": split_hash(arguments.split_file) if arguments.split else None,
         "stored_order": arguments.stored_order,
         "codec": config.codec.model_dump(),
-        "flip": config.inference.flip,
+        "flip": predictor.mirrors,
         "repair_file": arguments.repair_file,
         "names": arguments.names,
-        "config": trained.config.model_dump(mode="json"),
+        "config": trained.recipe,
         "hardware": hardware(predictor.device),
     }
     write_json(about | summary, out / "metrics.json")

@@ -11,6 +11,7 @@ from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.evaluation.uncertainty.store import Calibrated, find_calibrated
 from vertebra_kp.inference.loading import load
 from vertebra_kp.inference.predictor import Predictor
+from vertebra_kp.inference.spine import SpinePredictor
 from vertebra_kp.inference.weights import find_network, name_of
 
 
@@ -44,6 +45,18 @@ def as_asked(predictor: Predictor, arguments: argparse.Namespace) -> Predictor:
 def choose_network(arguments: argparse.Namespace, schema: Schema | None = None) -> Predictor:
     """Both of the above."""
     return as_asked(load_network(arguments, schema), arguments)
+
+
+def check_own_images(predictor: Predictor) -> None:
+    """Raises UserError for a spine network without a source whose split file tells its images apart.
+
+    Its data config is that of synthetic images, which stand for none that it was trained on.
+    """
+    if isinstance(predictor, SpinePredictor) and predictor.config.data.source == "phantom":
+        raise UserError(
+            f"{predictor.config.name}: its first source has no split file, so its own images are not known here; "
+            "measure it with the command framing"
+        )
 
 
 def find_calibration(arguments: argparse.Namespace, predictor: Predictor) -> Calibrated | None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,16 @@ class Predictor:
     def with_config(self, config: Config) -> "Predictor":
         """The same network under another decoding."""
         return Predictor(self.network, config, self.step, self.refiner)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What the network was trained by, as plain data."""
+        return self.config.model_dump(mode="json")
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether it averages with the mirror image."""
+        return self.config.inference.flip
 
     @property
     def fingerprint(self) -> str:

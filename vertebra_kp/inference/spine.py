@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +85,14 @@ class SpinePredictor(Predictor):
         other = SpinePredictor(self.spine, self.spine_config, self.step, self.refiner)
         other.pin = level, np.array(xy_image, dtype=float)
         return other
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return self.spine_config.model_dump(mode="json")
+
+    @property
+    def mirrors(self) -> bool:
+        return self.spine_config.views.flip
 
     @property
     def fingerprint(self) -> str:
