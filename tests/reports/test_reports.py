@@ -274,6 +274,19 @@ def test_without_a_calibration_there_are_values_and_no_intervals():
     assert found.trusted is None
 
 
+def test_a_refused_image_is_not_measured_and_says_why():
+    points = np.full((6, 4, 2), np.nan)
+    refused = dataclasses.replace(a_prediction(points), presence=np.zeros(6), doubts=("view",))
+    found = interpret(refused, SCHEMAS["la_lumbar"], SIZE)
+    page = film_page("film", np.zeros(SIZE, np.uint8), found)
+    assert found.trusted is False
+    assert "Nothing was measured:" in page
+    assert "from another side than the network measures" in page
+    assert "Curvature" not in page
+    assert "Lateral radiograph" not in page
+    assert image_report("film", found).doubts == ["view"]
+
+
 def test_the_documented_schema_of_readings_is_the_one_that_is_written():
     documented = json.loads((REPOSITORY / "docs" / "readings.schema.json").read_text())
     assert documented == MeasurementReport.model_json_schema()

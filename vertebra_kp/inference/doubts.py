@@ -21,6 +21,7 @@ Doubt = Literal[
     "implausible",
 ]
 
+UNMEASURED: frozenset[Doubt] = frozenset({"spine not found", "view"})  # nothing is measured then
 LEAST_VERTEBRAE = 3  # a spine of fewer is none
 SURE_NAMES = 0.9  # probability of the names from which they are not doubted: 13 of 14 wrong ones lie below
 OWN_VIEW = 0.5  # probability of the network's own view below which nothing is measured

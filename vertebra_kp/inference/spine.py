@@ -18,7 +18,7 @@ from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, scal
 from vertebra_kp.data.borders import content_box
 from vertebra_kp.data.films import Film
 from vertebra_kp.inference.batch import Prediction
-from vertebra_kp.inference.doubts import doubts_of
+from vertebra_kp.inference.doubts import UNMEASURED, doubts_of
 from vertebra_kp.inference.level_names import Names, name_levels
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.refine import Refiner
@@ -239,7 +239,7 @@ def _prediction(film: Film, understood: Understood, schema: Schema) -> Predictio
     covariances, presence = np.full((levels, 4, 2, 2), np.nan), np.zeros(levels)
     spine, names = understood.spine, understood.names
     doubts = doubts_of(spine, names, understood.view, schema, film.size, upside_down=understood.upside_down)
-    measured = not {"spine not found", "view"} & set(doubts)
+    measured = UNMEASURED.isdisjoint(doubts)
     for i, place in enumerate(names.levels if measured else ()):
         name = LEVELS[place] if place >= 0 else None
         if name not in schema.levels:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def find_network(name_or_path: str | Path) -> Path:
     """
     name, own = str(name_or_path), Path(name_or_path)
     if name in RENAMED and not own.is_file():
-        log.warning("%s became %s, which reads any framing", name, RENAMED[name])
+        _say_renamed(name)
         name = RENAMED[name]
     committed = COMMITTED / name / FILE
     for path in (committed, own):
@@ -58,6 +59,12 @@ def find_network(name_or_path: str | Path) -> Path:
     raise CheckpointError(
         f"{name_or_path}: no such checkpoint, and no weights of that name come along ({', '.join(published())})"
     )
+
+
+@cache
+def _say_renamed(name: str) -> None:
+    """Once in a process."""
+    log.warning("%s became %s, which reads any framing", name, RENAMED[name])
 
 
 def is_weights(path: Path) -> bool:

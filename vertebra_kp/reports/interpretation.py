@@ -10,7 +10,7 @@ from vertebra_kp.evaluation.uncertainty.propagate import standard_error
 from vertebra_kp.evaluation.uncertainty.shape import SURPRISING_FROM
 from vertebra_kp.evaluation.uncertainty.store import Calibrated
 from vertebra_kp.inference.batch import Prediction
-from vertebra_kp.inference.doubts import MEANINGS, Doubt
+from vertebra_kp.inference.doubts import MEANINGS, UNMEASURED, Doubt
 from vertebra_kp.measures import Measurement, Spine, measure
 
 SHIFT_FROM = 0.7  # logarithm: twice as plausible one level away
@@ -46,6 +46,16 @@ class Interpretation:
         return None if self.p_value is None else self.p_value >= TRUSTED_FROM
 
     @property
+    def measured(self) -> bool:
+        """False where the network refused the image as a whole."""
+        return UNMEASURED.isdisjoint(self.doubts)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What the doubts mean."""
+        return tuple(MEANINGS[doubt] for doubt in self.doubts)
+
+    @property
     def visible(self) -> np.ndarray:
         """``[levels]`` bool: the vertebrae of which every corner was found."""
         return (np.isfinite(self.spine.points_xy_image).all(axis=-1) | ~self.spine.schema.exists).all(axis=1)
@@ -71,7 +81,6 @@ def interpret(
     points = reported_points(predicted, prediction.presence)
     spine = Spine(schema, points, size, spacing_mm, anterior_side)
     measured, remarks = measure(spine), _side_remarks(spine)
-    remarks += tuple(f"Needs a second opinion: {MEANINGS[doubt]}." for doubt in prediction.doubts)
     without = Interpretation(
         spine, prediction.presence, measured, [None] * len(measured), remarks=remarks, doubts=prediction.doubts
     )
