@@ -42,12 +42,15 @@ class SpineSourceConfig(Section):
 
 
 class ViewsConfig(Section):
-    """How an image is shown in training: half as the finder sees it, half as the corner network does."""
+    """How an image is shown in training: partly as the finder sees it, partly as the corner network does."""
 
     size: tuple[Annotated[int, Field(ge=STRIDE)], Annotated[int, Field(ge=STRIDE)]] = (512, 256)
     """Height and width of what the network sees in training; in use any multiple of 32."""
     close: Fraction = 0.55
     """Share of images in which vertebrae have the constant size of ``step_px``; others show any part, any size."""
+    spine: Fraction = 0.0
+    """Share of images that show the whole marked spine upright in the middle, as a crop does in use, with the
+    borders of the image where there are some."""
     step_px: Positive = 32.0
     """Distance of neighbouring vertebrae's centres for which corners are placed."""
     rotate_deg: Annotated[float, Field(ge=0, le=90)] = 20.0
@@ -64,6 +67,8 @@ class ViewsConfig(Section):
     def _size_is_taken(self) -> Self:
         if fault := size_fault(self.size):
             raise ValueError(fault.replace("input_size", "size"))
+        if self.close + self.spine > 1:
+            raise ValueError(f"close and spine are shares of one whole: {self.close} + {self.spine} is more than 1")
         return self
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from vertebra_kp.config.schema import AugmentConfig
 from vertebra_kp.config.spine import ViewsConfig
 from vertebra_kp.core.anatomy import FLIPPED_CORNER, LEVELS, UNKNOWN
-from vertebra_kp.core.geometry import compose, flip_horizontal, letterbox, rotate, scale, translate, warp_image
+from vertebra_kp.core.geometry import apply_affine, compose, flip_horizontal, letterbox, rotate, scale, translate, warp_image
 from vertebra_kp.data.spine_films import SpineFilm, Vertebrae
 from vertebra_kp.data.transforms import change_intensity
 
 CLOSE_JITTER = 0.3  # log-range of the size of vertebrae in views of a constant size
+SPINE_JITTER = 0.15  # the same where the whole spine is shown
 LEAST_KEPT = 0.35  # of an image's height: what a random cut leaves at least
 LEAST_STEP_PX = 7.0  # vertebrae closer than this are too small to be marked
 POINT_SIGMA = (0.10, *[0.07] * 4)  # of a centre and of the corners, in steps
@@ -54,8 +55,13 @@ class SpineTargets:
 def random_view(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) -> tuple[np.ndarray, Vertebrae]:
     """An image ``[H, W]`` float32 in 0..1 of ``config.size`` and the vertebrae in its frame."""
     height, width = config.size
-    close = rng.random() < config.close
-    placement = _close(film, config, rng) if close else _any_part(film, config, rng)
+    kind = rng.random()
+    if kind < config.close:
+        placement = _close(film, config, rng)
+    elif kind < config.close + config.spine:
+        placement = _whole_spine(film, config, rng)
+    else:
+        placement = _any_part(film, config, rng)
     turned = config.rotate_deg * (rng.uniform(-1, 1) if rng.random() < 0.4 else rng.uniform(-0.3, 0.3))
     placement = compose(placement, rotate(turned, (width / 2, height / 2)))
     mirrored = config.flip and rng.random() < 0.5
@@ -84,6 +90,22 @@ def _close(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) -> np
     x, y = film.vertebrae.centres[rng.integers(len(film.vertebrae.centres))]
     to_x, to_y = width * (0.5 + rng.uniform(-0.2, 0.2)), height * rng.uniform(0.12, 0.88)
     return compose(translate(-x, -y), scale(factor), translate(to_x, to_y))
+
+
+def _whole_spine(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) -> np.ndarray:
+    """All marked vertebrae about the middle of the view, at about the constant size, or smaller where they are many."""
+    height, width = config.size
+    centres, steps = film.vertebrae.centres, film.vertebrae.steps
+    across, along = centres[-1] - centres[0]
+    upright = rotate(float(np.rad2deg(np.arctan2(across, along))), (0.0, 0.0))
+    placed = apply_affine(upright, centres)
+    low, high = placed.min(axis=0), placed.max(axis=0)
+    wanted = config.step_px * np.exp(rng.uniform(-SPINE_JITTER, SPINE_JITTER)) / float(np.nanmedian(steps))
+    extent = high - low + 2 * float(np.nanmedian(steps))
+    factor = min(wanted, height / extent[1], width / extent[0])
+    x, y = (low + high) / 2
+    shift = rng.uniform(-1.5, 1.5, 2) * config.step_px
+    return compose(upright, translate(-x, -y), scale(factor), translate(width / 2 + shift[0], height / 2 + shift[1]))
 
 
 def _any_part(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) -> np.ndarray:

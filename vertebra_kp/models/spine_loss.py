@@ -12,7 +12,7 @@ from vertebra_kp.data.spine_views import SpineTargets
 from vertebra_kp.models.spine_network import SpineOutput
 
 HARD, NEAR = 2.0, 4.0  # powers: of what is already right, and of how near a cell lies to a point
-WEIGHTS = {"points": 1.0, "offsets": 2.0, "step": 1.0, "down": 0.5, "levels": 0.5, "view": 0.2}
+WEIGHTS = {"points": 1.0, "offsets": 2.0, "step": 1.0, "down": 0.5, "levels": 1.0, "view": 0.2}
 
 
 def spine_loss(output: SpineOutput, targets: SpineTargets, stride: int, usual_step: float) -> dict[str, Tensor]:
