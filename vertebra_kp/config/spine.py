@@ -47,7 +47,8 @@ class ViewsConfig(Section):
     size: tuple[Annotated[int, Field(ge=STRIDE)], Annotated[int, Field(ge=STRIDE)]] = (512, 256)
     """Height and width of what the network sees in training; in use any multiple of 32."""
     close: Fraction = 0.55
-    """Share of images in which vertebrae have the constant size of ``step_px``; others show any part, any size."""
+    """Share of images in which vertebrae have the size of ``step_px`` or are larger, up to twice; others show any
+    part, any size."""
     spine: Fraction = 0.0
     """Share of images that show the whole marked spine upright in the middle, as a crop does in use, with the
     borders of the image where there are some."""

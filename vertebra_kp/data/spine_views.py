@@ -14,8 +14,8 @@ from vertebra_kp.core.geometry import apply_affine, compose, flip_horizontal, le
 from vertebra_kp.data.spine_films import SpineFilm, Vertebrae
 from vertebra_kp.data.transforms import change_intensity
 
-CLOSE_JITTER = 0.3  # log-range of the size of vertebrae in views of a constant size
-SPINE_JITTER = 0.15  # the same where the whole spine is shown
+CLOSE_JITTER = (-0.3, 0.7)  # log-range of the size of vertebrae in close views: corners are placed on larger ones
+SPINE_JITTER = 0.15  # log-range, to both sides, where the whole spine is shown
 LEAST_KEPT = 0.35  # of an image's height: what a random cut leaves at least
 LEAST_STEP_PX = 7.0  # vertebrae closer than this are too small to be marked
 POINT_SIGMA = (0.10, *[0.07] * 4)  # of a centre and of the corners, in steps
@@ -83,9 +83,9 @@ def random_view(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) 
 
 
 def _close(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) -> np.ndarray:
-    """Vertebrae at about the constant size, any part of the spine about the middle of the view."""
+    """Vertebrae of the constant size or larger, any part of the spine about the middle of the view."""
     height, width = config.size
-    wanted = config.step_px * np.exp(rng.uniform(-CLOSE_JITTER, CLOSE_JITTER))
+    wanted = config.step_px * np.exp(rng.uniform(*CLOSE_JITTER))
     factor = wanted / float(np.nanmedian(film.vertebrae.steps))
     x, y = film.vertebrae.centres[rng.integers(len(film.vertebrae.centres))]
     to_x, to_y = width * (0.5 + rng.uniform(-0.2, 0.2)), height * rng.uniform(0.12, 0.88)
