@@ -1,12 +1,14 @@
 """Maps to vertebrae: perfect maps give back what they were made of, whatever is in the way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from vertebra_kp.core.anatomy import LEVELS, VIEWS
 from vertebra_kp.data.spine_films import Vertebrae
 from vertebra_kp.data.spine_views import targets_of
-from vertebra_kp.inference.spine_decoding import SpineMaps, decode
+from vertebra_kp.inference.spine_decoding import SpineMaps, decode, place_corners
 from vertebra_kp.models.spine_network import USUAL_STEP
 
 SIZE, STRIDE, STEP = (512, 224), 4, 26.0
@@ -81,3 +83,13 @@ def test_an_empty_map_gives_no_vertebra():
     maps = perfect_maps(spine())
     maps.points[:] = 0
     assert len(decode(maps)) == 0
+
+
+def test_corners_move_to_their_peaks_on_larger_vertebrae_and_stay_where_there_are_none():
+    vertebrae = spine(6)
+    found = decode(perfect_maps(vertebrae))
+    moved = replace(found, corners=found.corners + 3.0)  # a ninth of a step off
+    placed = place_corners(perfect_maps(vertebrae), moved)
+    assert np.abs(placed.corners - vertebrae.corners).max() < STRIDE / 2
+    nothing = perfect_maps(Vertebrae(np.empty((0, 2)), np.empty((0, 4, 2)), np.empty(0, dtype=int)))
+    assert (place_corners(nothing, moved).corners == moved.corners).all()

@@ -69,7 +69,9 @@ class ViewsConfig(Section):
         if fault := size_fault(self.size):
             raise ValueError(fault.replace("input_size", "size"))
         if self.close + self.spine > 1:
-            raise ValueError(f"close and spine are shares of one whole: {self.close} + {self.spine} is more than 1")
+            raise ValueError(
+                f"close and spine are shares of one whole: {self.close} + {self.spine} is more than 1"
+            )
         return self
 
 

@@ -10,7 +10,16 @@ from torch import Tensor
 from vertebra_kp.config.schema import AugmentConfig
 from vertebra_kp.config.spine import ViewsConfig
 from vertebra_kp.core.anatomy import FLIPPED_CORNER, LEVELS, UNKNOWN
-from vertebra_kp.core.geometry import apply_affine, compose, flip_horizontal, letterbox, rotate, scale, translate, warp_image
+from vertebra_kp.core.geometry import (
+    apply_affine,
+    compose,
+    flip_horizontal,
+    letterbox,
+    rotate,
+    scale,
+    translate,
+    warp_image,
+)
 from vertebra_kp.data.spine_films import SpineFilm, Vertebrae
 from vertebra_kp.data.transforms import change_intensity
 
@@ -93,7 +102,7 @@ def _close(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) -> np
 
 
 def _whole_spine(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) -> np.ndarray:
-    """All marked vertebrae about the middle of the view, at about the constant size, or smaller where they are many."""
+    """All marked vertebrae about the middle of the view, at the constant size, or smaller where they are many."""
     height, width = config.size
     centres, steps = film.vertebrae.centres, film.vertebrae.steps
     across, along = centres[-1] - centres[0]
@@ -105,7 +114,9 @@ def _whole_spine(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator)
     factor = min(wanted, height / extent[1], width / extent[0])
     x, y = (low + high) / 2
     shift = rng.uniform(-1.5, 1.5, 2) * config.step_px
-    return compose(upright, translate(-x, -y), scale(factor), translate(width / 2 + shift[0], height / 2 + shift[1]))
+    return compose(
+        upright, translate(-x, -y), scale(factor), translate(width / 2 + shift[0], height / 2 + shift[1])
+    )
 
 
 def _any_part(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) -> np.ndarray:

@@ -22,7 +22,7 @@ from vertebra_kp.inference.doubts import UNMEASURED, doubts_of
 from vertebra_kp.inference.level_names import Names, name_levels
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.refine import Refiner
-from vertebra_kp.inference.spine_decoding import FoundSpine, SpineMaps, decode
+from vertebra_kp.inference.spine_decoding import FoundSpine, SpineMaps, decode, place_corners
 from vertebra_kp.models.spine_network import SpineNetwork, mean_output, mirror_output
 
 # px at which the whole image is seen: vertebrae are large on a lumbar image, small on one of the whole body
@@ -35,6 +35,9 @@ MOST_VERTEBRAE = 40  # that a crop is made for: no patient has more
 TURNED_BY = 0.5  # by how much names must fit better to a turned image for a doubt
 PIN_WITHIN = 0.75  # of a step: how far a pin may lie from the vertebra that it names
 REFINED_WIDTH_PX = 55.0  # of a vertebra: what its images are kept in when the crop refinement is trained on AASCE
+CORNER_SCALE = (
+    1.75  # of the crop: how large vertebrae are where their corners are placed without a crop refinement
+)
 CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop refinement
 
 
@@ -138,7 +141,10 @@ class SpinePredictor(Predictor):
         if len(found) >= LEAST_FOUND:
             crop, size = self.crop_of(found)
             maps = self._maps(film.image, crop, size, mirrored=self.spine_config.views.flip)
-            spine, view = decode(maps).moved(np.linalg.inv(crop)), maps.view
+            spine, view = decode(maps), maps.view
+            if self.refiner is None:
+                spine = self._with_close_corners(film.image, crop, size, spine)
+            spine = spine.moved(np.linalg.inv(crop))
         to_original = np.linalg.inv(film.to_image)
         spine = spine.moved(to_original)
         pinned = None if pin is None else (_pinned(spine, pin, film.file), LEVELS.index(pin[0]))
@@ -147,6 +153,14 @@ class SpinePredictor(Predictor):
             len(found) >= LEAST_FOUND and self._fit_when_turned(film.image, crop, size) > names.fit + TURNED_BY
         )
         return Understood(spine, names, view, compose(film.to_image, crop), (size[0], size[1]), upside_down)
+
+    def _with_close_corners(
+        self, image: np.ndarray, crop: np.ndarray, size: tuple[int, int], spine: FoundSpine
+    ) -> FoundSpine:
+        """The spine of a crop with its corners as the network places them on larger vertebrae."""
+        larger = scale(CORNER_SCALE)
+        maps = self._maps(image, compose(crop, larger), _padded(size[0] * CORNER_SCALE, size[1] * CORNER_SCALE))
+        return place_corners(maps, spine.moved(larger)).moved(np.linalg.inv(larger))
 
     def _fit_when_turned(self, image: np.ndarray, crop: np.ndarray, size: tuple[int, int]) -> float:
         """How well names fit the spine of the crop turned by 180 degrees."""

@@ -1,6 +1,6 @@
 """From the maps of a spine network to vertebrae in order: peaks, a path along the spine, corners."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import maximum_filter
@@ -93,6 +93,18 @@ def decode(maps: SpineMaps) -> FoundSpine:
         np.stack(column) for column in zip(*rows, strict=True)
     )
     return FoundSpine(centres, corners, steps, scores, corner_scores, levels, value)
+
+
+def place_corners(maps: SpineMaps, spine: FoundSpine) -> FoundSpine:
+    """The spine with each corner at its peak in maps of the same frame, where there is one near it."""
+    corners, scores = spine.corners.copy(), spine.corner_scores.copy()
+    for i, step in enumerate(spine.steps):
+        for k in range(4):
+            expected, reach = spine.corners[i, k] / maps.stride, CORNER_WINDOW * step / maps.stride
+            place, value = _corner(maps.points[1 + k], expected, reach)
+            if value >= CORNER_FROM:
+                corners[i, k], scores[i, k] = place * maps.stride, value
+    return replace(spine, corners=corners, corner_scores=scores)
 
 
 def _peaks(maps: SpineMaps) -> _Peaks:
