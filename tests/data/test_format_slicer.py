@@ -203,7 +203,7 @@ def test_positions_are_indices_times_spacing(tmp_path):
     assert first["positionStatus"] == "defined"
     np.testing.assert_allclose(first["position"], (50 * 0.2, 20 * 0.2, 0))
     first = json.loads((tmp_path / "sub/b.x.mrk.json").read_text())["markups"][0]["controlPoints"][0]
-    assert (first["position"], first["description"]) == ([50, 20, 0], "")
+    assert (first["position"], first["description"]) == ([50, 20, 0], "spacing_mm=unknown")
 
 
 @pytest.mark.parametrize("file", ["../a.png", "/tmp/a.png", "link/a.png", "sub/../../a.png"])
