@@ -1047,3 +1047,27 @@ def test_nothing_of_the_patient_gets_into_a_run_its_evaluation_or_an_audit(tmp_p
     for content in (*said, *(path.read_bytes() for path in written)):
         # Longer marks: among millions of weights a few letters come by chance.
         assert not leaks(content, [b"LEAK0", b"LEAK^", b"LEAK PRIVATE", b"LEAKMETA", b"18991231"])
+
+
+# --- field cases ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pad_-32768.dcm", "pad_65535.dcm"])
+def test_the_field_cases_of_padding_have_all_their_grays(name):
+    shown, reference = (
+        to_uint8(read_film(field_case("03_dicom_pixel_padding") / film))[:, 10:-10]
+        for film in (name, "reference_zero_border.dcm")
+    )
+    np.testing.assert_array_equal(shown, reference)
+
+
+@pytest.mark.parametrize("name", ["ermf.dcm", "distances.dcm"])
+def test_the_field_cases_of_magnification_have_the_spacing_at_the_patient(name):
+    assert read_header(field_case("05_dicom_magnification") / name).spacing_mm == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "window_width_0.dcm"])
+def test_the_field_cases_of_odd_files_are_read_with_a_note(name):
+    film = read_dicom(field_case("17_dicom_without_meta") / name)
+    assert len(film.info.notes) == 1
+    assert len(np.unique(film.pixels)) > 190

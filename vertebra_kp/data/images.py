@@ -25,6 +25,7 @@ ROWS = 256  # of a film of 32 bits that are converted at a time
 
 _TIFF_TAG = {tag.name: number for number, tag in TiffTags.TAGS_V2.items()}
 _MIN_IS_WHITE = 0  # TIFF 6.0, PhotometricInterpretation
+_LENGTHS = (2, 3)  # TIFF 6.0, ResolutionUnit: inch and centimetre
 _FIRST_TURNED = 5  # EXIF 2.3: orientations 5..8 swap height and width
 _PNG_DEPTH = 24  # PNG, 11.2.2: where the bits of a sample stand in a file
 
@@ -94,10 +95,9 @@ def print_spacing_mm(path: Path) -> tuple[float, float] | None:
     """
     with _opened(path) as image:
         x, y = (float(dots) for dots in image.info.get("dpi", (0, 0)))
-        in_jfif = image.format != "JPEG" or image.info.get(
-            "jfif_unit"
-        )  # else Pillow has it from EXIF, or makes it up
-    return (MM_PER_INCH / x, MM_PER_INCH / y) if in_jfif and min(x, y) > 0 else None
+        made_up = image.format == "JPEG" and not image.info.get("jfif_unit")  # by Pillow, or from EXIF
+        made_up |= image.format == "TIFF" and _tiff_value(image, "ResolutionUnit") not in _LENGTHS
+    return (MM_PER_INCH / x, MM_PER_INCH / y) if min(x, y) > 0 and not made_up else None
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def _serve() -> None:
         about, content = _receive(sys.stdin.buffer)
         try:
             decoder = get_decoder(UID(about.pop("syntax")))
-            pixels, _ = decoder.as_array(content, index=0, raw=True, correct_unused_bits=False, **about)
+            pixels, _ = decoder.as_array(content, index=0, raw=True, **about | {"correct_unused_bits": False})
             shaped = {"shape": pixels.shape, "dtype": pixels.dtype.str}
             _send(answers, shaped, np.ascontiguousarray(pixels).tobytes())
         except Exception as error:
