@@ -64,13 +64,15 @@ def test_each_contradiction_is_a_doubt(tmp_path, schema, elements, doubt):
 
 
 def test_pixels_that_are_not_square_are_not_measured():
-    points = np.random.default_rng(0).uniform(9, 60, (LA.num_levels, 4, 2))
+    body = np.array([[20, 1], [40, 2], [19, 8], [41, 9.0]])
+    points = np.stack([body + np.array((0, 10 * i)) for i in range(LA.num_levels)])
     points[~LA.exists] = np.nan
-    sound = interpret(a_prediction(points), LA, (64, 64), spacing_mm=0.2)
+    seen = {"spacing_mm": 0.2, "anterior_side": "left"}
+    sound = interpret(a_prediction(points), LA, (64, 64), **seen)
     assert any(m.value is not None for m in sound.measurements)
     prediction = dataclasses.replace(a_prediction(points), doubts=("pixels not square",))
     assert "pixels not square" in UNMEASURED
-    found = interpret(prediction, LA, (64, 64), spacing_mm=0.2)
+    found = interpret(prediction, LA, (64, 64), **seen)
     assert all(m.value is None for m in found.measurements)
     assert found.trusted is False
     assert not found.measured

@@ -38,7 +38,8 @@ class _Decoder:
     def ask(self, about: dict[str, Any], pixels: bytes) -> tuple[dict[str, Any], bytes]:
         """Raises OSError, EOFError or ValueError where the process died."""
         with self.lock:
-            if self.process is None or self.owner != os.getpid():  # a fork shares the pipes of its parent
+            mine = self.process is not None and self.owner == os.getpid()  # a fork shares the pipes of its parent
+            if self.process is None or not mine or self.process.poll() is not None:
                 self.process, self.owner = _start(), os.getpid()
             process = self.process
             timer = Timer(LIMIT_S, process.kill)

@@ -45,9 +45,9 @@ class Display:
 
     ``grays`` are uint8 up to 8 bits stored, else uint16: 0 is black; 255, or 2 ** BitsStored - 1 above 8 bits, is
     white. Without any LUT, more than 8 bits stay what they are. Signed values stand at their two's complement, and
-    bits above those stored are no pixels.
-    ``is_padding`` are those that fill the space around the film. ``unwindowed`` is ``grays`` without the window,
-    where that may be one of 8 bits for a film of more, and then ``is_above`` tells what lies above it.
+    bits above those stored are no pixels. ``is_padding`` are those that fill the space around the film.
+    ``unwindowed`` is ``grays`` without the window, where that may be one of 8 bits for a film of more, and then
+    ``is_above`` tells what lies above it.
     """
 
     grays: np.ndarray
@@ -64,17 +64,15 @@ class Display:
         """
         words = len(self.grays)
         stored = stored.view(f"u{stored.itemsize}")
-        if stored.itemsize > self.grays.itemsize:  # a decoder's range is not to be trusted
+        if 2 ** (8 * stored.itemsize) > words:  # a decoder's range is not to be trusted
             stored = stored & (words - 1)
         grays, notes, present = self.grays, self.notes, None
         if self.is_above is not None:
             present = np.where(self.is_padding, 0, counts(stored, words))
             if present[self.is_above].sum() > MOST_ABOVE * present.sum():
                 assert self.unwindowed is not None
-                grays, notes = (
-                    self.unwindowed,
-                    (*notes, f"The window is one of 8 bits, pixels exceed it: {PASSED}"),
-                )
+                grays = self.unwindowed
+                notes += (f"The window is one of 8 bits, pixels exceed it: {PASSED}",)
         if self.is_padding.any():
             present = counts(stored, words) if present is None else present
             content = (present > 0) & ~self.is_padding
