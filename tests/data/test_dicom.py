@@ -1053,11 +1053,11 @@ def test_nothing_of_the_patient_gets_into_a_run_its_evaluation_or_an_audit(tmp_p
 
 @pytest.mark.parametrize("name", ["pad_-32768.dcm", "pad_65535.dcm"])
 def test_the_field_cases_of_padding_have_all_their_grays(name):
-    shown, reference = (
-        to_uint8(read_film(field_case("03_dicom_pixel_padding") / film))[:, 10:-10]
+    grays, reference = (
+        len(np.unique(to_uint8(read_film(field_case("03_dicom_pixel_padding") / film))[:, 10:-10]))
         for film in (name, "reference_zero_border.dcm")
     )
-    np.testing.assert_array_equal(shown, reference)
+    assert grays == reference
 
 
 @pytest.mark.parametrize("name", ["ermf.dcm", "distances.dcm"])
