@@ -5,7 +5,9 @@ import re
 import resource
 import shutil
 import sys
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,14 +15,19 @@ import numpy as np
 import pytest
 import test_format_csxa
 import test_format_mendeley
+from PIL import ImageFile
 from scipy.io import savemat
+from shared_data import field_case
 
 from vertebra_kp.core.anatomy import SCHEMAS, State
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.data import film_file
+from vertebra_kp.data.film_file import MAX_PIXELS
 from vertebra_kp.data.images import FilmError, read_film
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources import read_records
+from vertebra_kp.data.sources.matlab import read_matrix
 from vertebra_kp.data.writers import WRITERS
 
 LATERAL, WHOLE = SCHEMAS["la_lumbar"], SCHEMAS["ap_whole_spine"]
@@ -284,9 +291,9 @@ def test_damaged_labels_are_a_clear_error_or_sound_records(sound, tmp_path, name
         assert record.unnamed_xy_image is None or np.isfinite(record.unnamed_xy_image).all()
 
 
-def png_of_size(height, width):
+def png_of_size(height, width, depth=8, colour=0):
     """A PNG whose header claims a size and that holds almost nothing."""
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, colour, 0, 0, 0])
 
     def chunk(kind, content):
         checksum = zlib.crc32(kind + content).to_bytes(4, "big")
@@ -302,6 +309,68 @@ def test_a_film_that_claims_an_absurd_size_is_refused_before_it_is_decoded(tmp_p
     path.write_bytes(png_of_size(*size))
     with pytest.raises(FilmError, match=re.escape("film.png")):
         read_film(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "RGB", "RGBA"])
+def test_a_small_file_with_too_many_pixels_is_refused_by_its_header(tmp_path, monkeypatch, mode):
+    path = tmp_path / "film.png"
+    depth, colour = {"1": (1, 0), "L": (8, 0), "I;16": (16, 0), "RGB": (16, 2), "RGBA": (8, 6)}[mode]
+    path.write_bytes(png_of_size(10_000, 7_000, depth, colour))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(FilmError, match=rf"film\.png: 7000 x 10000 pixels are more than {MAX_PIXELS}"):
+        read_film(path)
+
+
+def test_large_films_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    """Six at once would take six times the memory."""
+    paths = [tmp_path / f"{name}.png" for name in "abcdef"]
+    for path in paths:
+        cv2.imwrite(str(path), np.zeros((30, 20), np.uint8))
+    monkeypatch.setattr(film_file, "LARGE", 30 * 20 - 1)
+    decoded, at_once, inside = ImageFile.ImageFile.load, [], []
+
+    def load(image):
+        inside.append(1)
+        at_once.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return decoded(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with ThreadPoolExecutor(6) as pool:
+        films = list(pool.map(read_film, paths))
+    assert [film.shape for film in films] == [(30, 20)] * 6
+    assert set(at_once) == {1}
+
+
+def test_a_matlab_file_of_many_zeros_is_refused(tmp_path):
+    savemat(tmp_path / "bomb.mat", {"p2": np.zeros((2**22, 2))}, do_compression=True)
+    assert (tmp_path / "bomb.mat").stat().st_size < 2**20
+    with pytest.raises(ValueError, match="damaged"):
+        read_matrix(tmp_path / "bomb.mat", "p2")
+
+
+def test_a_matlab_file_that_ends_other_readers_is_refused():
+    with pytest.raises(ValueError, match="p2 is no matrix of real numbers"):
+        read_matrix(field_case("red") / "segv1.mat", "p2")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_matlab_matrix_is_read_as_it_was_saved(tmp_path, dtype, compressed):
+    saved = np.random.default_rng(1).uniform(0, 200, (68, 2)).astype(dtype)
+    content = {"other": np.eye(3), "p": "text", "p2": saved, "p22": np.ones(4)}
+    savemat(tmp_path / "a.mat", content, do_compression=compressed)
+    np.testing.assert_array_equal(read_matrix(tmp_path / "a.mat", "p2"), saved)
+    with pytest.raises(ValueError, match="holds no matrix p3"):
+        read_matrix(tmp_path / "a.mat", "p3")
+
+
+@pytest.mark.parametrize("value", ["text", 1j * np.ones(3), np.ones((2, 2, 2)), {"a": 1}])
+def test_what_is_no_matrix_of_numbers_is_told(tmp_path, value):
+    savemat(tmp_path / "a.mat", {"p2": value})
+    with pytest.raises(ValueError, match="p2 "):
+        read_matrix(tmp_path / "a.mat", "p2")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])

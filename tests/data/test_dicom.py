@@ -35,16 +35,17 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
+from shared_data import field_case
 
 from vertebra_kp.config.io import load_config
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import points_from_indices
-from vertebra_kp.data.dicom import DicomInfo, pixels, read_dicom, read_header
+from vertebra_kp.data.dicom import DicomInfo, apart, pixels, read_dicom, read_header
 from vertebra_kp.data.dicom.elements import ElementError
 from vertebra_kp.data.dicom.pixels import _check_decoder
 from vertebra_kp.data.film_file import is_dicom
-from vertebra_kp.data.images import FilmError, film_size, read_film
+from vertebra_kp.data.images import FilmError, film_size, read_film, to_uint8
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.folder import find_films
@@ -231,6 +232,120 @@ def test_a_modality_lut_alone_spans_its_own_bits(tmp_path):
     np.testing.assert_array_equal(film, [[255, 0]])
 
 
+# A window of 8 bits, one of 12 bits on 8, one without width, one beside all pixels, and a function of no standard:
+# all but the last are passed over, as viewers do.
+@pytest.mark.parametrize(
+    ("stored", "elements", "noted"),
+    [
+        (LEVELS, {"WindowCenter": 5, "WindowWidth": 0}, "WindowWidth is 0"),
+        (LEVELS, {"WindowCenter": 5, "WindowWidth": -2, "VOILUTFunction": "SIGMOID"}, "WindowWidth is -2"),
+        (LEVELS, {"WindowCenter": 127.5, "WindowWidth": 255}, "one of 8 bits"),
+        (LEVELS, {"WindowCenter": 9000, "WindowWidth": 1000}, "none of what pixels can be, 0 to 4095"),
+        (LEVELS, {"RescaleSlope": 0, "RescaleIntercept": 5}, "RescaleSlope is 0"),
+        (LEVELS.astype(np.uint8), {"WindowCenter": 2048, "WindowWidth": 4096}, "WindowWidth is 4096"),
+    ],
+)
+def test_a_window_that_cannot_be_meant_is_passed_over_with_a_note(tmp_path, stored, elements, noted):
+    bits = 12 if stored.dtype == np.uint16 else 8
+    film = read_dicom(saved(tmp_path / "film.dcm", dicom(stored, bits=bits, **elements)))
+    np.testing.assert_array_equal(film.pixels, stored)
+    (note,) = film.info.notes
+    assert noted in note
+
+
+def test_a_window_of_8_bits_holds_for_a_film_whose_pixels_are_in_it(tmp_path):
+    stored = np.array([[0, 64, 128, 255] * 9, [255] * 36], np.uint16)
+    path = saved(tmp_path / "film.dcm", dicom(stored, bits=12, WindowCenter=128, WindowWidth=256))
+    assert read_dicom(path).info.notes == ()
+    np.testing.assert_allclose(read_film(path), stored / 255 * TWELVE_BITS, atol=0.51)
+
+
+def test_the_first_window_with_a_width_counts(tmp_path):
+    made = dicom(LEVELS, bits=12, WindowCenter=[9, 1000.5], WindowWidth=[0, 1001])
+    film = read_dicom(saved(tmp_path / "film.dcm", made))
+    assert np.abs(film.pixels - SHARES * TWELVE_BITS).max() <= 0.5 + 1e-6
+
+
+def test_an_unknown_function_of_a_window_is_taken_as_linear_with_a_note(tmp_path):
+    made = dicom(LEVELS, bits=12, WindowCenter=1000.5, WindowWidth=1001, VOILUTFunction="CUBIC")
+    film = read_dicom(saved(tmp_path / "film.dcm", made))
+    assert np.abs(film.pixels - SHARES * TWELVE_BITS).max() <= 0.5 + 1e-6
+    assert "taken as LINEAR" in film.info.notes[0]
+
+
+def padded(content, value):
+    """Ten columns of padding at either side."""
+    return np.pad(content, ((0, 0), (10, 10)), constant_values=value)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(
+    ("dtype", "bits", "value", "elements"),
+    [
+        (np.uint16, 16, 65535, {}),
+        (np.int16, 16, -32768, {}),
+        (np.uint16, 16, 60_500, {"PixelPaddingRangeLimit": 60_000}),
+        (np.int16, 16, -2_000, {"PixelPaddingRangeLimit": -1_500}),
+        (np.uint16, 12, 4095, {}),
+        (np.uint16, 12, 65535, {}),  # beyond the bits stored
+        (np.int16, 12, -2048, {}),
+    ],
+)
+def test_padding_is_background_and_stays_out_of_the_window(tmp_path, photometric, dtype, bits, value, elements):
+    content = np.random.default_rng(4).integers(100, 2000, (80, 40)).astype(dtype)
+    end = elements.get("PixelPaddingRangeLimit", value)
+    elements = {"PhotometricInterpretation": photometric, **elements}
+    border = padded(content, value)
+    made = dicom(border, bits=bits, **elements)
+    # written with the bits of an unsigned number, whatever the pixels are: some writers do
+    for keyword, number in (("PixelPaddingValue", value), ("PixelPaddingRangeLimit", end)):
+        made.add(DataElement(keyword, "US", number % 2**16))
+    path = saved(tmp_path / "film.dcm", made)
+    # without its border, at 16 bits and of one sign, as any window must leave it
+    alone = to_uint8(
+        content.astype(np.uint16) if photometric == "MONOCHROME2" else 2100 - content.astype(np.uint16)
+    )
+    shown = to_uint8(read_film(path))
+    assert (shown[:, :10] == 0).all()
+    assert (shown[:, -10:] == 0).all()
+    # half of the pixels are border: the window's lowest 0.5 % are cut off without it, and are its end with it
+    assert np.abs(shown[:, 10:-10].astype(int) - alone).max() <= 4
+    assert len(np.unique(shown[:, 10:-10])) > 200
+
+
+def test_a_film_of_8_bits_has_black_padding(tmp_path):
+    stored = np.array([[255, 90, 200, 255]], np.uint8)
+    path = saved(tmp_path / "film.dcm", dicom(stored, PixelPaddingValue=255))
+    np.testing.assert_array_equal(read_film(path), [[0, 90, 200, 0]])
+
+
+@pytest.mark.parametrize("first", [63536, -2000])  # written as unsigned and as signed
+def test_a_lut_begins_at_a_negative_value_however_it_is_written(tmp_path, first):
+    stored = np.array([[-2048, -2000, -1999, -1997, 2047]], np.int16)
+    item = lut(np.array([0, 10, 200, 65535], np.uint16), 0, 16, vr="US" if first > 0 else "SS")
+    item.LUTDescriptor = [4, first, 16]
+    film = read_film(saved(tmp_path / "film.dcm", dicom(stored, VOILUTSequence=[item])))
+    np.testing.assert_array_equal(film, [[0, 0, 10, 65535, 65535]])
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+@pytest.mark.parametrize("with_meta", [False, True])
+@pytest.mark.parametrize("name", ["film.dcm", "IM0001"])
+def test_a_file_without_meta_or_preamble_is_read_with_a_note(tmp_path, syntax, with_meta, name):
+    stored = twelve_bits()
+    whole = saved(tmp_path / "whole.dcm", dicom(stored, bits=12, syntax=syntax)).read_bytes()
+    start = whole.index(b"\x08\x00\x16\x00")  # SOPClassUID, the first element
+    path = tmp_path / "films" / name
+    path.parent.mkdir()
+    path.write_bytes(whole[132:] if with_meta else whole[start:])
+    assert find_films([str(path.parent)]) == [path]
+    film = read_dicom(path)
+    np.testing.assert_array_equal(film.pixels, stored)
+    assert film_size(path) == stored.shape
+    assert len(film.info.notes) == (not with_meta)
+    assert with_meta or "no meta information" in film.info.notes[0]
+
+
 def transcoded(path, made, syntax):
     """The film with its pixels compressed by GDCM."""
     saved(path, made)
@@ -268,6 +383,45 @@ def test_lossless_compression_is_read_bit_for_bit(tmp_path, syntax):
     path, stored = compressed(tmp_path / "film.dcm", syntax)
     np.testing.assert_array_equal(read_film(path), stored)
     assert film_size(path) == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize(
+    "syntax", [RLELossless, JPEGLosslessSV1, JPEG2000Lossless], ids=lambda syntax: syntax.name
+)
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_bits_above_those_stored_are_no_pixels_in_compressed_films(tmp_path, syntax, dtype):
+    """As writers leave an overlay, or the sign of all 16 bits, in a film of 12."""
+    stored = twelve_bits()
+    above = dicom((stored | 0xA000).view(dtype))
+    path = tmp_path / "film.dcm"
+    if syntax == RLELossless:
+        above.compress(RLELossless)
+        saved(path, above)
+    else:
+        transcoded(path, above, syntax)
+    film = dcmread(path)
+    film.BitsStored, film.HighBit = 12, 11
+    saved(path, film)
+    expected = stored if dtype == np.uint16 else (stored + 2048) % 4096  # the lowest number is black
+    np.testing.assert_array_equal(read_film(path), expected)
+
+
+def test_pixels_that_end_the_decoder_are_refused_and_the_next_film_is_read(tmp_path):
+    path, stored = compressed(tmp_path / "film.dcm", JPEG2000Lossless)
+    aborts = field_case("red") / "gdcm_abort.dcm"
+    for _ in range(2):
+        assert "the decoder ends" in refused(aborts)
+        np.testing.assert_array_equal(read_film(path), stored)
+
+
+def test_a_decoder_that_dies_is_started_again(tmp_path):
+    path, stored = compressed(tmp_path / "film.dcm", JPEG2000Lossless)
+    np.testing.assert_array_equal(read_film(path), stored)
+    first = apart._decoder.process
+    first.kill()
+    first.wait()
+    np.testing.assert_array_equal(read_film(path), stored)
+    assert apart._decoder.process.pid != first.pid
 
 
 def smooth():
@@ -324,13 +478,6 @@ def refused(path):
         ({"Rows": 0}, "Rows x Columns is 0 x 23"),
         ({"Rows": None}, "Rows is missing"),
         ({"BitsStored": None}, "BitsStored is missing"),
-        ({"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope must not be 0"),
-        ({"WindowCenter": 5, "WindowWidth": 0}, "WindowWidth must be at least 1, got 0"),
-        (
-            {"WindowCenter": 5, "WindowWidth": -2, "VOILUTFunction": "SIGMOID"},
-            "WindowWidth must be above 0, got -2",
-        ),
-        ({"WindowCenter": 5, "WindowWidth": 5, "VOILUTFunction": "CUBIC"}, "VOILUTFunction"),
         ({"VOILUTSequence": [lut(np.zeros(5, np.uint16), 0, 7)]}, "LUTDescriptor"),
         ({"PixelData": None}, "PixelData is missing"),
     ],
@@ -456,6 +603,13 @@ def test_sequences_nested_beyond_all_measure_are_refused(tmp_path):
 # --- header -----------------------------------------------------------------------------------------------
 
 
+FACTOR = "EstimatedRadiographicMagnificationFactor"
+
+
+def distances(detector, patient):
+    return {"DistanceSourceToDetector": detector, "DistanceSourceToPatient": patient}
+
+
 def header(tmp_path, **elements):
     return read_header(saved(tmp_path / "film.dcm", dicom(twelve_bits(), **elements)))
 
@@ -465,8 +619,13 @@ def header(tmp_path, **elements):
     [
         ({}, None, None, ""),
         ({"PixelSpacing": [0.143, 0.143]}, 0.143, "PixelSpacing", ""),
-        ({"ImagerPixelSpacing": [0.2, 0.2]}, 0.2, "ImagerPixelSpacing", ""),
-        ({"PixelSpacing": [0.15, 0.15], "ImagerPixelSpacing": [0.15, 0.15]}, 0.15, "PixelSpacing", ""),
+        ({"ImagerPixelSpacing": [0.2, 0.2]}, 0.2, "ImagerPixelSpacing", "measured at the detector"),
+        (
+            {"PixelSpacing": [0.15, 0.15], "ImagerPixelSpacing": [0.15, 0.15]},
+            0.15,
+            "PixelSpacing",
+            "measured at the detector",
+        ),
         (
             {"PixelSpacing": [0.13, 0.13], "ImagerPixelSpacing": [0.15, 0.15]},
             0.13,
@@ -484,18 +643,49 @@ def header(tmp_path, **elements):
             "",
         ),
         ({"PixelSpacing": [0.1, 0.2], "ImagerPixelSpacing": [0.1, 0.1]}, None, None, "not square"),
-        ({"ImagerPixelSpacing": [0.1, 0.10001]}, 0.1, "ImagerPixelSpacing", ""),
+        ({"ImagerPixelSpacing": [0.1, 0.10001]}, 0.1, "ImagerPixelSpacing", "measured at the detector"),
         (
-            {"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.2, 0.2]},
+            {"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.2, 0.2], FACTOR: 1},
             0.2,
             "ImagerPixelSpacing",
             "PixelSpacing is not",
         ),
+        # a pixel of 1 mm at the detector is one of 1 / 1.25 = 0.8 mm at the patient
+        ({"ImagerPixelSpacing": [1, 1], FACTOR: 1.25}, 0.8, "ImagerPixelSpacing", "divided by the magnification"),
+        (
+            {"ImagerPixelSpacing": [1, 1], **distances(1800, 1440)},
+            0.8,
+            "ImagerPixelSpacing",
+            "DistanceSourceToDetector over",
+        ),
+        (
+            {"PixelSpacing": [1, 1], "ImagerPixelSpacing": [1, 1], FACTOR: 1.25},
+            0.8,
+            "PixelSpacing",
+            "divided by the magnification of 1.25",
+        ),
+        (
+            {
+                "PixelSpacing": [0.8, 0.8],
+                "ImagerPixelSpacing": [1, 1],
+                FACTOR: 1.25,
+                "PixelSpacingCalibrationType": "GEOMETRY",
+            },
+            0.8,
+            "PixelSpacing",
+            "",
+        ),
+        ({"PixelSpacing": [1, 1], FACTOR: 1.25}, 1, "PixelSpacing", "mm may be 25 % too large"),
+        ({"PixelSpacing": [1, 1], FACTOR: 1}, 1, "PixelSpacing", ""),
+        ({"ImagerPixelSpacing": [1, 1], FACTOR: 0}, 1, "ImagerPixelSpacing", "measured at the detector"),
+        ({"ImagerPixelSpacing": [1, 1], **distances(1440, 1800)}, 1, "ImagerPixelSpacing", "at the detector"),
+        ({"PixelAspectRatio": [2, 1]}, None, None, "PixelAspectRatio is 2 x 1: pixels are not square"),
+        ({"PixelAspectRatio": [7, 7]}, None, None, ""),
     ],
 )
 def test_the_spacing_says_where_it_comes_from(tmp_path, elements, spacing_mm, spacing_from, noted):
     info = header(tmp_path, **elements)
-    assert (info.spacing_mm, info.spacing_from) == (spacing_mm, spacing_from)
+    assert (info.spacing_mm, info.spacing_from) == (pytest.approx(spacing_mm), spacing_from)
     assert len(info.notes) == bool(noted)
     assert noted in "".join(info.notes)
 
@@ -856,3 +1046,27 @@ def test_nothing_of_the_patient_gets_into_a_run_its_evaluation_or_an_audit(tmp_p
     for content in (*said, *(path.read_bytes() for path in written)):
         # Longer marks: among millions of weights a few letters come by chance.
         assert not leaks(content, [b"LEAK0", b"LEAK^", b"LEAK PRIVATE", b"LEAKMETA", b"18991231"])
+
+
+# --- field cases ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pad_-32768.dcm", "pad_65535.dcm"])
+def test_the_field_cases_of_padding_have_all_their_grays(name):
+    grays, reference = (
+        len(np.unique(to_uint8(read_film(field_case("03_dicom_pixel_padding") / film))[:, 10:-10]))
+        for film in (name, "reference_zero_border.dcm")
+    )
+    assert grays == reference
+
+
+@pytest.mark.parametrize("name", ["ermf.dcm", "distances.dcm"])
+def test_the_field_cases_of_magnification_have_the_spacing_at_the_patient(name):
+    assert read_header(field_case("05_dicom_magnification") / name).spacing_mm == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "window_width_0.dcm"])
+def test_the_field_cases_of_odd_files_are_read_with_a_note(name):
+    film = read_dicom(field_case("17_dicom_without_meta") / name)
+    assert len(film.info.notes) == 1
+    assert len(np.unique(film.pixels)) > 190

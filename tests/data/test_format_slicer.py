@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
+from shared_data import field_case
+from test_dicom import dicom, saved
 from test_format_coco import AP, LA, check_damaged_files, one_film, write_json
 
 from vertebra_kp.core.anatomy import State
@@ -70,6 +73,70 @@ def test_positions_with_spacing_are_mm_and_one_point_that_says_so_is_enough(tmp_
     (record,) = read_records(tmp_path, AP)
     np.testing.assert_array_equal(record.points_xy_image[0, :2], [(2.5, 4.5), (40.5, 80.5)])
     assert record.spacing_mm == 0.25
+
+
+def opened(root, film, **options):
+    """The first corner of a list without spacing beside an image of 300 x 200 pixels."""
+    Image.new("L", (300, 200)).save(root / film, **options)
+    (root / "a.mrk.json").write_text(json.dumps(content(point(position=(25.4, 12.7, 0)))))
+    (record,) = read_records(root, AP)
+    return record.points_xy_image[0, 0], record.spacing_mm
+
+
+@pytest.mark.parametrize(
+    ("film", "options", "per_mm"),
+    [
+        ("a.jpg", {"dpi": (150, 150)}, (150 / 25.4, 150 / 25.4)),
+        ("a.jpg", {}, (1, 1)),
+        ("a.tif", {"dpi": (100, 200)}, (100 / 25.4, 200 / 25.4)),
+        ("a.tif", {}, (1, 1)),
+        ("a.png", {}, (1, 1)),
+    ],
+)
+def test_without_spacing_an_image_has_the_one_that_slicer_takes_from_it(tmp_path, film, options, per_mm):
+    corner, spacing_mm = opened(tmp_path, film, **options)
+    np.testing.assert_allclose(corner, 0.5 + np.array((25.4, 12.7)) * per_mm, atol=1e-4)
+    assert spacing_mm is None, "a resolution tells nothing of the patient"
+
+
+def test_where_programs_differ_in_the_spacing_an_error_asks(tmp_path):
+    with pytest.raises(SourceError, match=r"pixels have 0\.254 or 1 mm.*spacing_mm=NUMBER"):
+        opened(tmp_path, "a.png", dpi=(100, 100))
+
+
+def test_points_off_the_image_ask_for_the_spacing(tmp_path):
+    with pytest.raises(
+        SourceError, match=r"1 of 1 points lie off the film, whose pixels have 0\.0508 mm.*spacing_mm="
+    ):
+        opened(tmp_path, "a.jpg", dpi=(500, 500))
+
+
+def test_what_is_said_counts_before_what_the_image_says(tmp_path):
+    Image.new("L", (300, 200)).save(tmp_path / "a.jpg", dpi=(150, 150))
+    for said, expected, spacing_mm in (("0.5", (6.5, 8.5), 0.5), ("unknown", (3.5, 4.5), None)):
+        listed = content(point(description=f"spacing_mm={said}"))
+        (tmp_path / "a.mrk.json").write_text(json.dumps(listed))
+        (record,) = read_records(tmp_path, AP)
+        np.testing.assert_array_equal(record.points_xy_image[0, 0], expected)
+        assert record.spacing_mm == spacing_mm
+
+
+def test_a_dicom_image_with_two_spacings_asks(tmp_path):
+    made = dicom(np.zeros((200, 300), np.uint8), PixelSpacing=[0.25, 0.5])  # rows, columns
+    saved(tmp_path / "a.dcm", made)
+    (tmp_path / "a.mrk.json").write_text(json.dumps(content(point(position=(25, 20, 0)))))
+    (record,) = read_records(tmp_path, AP)
+    np.testing.assert_array_equal(record.points_xy_image[0, 0], (50.5, 80.5))
+    made.ImagerPixelSpacing = [0.3, 0.3]
+    saved(tmp_path / "a.dcm", made)
+    with pytest.raises(SourceError, match=r"0\.5 or 0\.3 mm"):
+        read_records(tmp_path, AP)
+
+
+@pytest.mark.parametrize("case", ["dicom", "jpg_of_150_dpi"])
+def test_the_field_cases_have_their_points_in_place(case):
+    (record,) = read_records(field_case("08_slicer_spacing_of_the_film") / case, LA)
+    np.testing.assert_allclose(record.points_xy_image[0, 0], (45.8, 44.3), atol=0.05)
 
 
 def test_ras_has_opposite_signs_and_lps_is_the_default(tmp_path):
@@ -203,7 +270,7 @@ def test_positions_are_indices_times_spacing(tmp_path):
     assert first["positionStatus"] == "defined"
     np.testing.assert_allclose(first["position"], (50 * 0.2, 20 * 0.2, 0))
     first = json.loads((tmp_path / "sub/b.x.mrk.json").read_text())["markups"][0]["controlPoints"][0]
-    assert (first["position"], first["description"]) == ([50, 20, 0], "")
+    assert (first["position"], first["description"]) == ([50, 20, 0], "spacing_mm=unknown")
 
 
 @pytest.mark.parametrize("file", ["../a.png", "/tmp/a.png", "link/a.png", "sub/../../a.png"])

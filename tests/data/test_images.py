@@ -1,6 +1,8 @@
 """Films are read exactly, upright and gray; what cannot be read is refused in one line."""
 
 import os
+import struct
+import zlib
 from contextlib import suppress
 
 import cv2
@@ -12,6 +14,19 @@ from PIL import EpsImagePlugin, ExifTags, Image
 from vertebra_kp.data.images import WINDOW_PERCENT, FilmError, film_size, read_film, to_uint8
 
 HEIGHT, WIDTH = 37, 23
+
+
+# EXIF 2.3: which row and column of the displayed film the stored row 0 and column 0 are
+STORED_FROM_UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: a.T[::-1],  # row 0 is the right side, column 0 the top
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: a.T[:, ::-1],  # row 0 is the left side, column 0 the bottom
+}
 
 
 def gray(dtype, seed=0):
@@ -80,24 +95,77 @@ def test_colour_files_of_a_gray_film_give_the_gray_film(tmp_path, mode):
     np.testing.assert_array_equal(read_film(tmp_path / "film.png"), film)
 
 
+def png(stored, colour_type, *, before=b""):
+    """A PNG of 16-bit samples [H, W, C]: Pillow writes none with colour or alpha."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = stored.shape[:2]
+    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in stored.astype(">u2"))
+    body = chunk(b"IHDR", head) + before + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+GRAY_ALPHA, RGB, RGBA = 4, 2, 6  # PNG, 11.2.2
+
+
+@pytest.mark.parametrize("kind", [GRAY_ALPHA, RGB, RGBA])
+@pytest.mark.parametrize("alpha", [65535, 300, 0])
+def test_a_png_with_colour_or_alpha_keeps_its_16_bits(tmp_path, kind, alpha):
+    film = gray(np.uint16)
+    samples = [film] if kind == GRAY_ALPHA else [film] * 3
+    samples += [np.full_like(film, alpha)] if kind != RGB else []
+    (tmp_path / "film.png").write_bytes(png(np.dstack(samples), kind))
+    np.testing.assert_array_equal(read_film(tmp_path / "film.png"), film)
+
+
+@pytest.mark.parametrize("orientation", STORED_FROM_UPRIGHT)
+def test_exif_orientation_turns_colour_of_16_bits(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    tags = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(tags)) + b"eXIf" + tags + struct.pack(">I", zlib.crc32(b"eXIf" + tags))
+    upright = gray(np.uint16)
+    stored = np.ascontiguousarray(STORED_FROM_UPRIGHT[orientation](upright))
+    (tmp_path / "film.png").write_bytes(png(np.dstack([stored] * 3), RGB, before=chunk))
+    np.testing.assert_array_equal(read_film(tmp_path / "film.png"), upright)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"byteorder": ">"}, {"compression": "zlib", "predictor": True}, {"tile": (16, 16)}],
+    ids=lambda options: " ".join(options) or "plain",
+)
+def test_a_tiff_with_colour_keeps_its_16_bits(tmp_path, options, alpha):
+    film = gray(np.uint16)
+    samples = np.dstack([film] * 3 + [np.full_like(film, 65535)] * alpha)
+    extra = {"extrasamples": ["unassalpha"]} if alpha else {}
+    tifffile.imwrite(tmp_path / "film.tif", samples, photometric="rgb", **extra, **options)
+    np.testing.assert_array_equal(read_film(tmp_path / "film.tif"), film)
+
+
+def test_colour_of_16_bits_that_two_decoders_read_differently_is_refused(tmp_path):
+    planes = np.stack([gray(np.uint16)] * 3)
+    tifffile.imwrite(tmp_path / "film.tif", planes, photometric="rgb", planarconfig="separate")
+    with pytest.raises(FilmError, match="save it as 16-bit gray"):
+        read_film(tmp_path / "film.tif")
+
+
+def test_colour_of_16_bits_becomes_luma(tmp_path):
+    colour = np.zeros((5, 4, 3), np.uint16)
+    colour[..., 1] = 50_000  # green alone: ITU-R 601 luma is 0.587 of it
+    (tmp_path / "film.png").write_bytes(png(colour, RGB))
+    assert np.abs(read_film(tmp_path / "film.png") - 0.587 * 50_000).max() <= 3
+
+
 def test_colour_becomes_luma(tmp_path):
     colour = np.zeros((5, 4, 3), np.uint8)
     colour[..., 1] = 200  # green alone: ITU-R 601 luma is 0.587 of it
     Image.fromarray(colour).save(tmp_path / "film.png")
     assert np.abs(read_film(tmp_path / "film.png") - 0.587 * 200).max() <= 1
-
-
-# EXIF 2.3: which row and column of the displayed film the stored row 0 and column 0 are
-STORED_FROM_UPRIGHT = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.T,
-    6: lambda a: a.T[::-1],  # row 0 is the right side, column 0 the top
-    7: lambda a: a[::-1, ::-1].T,
-    8: lambda a: a.T[:, ::-1],  # row 0 is the left side, column 0 the bottom
-}
 
 
 @pytest.mark.parametrize("orientation", STORED_FROM_UPRIGHT)

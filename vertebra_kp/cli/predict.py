@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,8 @@ class Job:
 
             dicom = read_dicom(path, self.keywords)
         image = to_uint8(read_film(path) if dicom is None else dicom.pixels)
-        return self.predictor.film_of(image, str(path)), image, dicom
+        header = None if dicom is None else dicom.info
+        return self.predictor.film_of(image, str(path), header=header), image, dicom
 
     def predict(self, read: list[tuple[Item, Read]]) -> None:
         films = [film for _, (film, *_) in read]
@@ -145,7 +146,7 @@ class Job:
         spacing_mm, side = self.asked.spacing_mm, self.asked.anterior_side
         if header is not None:
             spacing_mm, side = spacing_mm or header.spacing_mm, side or header.anterior_side
-        return interpret(
+        found = interpret(
             prediction,
             self.predictor.schema,
             prediction.size,
@@ -154,6 +155,7 @@ class Job:
             calibrated=self.calibrated,
             correct_shape=self.asked.correct_shape,
         )
+        return found if header is None else replace(found, remarks=(*found.remarks, *header.notes))
 
 
 def named(films: Sequence[Path]) -> list[Item]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +21,9 @@ from vertebra_kp.core.geometry import apply_affine, compose, scale, warp_image
 from vertebra_kp.data.images import FilmError, read_film, to_uint8
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
 from vertebra_kp.data.record import Record, label_arrays, mark_outside, mask_slips, unknown_slips
+
+if TYPE_CHECKING:
+    from vertebra_kp.data.dicom import DicomInfo
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +67,14 @@ class Film(_Known):
     """With its ``image`` [H, W] uint8 and corners ``points_xy`` [levels, 4, 2] in that image's frame.
 
     ``to_image`` is the 3x3 matrix from the original film's frame to this image's; ``window`` the one from this
-    image to the unit square that is looked at; None looks at all of it.
+    image to the unit square that is looked at; None looks at all of it. ``header`` is that of a DICOM file.
     """
 
     image: np.ndarray
     points_xy: np.ndarray
     to_image: np.ndarray
     window: np.ndarray | None = None
+    header: "DicomInfo | None" = None
 
     def labels(self) -> FilmLabels:
         points = apply_affine(np.linalg.inv(self.to_image), self.points_xy)

@@ -1,13 +1,14 @@
-"""Why an image needs a second opinion: what the stages say of themselves, before any calibration."""
+"""Why an image needs a second opinion: what the stages say of themselves, and the header of its file."""
 
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from vertebra_kp.core.anatomy import LEVELS, VIEWS, Schema
+from vertebra_kp.core.anatomy import LEVELS, VIEWS, Schema, View
 from vertebra_kp.inference.level_names import Names
 
 if TYPE_CHECKING:
+    from vertebra_kp.data.dicom import DicomInfo
     from vertebra_kp.inference.spine_decoding import FoundSpine
 
 Doubt = Literal[
@@ -19,9 +20,17 @@ Doubt = Literal[
     "cut off",
     "ends inside",
     "implausible",
+    "pixels not square",
+    "header: view",
+    "header: orientation",
+    "header: body part",
+    "header: laterality",
 ]
 
-UNMEASURED: frozenset[Doubt] = frozenset({"spine not found", "view"})  # nothing is measured then
+UNMEASURED: frozenset[Doubt] = frozenset({"spine not found", "view", "pixels not square"})  # nothing is then
+HEADER_VIEWS: dict[str, View] = {"AP": "AP", "PA": "AP", "frontal": "AP"}
+HEADER_VIEWS |= dict.fromkeys(("LL", "RL", "LAT", "LATERAL", "lateral"), "LA")
+OBLIQUE = ("RLO", "LLO")
 LEAST_VERTEBRAE = 3  # a spine of fewer is none
 SURE_NAMES = 0.9  # probability of the names from which they are not doubted: 13 of 14 wrong ones lie below
 OWN_VIEW = 0.5  # probability of the network's own view below which nothing is measured
@@ -38,6 +47,11 @@ MEANINGS: dict[Doubt, str] = {
     "cut off": "a vertebra is cut off by the image's edge",
     "ends inside": "the spine was lost far from the image's edge, before its first or last level",
     "implausible": "a vertebra is found only weakly or not at all, or the distances between vertebrae jump",
+    "pixels not square": "by the file's header pixels are not square, so that angles would be wrong; resample it",
+    "header: view": "by the file's header the image shows the spine from another side than the network measures",
+    "header: orientation": "by the file's header the image does not stand upright",
+    "header: body part": "by the file's header the image shows another part of the body than the network measures",
+    "header: laterality": "by the file's header the image shows one of a pair, such as a hand, and not the spine",
 }
 
 
@@ -75,6 +89,33 @@ def doubts_of(
     if (ratios > STEP_RATIO).any() or filled_in.any() or (spine.scores < WEAK).mean() > MOST_WEAK:
         found.append("implausible")
     return tuple(found)
+
+
+def header_doubts(header: "DicomInfo", schema: Schema) -> tuple[Doubt, ...]:
+    """What the header of a DICOM file says against a network of ``schema``."""
+    found: list[Doubt] = []
+    if header.pixel_aspect != 1:
+        found.append("pixels not square")
+    said = {HEADER_VIEWS.get(header.view_position or "")}
+    if header.rows_to is not None:
+        said.add("AP" if header.rows_to in "LR" else "LA" if header.rows_to in "AP" else None)
+    if header.view_position in OBLIQUE or said - {None, schema.view}:
+        found.append("header: view")
+    if header.columns_to not in (None, "F"):
+        found.append("header: orientation")
+    if header.body_part is not None and not _shows(header.body_part, schema):
+        found.append("header: body part")
+    if (
+        header.laterality in ("L", "R") and schema.view == "AP"
+    ):  # of a lateral image it may be the side of the tube
+        found.append("header: laterality")
+    return tuple(found)
+
+
+def _shows(body_part: str, schema: Schema) -> bool:
+    from vertebra_kp.data.dicom.header import SPINE_PARTS  # here: pydicom takes an eighth of a second
+
+    return any(level[0] in SPINE_PARTS.get(body_part, "") for level in schema.levels)
 
 
 def _ends_inside(spine: "FoundSpine", names: Names, schema: Schema, size: tuple[int, int]) -> bool:

@@ -37,8 +37,9 @@ class ImageEntry(TypedDict):
     """One image of ``predictions.json``; ``size`` is height and width, coordinates are continuous.
 
     What only a DICOM header or a classifying network says is there where it was said. ``view`` is that of the
-    keypoint schema. A network that finds and names vertebrae gives ``doubts``, reasons for a second opinion (empty
-    where there is none), the probability of its names, and another likely number of vertebrae.
+    keypoint schema. ``notes`` say how a DICOM file was read. ``doubts`` are reasons for a second opinion: those of
+    the header, and of a network that finds and names vertebrae (then empty where there is none), which also gives
+    the probability of its names, and another likely number of vertebrae.
     """
 
     file: str
@@ -49,6 +50,7 @@ class ImageEntry(TypedDict):
     spacing_from: NotRequired[str]
     view_position: NotRequired[str]
     laterality: NotRequired[str]
+    notes: NotRequired[list[str]]
     doubts: NotRequired[list[str]]
     names_probability: NotRequired[float]
     alternative: NotRequired[dict[str, str | float]]
@@ -83,9 +85,10 @@ def image_entry(prediction: Prediction, schema: Schema, header: "DicomInfo | Non
     }
     if prediction.view_probabilities is not None:
         entry["classified_view"] = _most_probable(prediction.view_probabilities, VIEWS)
+    if prediction.names is not None or prediction.doubts:
+        entry["doubts"] = list(prediction.doubts)
     if prediction.names is not None:
         names = prediction.names
-        entry["doubts"] = list(prediction.doubts)
         entry["names_probability"] = round(names.probability, 4)
         if names.alternative is not None:
             entry["alternative"] = {
@@ -96,6 +99,8 @@ def image_entry(prediction: Prediction, schema: Schema, header: "DicomInfo | Non
         for key in ("spacing_mm", "spacing_from", "view_position", "laterality"):
             if (value := getattr(header, key)) is not None:
                 entry[key] = value
+        if header.notes:
+            entry["notes"] = list(header.notes)
     return entry
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,15 +13,20 @@ from torch import nn
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import UNKNOWN, Schema
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.films import Film, LooseFilms, shrink, shrunk
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.data.record import label_arrays, unknown_slips
 from vertebra_kp.inference.batch import Prediction, predict_batch
+from vertebra_kp.inference.doubts import header_doubts
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.streams import in_streams
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.network import VertebraNetwork
+
+if TYPE_CHECKING:
+    from vertebra_kp.data.dicom import DicomInfo
 
 Image = np.ndarray | str | Path
 
@@ -104,9 +110,21 @@ class Predictor:
     def predict_films(
         self, films: Sequence[Film], *, with_maps: bool = False, with_attention: bool = False
     ) -> list[Prediction]:
-        """Corners of a batch of films, which are kept in the pixels of ``film_size``; all stages run here."""
+        """Corners of a batch of films, which are kept in the pixels of ``film_size``; all stages run here.
+
+        What a film's header says against the network is among the doubts.
+        """
         if not films:
             return []
+        predictions = self._predicted(films, with_maps=with_maps, with_attention=with_attention)
+        return [
+            one
+            if film.header is None
+            else replace(one, doubts=one.doubts + header_doubts(film.header, self.schema))
+            for one, film in zip(predictions, films, strict=True)
+        ]
+
+    def _predicted(self, films: Sequence[Film], *, with_maps: bool, with_attention: bool) -> list[Prediction]:
         size = self.config.data.input_size
         small = films if self.refiner is None else [shrunk(film, size) for film in films]
         batch = FilmDataset(LooseFilms(small), self.schema, size).batch([(0, i) for i in range(len(small))])
@@ -115,12 +133,22 @@ class Predictor:
         )
         return predictions if self.refiner is None else self.refiner.refine(predictions, films, self.schema)
 
-    def film_of(self, image: Image, name: str = "image") -> Film:
-        """An unlabelled film in the pixels that the network asks for; raises as ``predict_many``."""
+    def film_of(self, image: Image, name: str = "image", *, header: "DicomInfo | None" = None) -> Film:
+        """An unlabelled film in the pixels that the network asks for; raises as ``predict_many``.
+
+        ``header`` is that of an array from a DICOM file; of a path it is read.
+        """
         if self.config.data.patch is not None:
             raise UserError("the network is one of single vertebrae: load it as ``refine`` of one of whole images")
         if isinstance(image, (str, Path)):
-            name, image = str(image), read_film(Path(image))
+            name, path = str(image), Path(image)
+            if is_dicom(path):
+                from vertebra_kp.data.dicom import read_dicom  # here: pydicom takes an eighth of a second
+
+                dicom = read_dicom(path)
+                image, header = dicom.pixels, dicom.info
+            else:
+                image = read_film(path)
         if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
             raise ValueError(
                 f"film must be [H, W] of uint8 or uint16, got {image.shape} of {image.dtype}; "
@@ -139,4 +167,5 @@ class Predictor:
             view=UNKNOWN,
             to_image=to_image,
             size=(image.shape[0], image.shape[1]),
+            header=header,
         )

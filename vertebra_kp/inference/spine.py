@@ -118,9 +118,7 @@ class SpinePredictor(Predictor):
     def schema(self) -> Schema:
         return self.spine_config.keypoint_schema
 
-    def predict_films(
-        self, films: Sequence[Film], *, with_maps: bool = False, with_attention: bool = False
-    ) -> list[Prediction]:
+    def _predicted(self, films: Sequence[Film], *, with_maps: bool, with_attention: bool) -> list[Prediction]:
         predictions = []
         for film in films:
             understood = self.understand(film, self.pin)

@@ -25,7 +25,7 @@ class Interpretation:
     score: the share of images that the network works on whose score is as high. Intervals, regions and p-value
     are None without a calibration. ``corrected`` corners were moved by the shape model: they have neither
     intervals nor regions, which are calibrated on the network's own corners. ``remarks`` are sentences that say
-    what to check; ``doubts`` are the network's own (``inference.doubts``).
+    what to check; ``doubts`` are those of ``inference.doubts``.
     """
 
     spine: Spine
@@ -79,6 +79,8 @@ def interpret(
     if calibrated is not None and correct_shape:
         predicted, _ = calibrated.corrected(prediction)
     points = reported_points(predicted, prediction.presence)
+    if not UNMEASURED.isdisjoint(prediction.doubts):
+        points = np.full_like(points, np.nan)
     spine = Spine(schema, points, size, spacing_mm, anterior_side)
     measured, remarks = measure(spine), _side_remarks(spine)
     without = Interpretation(

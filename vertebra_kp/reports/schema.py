@@ -52,7 +52,7 @@ class ImageReport(_Model):
     trusted: bool | None = Field(
         None, description="false where there are doubts; null without any and without a calibration"
     )
-    doubts: list[str] = Field([], description="the network's own reasons for a second opinion")
+    doubts: list[str] = Field([], description="reasons for a second opinion")
     corrected: bool = Field(description="whether corners were moved by the shape model")
     remarks: list[str]
     levels: dict[str, LevelReport]

@@ -6,21 +6,22 @@ their logs and warnings: both are closed here.
 
 import logging
 import math
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.film_file import FilmError, open_film
+from vertebra_kp.data.film_file import FilmError, elements_start, open_film
 
-MAX_BYTES = 2**30  # of a file; a film of 16 bits and the most pixels that are read has a third of it
+FIRST_BYTES = 132  # of a file: what tells where its elements begin
+META_GROUP = 0x0002  # PS3.10, section 7.1
 
 
 class ElementError(ValueError):
@@ -31,24 +32,25 @@ class ElementError(ValueError):
 def dicom_elements(path: Path, keywords: Iterable[str]) -> Iterator[Dataset]:
     """Those of the named elements that a file has; its pixels, and all other elements, are not read.
 
-    Whatever goes wrong inside the block becomes a FilmError that quotes no element.
+    A file without file meta information is read in the encoding that it begins with, and the data set says so:
+    ``encoding_is_guessed``. Whatever goes wrong inside the block becomes a FilmError that quotes no element.
     """
     _close_logs()
     with open_film(path) as file:
         try:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                told = f"{size // 2**20} MiB are more than {MAX_BYTES // 2**20}, the most for one film"
-                raise ElementError(f"{told}; export it alone, or shrink it")
-            _check_transfer_syntax(path)
-            yield dcmread(file, stop_before_pixels=True, specific_tags=list(keywords))
+            syntax = _transfer_syntax(file)
+            elements = dcmread(file, stop_before_pixels=True, specific_tags=list(keywords), force=True)
+            if syntax is None:
+                implicit, _ = elements.original_encoding
+                elements.file_meta.TransferSyntaxUID = (
+                    ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+                )
+            elements.encoding_is_guessed = syntax is None
+            yield elements
         except UserError:
             raise
         except ElementError as error:
             raise FilmError(f"{path}: {error}") from None
-        except InvalidDicomError:
-            told = "not a DICOM file (it lacks the mark DICM); export it again, or convert it to PNG"
-            raise FilmError(f"{path}: {told}") from None
         except Exception as error:  # its text may quote an element
             told = f"truncated or damaged ({type(error).__name__}); copy or export it again"
             raise FilmError(f"{path}: {told}") from None
@@ -94,11 +96,21 @@ def code(elements: Dataset, keyword: str) -> str:
     return found[0] if len(found := codes(elements, keyword)) == 1 else ""
 
 
-def _check_transfer_syntax(path: Path) -> None:
-    """Before more is read: deflated elements may be a thousand times larger than their file."""
-    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-    if not syntax or not syntax.is_transfer_syntax or not syntax.is_little_endian or syntax.is_deflated:
+def _transfer_syntax(file: BinaryIO) -> UID | None:
+    """What the file says of its encoding, None where it has no file meta information; ``file`` is put back.
+
+    Checked before more is read: deflated elements may be a thousand times larger than their file.
+    """
+    start = elements_start(file.read(FIRST_BYTES))
+    if start is None:
+        raise ElementError("not a DICOM file (it lacks the mark DICM); export it again, or convert it to PNG")
+    file.seek(start)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != META_GROUP)
+    file.seek(0)
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax and not (syntax.is_transfer_syntax and syntax.is_little_endian and not syntax.is_deflated):
         raise ElementError("TransferSyntaxUID is none that can be read; store it as Explicit VR Little Endian")
+    return syntax or None
 
 
 def _close_logs() -> None:

@@ -1,7 +1,7 @@
 """The film in a DICOM file. What its header tells is checked before a pixel is decoded."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +11,18 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import RLELossless
 
-from vertebra_kp.data.dicom import display, header
+from vertebra_kp.data.dicom import apart, display, header
 from vertebra_kp.data.dicom.elements import ElementError, code, dicom_elements, whole_number
 from vertebra_kp.data.dicom.frames import frame_shape
 from vertebra_kp.data.dicom.header import DicomInfo
-from vertebra_kp.data.film_file import MAX_PIXELS
+from vertebra_kp.data.film_file import MAX_PIXELS, decoding
 
 # The bytes of a compressed frame against those of its pixels; RLE may grow by up to 1/128, and others little more.
 MAX_EXPANSION = 2
 FRAME_OVERHEAD = 2**20
 
 _SIZE = ("Rows", "Columns")
-_KEYWORDS = (*_SIZE, "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", "HighBit", *display.KEYWORDS)
+_KEYWORDS = (*_SIZE, "SamplesPerPixel", "NumberOfFrames", "HighBit", *display.KEYWORDS)
 
 
 @dataclass(frozen=True)
@@ -41,29 +41,40 @@ def read_pixels(path: Path) -> np.ndarray:
     decoder that is not installed.
     """
     with dicom_elements(path, _KEYWORDS) as elements:
-        return _displayed(path, elements)
+        return _displayed(path, elements)[0]
 
 
 def read_dicom(path: Path, keywords: Iterable[str] = ()) -> DicomFilm:
     """The film and its header, read once; raises FilmError as ``read_pixels`` does."""
     with dicom_elements(path, {*_KEYWORDS, *header.KEYWORDS, *keywords}) as elements:
         info = header.info_of(elements)
-        return DicomFilm(_displayed(path, elements), info, elements)
+        film, notes = _displayed(path, elements)
+        return DicomFilm(film, replace(info, notes=(*info.notes, *notes)), elements)
 
 
-def _displayed(path: Path, elements: Dataset) -> np.ndarray:
-    _check_image(elements)
-    table = display.display_table(elements)
+def _displayed(path: Path, elements: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The film and notes on how it is displayed."""
+    rows, columns = _check_image(elements)
+    shown = display.display_of(elements)
     _check_decoder(elements)
-    _read_pixel_data(path, elements)
-    try:
-        film = table[pixel_array(elements, index=0, raw=True)]
-    except RuntimeError:  # of every decoder that knows the syntax
-        kind = elements.file_meta.TransferSyntaxUID.name
-        told = f"its pixels ({kind}) are damaged, or of a kind that no decoder knows"
-        raise ElementError(f"{told}; copy it again, or store it uncompressed") from None
-    del elements.PixelData
-    return film
+    with decoding(rows * columns):
+        _read_pixel_data(path, elements)
+        try:
+            syntax = elements.file_meta.TransferSyntaxUID
+            in_python = not syntax.is_encapsulated or syntax == RLELossless
+            if in_python:  # all bits, since those above the stored ones tell some padding
+                stored = pixel_array(elements, index=0, raw=True, correct_unused_bits=False)
+            else:
+                stored = apart.decoded(elements)
+        except RuntimeError:  # of every decoder that knows the syntax
+            told = f"its pixels ({syntax.name}) are damaged, or of a kind that no decoder knows"
+            raise ElementError(f"{told}; copy it again, or store it uncompressed") from None
+        del elements.PixelData
+        if stored.shape != (rows, columns):
+            raise ElementError(
+                f"its pixels are {stored.shape}, by Rows and Columns {rows} x {columns}; export it again"
+            )
+        return shown.show(stored)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -81,8 +92,9 @@ def _size(elements: Dataset) -> tuple[int, int]:
     return rows, columns
 
 
-def _check_image(elements: Dataset) -> None:
-    _size(elements)
+def _check_image(elements: Dataset) -> tuple[int, int]:
+    """(height, width) of what is one gray image; ElementError for anything else."""
+    size = _size(elements)
     frames = whole_number(elements, "NumberOfFrames", default=1)
     if frames != 1:
         raise ElementError(f"NumberOfFrames must be 1, got {frames}; export the frame that counts as a film")
@@ -102,6 +114,7 @@ def _check_image(elements: Dataset) -> None:
         )
     if whole_number(elements, "PixelRepresentation") not in (0, 1):
         raise ElementError("PixelRepresentation must be 0 or 1; correct it")
+    return size
 
 
 def _check_decoder(elements: Dataset) -> None:
@@ -116,7 +129,7 @@ def _check_decoder(elements: Dataset) -> None:
 
 def _read_pixel_data(path: Path, elements: Dataset) -> None:
     """Adds the element PixelData, when a compressed frame in it is one of this film."""
-    pixel_data = dcmread(path, specific_tags=["PixelData"])
+    pixel_data = dcmread(path, specific_tags=["PixelData"], force=True)
     if "PixelData" not in pixel_data:
         raise ElementError("PixelData is missing: no image, or cut short; copy or export it again")
     elements["PixelData"] = pixel_data["PixelData"]

@@ -19,12 +19,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, Schema, State
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Labels, Reading
+from vertebra_kp.data.sources.matlab import read_matrix
 from vertebra_kp.data.sources.problems import SourceError
 
 ROOT_VARIABLE = "VERTEBRA_KP_AASCE"
@@ -100,9 +100,9 @@ def _read_corners(path: Path) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"film without labels, {path.name} is missing")
     try:
-        indices = loadmat(path)["p2"]
-    except Exception as error:  # damage shows as OSError, TypeError, KeyError, zlib.error, ...
-        raise ValueError(f"{path.name} cannot be read as Matlab labels p2 ({error!r})") from error
+        indices = read_matrix(path, "p2")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name} cannot be read as Matlab labels p2: {error}") from error
     wanted = (len(LEVELS) * len(CORNERS), 2)
     if indices.shape != wanted:
         raise ValueError(f"{path.name} has p2 of shape {indices.shape}, wanted {wanted}")

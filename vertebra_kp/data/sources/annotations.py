@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vertebra_kp.core.anatomy import CORNERS, Schema, Side, State
+from vertebra_kp.data.images import FilmError, film_size
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.files import film_inside, read_json
@@ -136,6 +137,31 @@ def named_film(root: Path, file: object, extras: Mapping[str, object]) -> Record
     id = path.relative_to(root).as_posix()
     group = "" if patient is None else str(patient).strip()
     return Record(id, path, group or id, spacing_mm=None if spacing_mm is None else number_of(spacing_mm))
+
+
+def shown_size(film: Record) -> tuple[int, int] | None:
+    """(height, width) of a film as displayed; None where it cannot be read: whoever reads its pixels will tell."""
+    try:
+        return film_size(film.image_path)
+    except FilmError:
+        return None
+
+
+def check_size(film: Record, height: object, width: object) -> None:
+    """ValueError where labels are of a film of another size; what is no size is not compared."""
+    stated, shown = (number_of(height), number_of(width)), shown_size(film)
+    if shown is None or not min(stated) > 0 or stated == shown:  # not: for nan
+        return
+    raise other_size(film, stated, shown)
+
+
+def other_size(film: Record, stated: tuple[float, float], shown: tuple[int, int]) -> ValueError:
+    """What is wrong with labels of a film of ``stated`` (height, width), whose film has ``shown``."""
+    turned = ", which EXIF turns" if stated == shown[::-1] else ""
+    return ValueError(
+        f"its labels are of a film of {stated[1]:g} x {stated[0]:g} pixels, {film.id} has {shown[1]} x {shown[0]}"
+        f"{turned}; label this film, or take the one that was labelled"
+    )
 
 
 def is_clockwise(outline: np.ndarray) -> bool:

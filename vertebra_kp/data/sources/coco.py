@@ -13,8 +13,9 @@ Format: https://cocodataset.org/#format-data (Lin et al., "Microsoft COCO: Commo
 A category is a level, its keypoints the corners TL, TR, BL, BR in any order; or it is a whole spine (of any
 name), its keypoints ``L1.TL``, ``L1.TR``, ... A keypoint is ``x, y, v``: pixel indices, so the centre of the
 first pixel is (0, 0), and v = 0 for unlabelled, 1 or 2 (hidden, visible) for labelled. ``file_name`` is relative
-to the folder. ``patient`` and ``spacing_mm`` (the size of a pixel) are extras of this project and may be missing;
-groups are patients. Fields not named here are not read.
+to the folder; ``width`` and ``height``, if they are there, must be the film's. ``patient`` and ``spacing_mm`` (the
+size of a pixel) are extras of this project and may be missing; groups are patients. Fields not named here are not
+read.
 """
 
 from collections.abc import Callable, Container, Iterator
@@ -28,7 +29,7 @@ from vertebra_kp.core.anatomy import CORNERS, Schema
 from vertebra_kp.core.geometry import points_from_indices
 from vertebra_kp.data.names import corner_name, parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, named_film, read_annotations
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, check_size, named_film, read_annotations
 from vertebra_kp.data.sources.problems import Faults, SourceError
 from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, of_kind
 
@@ -51,7 +52,9 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     reading = Reading()
 
     def read_film(entry: Entry, place: str) -> Record:
-        return reading.new(named_film(root, entry.get("file_name"), entry), place)
+        film = named_film(root, entry.get("file_name"), entry)
+        check_size(film, entry.get("height"), entry.get("width"))
+        return reading.new(film, place)
 
     categories = _by_id(reading, content, "categories", _read_category)
     films = _by_id(reading, content, "images", read_film)

@@ -29,7 +29,7 @@ from vertebra_kp.core.anatomy import SCHEMAS, Schema
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, named_film
-from vertebra_kp.data.sources.labelme import read_document, shape_points
+from vertebra_kp.data.sources.labelme import check_document_size, read_document, shape_points
 from vertebra_kp.data.sources.problems import Faults, SourceError
 from vertebra_kp.data.sources.values import of_kind
 
@@ -61,7 +61,9 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
                     "the name must be the number of the case and the age, seven digits like 0001035.json"
                 )
             film = named_film(root, f"{FILMS}/{name}.png", {"patient": case[1]})
-            corners, notes = _read_corners(name, read_document(root, path)[0])
+            document, shapes = read_document(root, path)
+            check_document_size(film, document)
+            corners, notes = _read_corners(name, shapes)
             reading.add(film, Labels(schema, corners), notes)
     remedy = "restore these files from the data set, or take them out with their films"
     return reading.finish(root, remedy, empty=f"{root / LABELS} holds no *.json; unpack the data set there")

@@ -19,7 +19,8 @@ on the labels). Layout::
     </annotations>
 
 Corners are skeletons named by a level with points TL, TR, BL, BR, or single points named ``L1.TL``; every other
-shape or name is an error, tags of images are not looked at. Coordinates are continuous, of the film as displayed.
+shape or name is an error, tags of images are not looked at. Coordinates are continuous, of the film as displayed,
+whose size must be the one that is stated.
 
 ``occluded`` corners are labelled as any other. A point of a skeleton cannot be deleted in CVAT, only hidden:
 ``outside`` alone is a corner beyond the film's edge, ``outside`` and ``occluded`` together one that nobody knows
@@ -40,7 +41,7 @@ from defusedxml.ElementTree import ParseError, iterparse
 from vertebra_kp.core.anatomy import Schema, State
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, named_film
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, check_size, named_film
 from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import Faults, SourceError
 from vertebra_kp.data.sources.values import MAX_NUMBER
@@ -68,7 +69,9 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
                 with reading.at(f"{place}: {shape.tag} {short(shape.get('label'))}"):
                     labels.put(_corners(shape))
             with reading.at(place):
-                reading.add(reading.new(_film(root, image), f"image {number}"), labels)
+                film = reading.new(_film(root, image), f"image {number}")
+                check_size(film, _pixels(image.get("height")), _pixels(image.get("width")))
+                reading.add(film, labels)
     empty = f"{path} has no image with shapes; label films in CVAT and export them as {FORMAT}"
     return reading.finish(path, f"correct these in CVAT and export them again as {FORMAT}", empty=empty)
 
@@ -103,6 +106,14 @@ def _film(root: Path, image: Element) -> Record:
         except ValueError:
             continue
     return named_film(root, name, {})
+
+
+def _pixels(text: str | None) -> float:
+    """A side of an image, nan where it is no number."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan
 
 
 def _corners(shape: Element) -> list[Corner]:

@@ -14,8 +14,8 @@ those of ``labels.csv``. ``patient``, ``spacing_mm`` (the size of a pixel) and `
 without a state are labelled where they have a position. Films of which nothing is known are skipped.
 
 A ``predictions.json`` is read too, if its films are named relative to the folder: levels with a presence below
-0.5 are left unlabelled, and every record says in its notes that its corners are predictions. ``size``, ``view``,
-the presence of labels and covariances are not read.
+0.5 are left unlabelled, and every record says in its notes that its corners are predictions. ``size``, if it is
+there, must be the film's. ``view``, the presence of labels and covariances are not read.
 """
 
 import math
@@ -25,7 +25,15 @@ from reprlib import repr as short
 from vertebra_kp.core.anatomy import CORNERS, Schema, State
 from vertebra_kp.data.names import STATES, corner_name, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import PREDICTED, Corner, Labels, Reading, named_film, read_annotations
+from vertebra_kp.data.sources.annotations import (
+    PREDICTED,
+    Corner,
+    Labels,
+    Reading,
+    check_size,
+    named_film,
+    read_annotations,
+)
 from vertebra_kp.data.sources.problems import Faults, SourceError
 from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, of_kind
 
@@ -46,9 +54,15 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             film = reading.new(named_film(root, entry.get("file"), entry), place)
             corners, predicted = _read_levels(entry.get("levels"))
             if corners:
+                check_size(film, *_size(entry.get("size")))
                 reading.add(film, Labels(schema, corners), (PREDICTED,) if predicted else ())
     empty = f"{path} has no labelled corner; label films and write it again"
     return reading.finish(path, "correct these films", empty=empty)
+
+
+def _size(value: object) -> tuple[object, object]:
+    """Height and width as they stand in the file, None where they do not."""
+    return (value[0], value[1]) if isinstance(value, list) and len(value) == 2 else (None, None)
 
 
 def _read_levels(levels: object) -> tuple[list[Corner], bool]:

@@ -12,9 +12,9 @@ Apache 2.0; films and labels keep the licence of their makers). Layout::
          "value": {"x": 26.04, "y": 3.6, "width": 0.5, "keypointlabels": ["L1.TL"]}}]}]}]
 
 Labels are ``L1.TL``. ``x, y`` are percent of the film as displayed, 0 at its left and upper edge and 100 at the
-right and lower one, so x / 100 * original_width is a continuous coordinate. The labelling config names the film
-``$image``; ``film``, ``patient`` and ``spacing_mm`` (the size of a pixel) are extras of this project and may be
-missing.
+right and lower one, so x / 100 * width is a continuous coordinate. ``original_width`` and ``original_height`` may
+be those of the film in other pixels, but not of another shape. The labelling config names the film ``$image``;
+``film``, ``patient`` and ``spacing_mm`` (the size of a pixel) are extras of this project and may be missing.
 
 **Which film.** ``film``, if it is there, is the path relative to the folder. Otherwise ``image`` is one of
 
@@ -34,6 +34,7 @@ task, and every record says so in its notes.
 
 import os
 import re
+from math import isclose
 from pathlib import Path, PurePosixPath
 from reprlib import repr as short
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -41,7 +42,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.names import corner_name, parse_corner
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import PREDICTED, Corner, Labels, Reading, named_film, read_annotations
+from vertebra_kp.data.sources.annotations import (
+    PREDICTED,
+    Corner,
+    Labels,
+    Reading,
+    named_film,
+    other_size,
+    read_annotations,
+    shown_size,
+)
 from vertebra_kp.data.sources.files import forward_slashes
 from vertebra_kp.data.sources.problems import Faults, SourceError
 from vertebra_kp.data.sources.values import number_of, numbers_of, of_kind
@@ -50,6 +60,7 @@ TASKS = "tasks.json"
 LOCAL_FILES = "/data/local-files/"
 UPLOAD = "/data/upload/"
 KEYPOINT = "keypointlabels"
+SAME_SHAPE = 0.01  # of the sides' ratio: a smaller copy of a film has whole pixels, too
 MAX_PATH = 4096  # characters; file systems hold no longer path
 
 _UPLOADED_NAME = re.compile(r"^[0-9a-f]{8}-(.+)$")
@@ -100,10 +111,14 @@ def film_name(root: Path, image: object) -> str:
 
 
 def _read_corners(film: Record, task: dict[str, object], kind: str) -> list[Corner]:
-    corners, faults = [], Faults()
+    corners, faults, shown = [], Faults(), shown_size(film)
     for index, region in enumerate(_regions(task, kind)):
         with faults.at(f"result[{index}]"):
-            corners.append(_parse_region(region))
+            corner, stated = _parse_region(region)
+            if shown is not None and not isclose(stated[0] * shown[1], stated[1] * shown[0], rel_tol=SAME_SHAPE):
+                raise other_size(film, stated, shown)
+            height, width = shown or stated
+            corners.append(corner._replace(x=corner.x / 100 * width, y=corner.y / 100 * height))
     if faults.found:
         raise ValueError(f"{kind} of {film.id}: {'; '.join(faults.found)}")
     return corners
@@ -124,8 +139,8 @@ def _regions(task: dict[str, object], kind: str) -> list[object]:
     return of_kind(kept[0].get("result"), list, "result must be a list")
 
 
-def _parse_region(region: object) -> Corner:
-    """The corner of one keypoint, in continuous image coordinates."""
+def _parse_region(region: object) -> tuple[Corner, tuple[float, float]]:
+    """The corner of one keypoint, in percent, and the film's height and width as they are stated."""
     if not isinstance(region, dict) or region.get("type") != KEYPOINT:
         what = region.get("type") if isinstance(region, dict) else region
         raise ValueError(f"type must be {KEYPOINT}, got {short(what)}; take other regions out of the export")
@@ -150,4 +165,4 @@ def _parse_region(region: object) -> Corner:
         x, y = numbers_of([value.get("x"), value.get("y")], 2, "x, y must be percent of the film")
     if faults.found:
         raise ValueError(f"{corner_name(level, corner)}: {'; '.join(faults.found)}")
-    return Corner(level, corner, x / 100 * width, y / 100 * height)
+    return Corner(level, corner, x, y), (height, width)

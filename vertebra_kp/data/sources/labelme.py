@@ -15,7 +15,8 @@ Shapes that are read, with continuous coordinates of the film as displayed:
   left corner, so TL, TR, BR, BL;
 - ``line`` or ``linestrip`` of two points named ``S1``: TL, TR.
 
-Every other shape or name is an error. The format knows no patient and no spacing.
+Every other shape or name is an error, and so is a film of another size than the stated one. The format knows no
+patient and no spacing.
 """
 
 import posixpath
@@ -27,7 +28,7 @@ import numpy as np
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
-from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, is_clockwise, named_film
+from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, check_size, is_clockwise, named_film
 from vertebra_kp.data.sources.files import forward_slashes, read_json
 from vertebra_kp.data.sources.problems import SourceError
 from vertebra_kp.data.sources.values import numbers_of, of_kind
@@ -47,10 +48,11 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             continue
         name = path.relative_to(root).as_posix()
         with reading.at(name):
-            shapes, image_path = read_document(root, path)
+            document, shapes = read_document(root, path)
             if not shapes:
                 continue
-            film, labels = _film(root, path, image_path), Labels(schema)
+            film, labels = _film(root, path, document.get("imagePath")), Labels(schema)
+            check_document_size(film, document)
             for number, shape in enumerate(shapes):
                 with reading.at(f"{name}: shapes[{number}]"):
                     labels.put(_corners(of_kind(shape, dict, "a shape must be an object")))
@@ -59,13 +61,18 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     return reading.finish(root, "correct these in labelme, or take the files out", empty=empty)
 
 
-def read_document(root: Path, path: Path) -> tuple[list[object], object]:
-    """Shapes and imagePath of a LabelMe document of ``root``; ValueError where it has no list of shapes."""
+def read_document(root: Path, path: Path) -> tuple[dict[str, object], list[object]]:
+    """A LabelMe document of ``root`` and its shapes; ValueError where it has no list of shapes."""
     document = read_json(path, within=root)
     shapes = document.get("shapes") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(shapes, list):
         raise ValueError("is no LabelMe file, it has no list 'shapes'; move it out of the folder")
-    return shapes, document.get("imagePath")
+    return document, shapes
+
+
+def check_document_size(film: Record, document: dict[str, object]) -> None:
+    """ValueError where the document is of a film of another size."""
+    check_size(film, document.get("imageHeight"), document.get("imageWidth"))
 
 
 def shape_points(shape: dict[str, object]) -> list[tuple[float, float]]:

@@ -1,7 +1,8 @@
 """3D Slicer: a point list ``NAME.mrk.json`` for each film ``NAME.png``, as ``sources/slicer.py`` describes it.
 
-Positions are in mm where the size of a pixel is known, else in pixels. To see them on the film, open it in Slicer,
-set that size under Volumes, Volume Information, Image Spacing (1 if unknown), and open the point list.
+Positions are in mm where the size of a pixel is known, else in pixels, and descriptions say which. To see them,
+open the film in Slicer, set that size under Volumes, Volume Information, Image Spacing (1 if unknown), and open
+the point list.
 Corners that are not labelled are left out, whatever the reason; patients and scores are not written.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 from vertebra_kp.core.geometry import points_to_indices
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import LabelledFilm
-from vertebra_kp.data.sources.slicer import SUFFIX
+from vertebra_kp.data.sources.slicer import SUFFIX, UNKNOWN
 from vertebra_kp.data.writers.files import write_texts
 
 SCHEMA = (  # an identifier, not an address: Slicer compares its end
@@ -29,7 +30,7 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
 
 
 def _document(film: LabelledFilm) -> dict[str, object]:
-    description = "" if film.spacing_mm is None else f"spacing_mm={float(film.spacing_mm)}"
+    description = f"spacing_mm={UNKNOWN if film.spacing_mm is None else float(film.spacing_mm)}"
     points = []
     for number, (level, corner, x, y) in enumerate(film.labelled(), start=1):
         i, j = points_to_indices(np.array([x, y])) * (film.spacing_mm or 1)
