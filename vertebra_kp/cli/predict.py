@@ -184,7 +184,8 @@ def write_attention(prediction: Prediction, schema: Schema, title: str, path: Pa
 
 def run(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
-    items, out = named(find_films(arguments.inputs)), arguments.out
+    out: Path = arguments.out
+    items = named(find_films(arguments.inputs, results=out))
     keywords: tuple[str, ...] = ()
     if arguments.dicom_out:
         from vertebra_kp.inference import gsps

@@ -24,7 +24,7 @@ from vertebra_kp.data.names import STATES
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading
 from vertebra_kp.data.sources.files import film_inside, forward_slashes
-from vertebra_kp.data.sources.folder import find_films
+from vertebra_kp.data.sources.folder import films_under
 from vertebra_kp.data.sources.problems import SourceError, some
 from vertebra_kp.data.sources.values import MAX_NUMBER, number_of
 
@@ -66,7 +66,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         reading.add(film, Labels(schema, [row.corner for row in rows]))
     empty = f"{table} has no rows; add one row per corner: {','.join(HEADER)}"
     records = reading.finish(table, "correct these lines", empty=empty)
-    films_there = {path.relative_to(root).as_posix() for path in find_films([str(root)])}
+    films_there = {path.relative_to(root).as_posix() for path in films_under(root)}
     if forgotten := sorted(films_there - films.keys()):
         log.warning("%s: %d films have no row and are left out: %s; label them", table, *some(forgotten))
     return records

@@ -1,6 +1,9 @@
 """Files that annotation formats name: films stay inside their folder, texts stay bounded."""
 
 import json
+import os
+import unicodedata
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 MAX_TEXT_BYTES = 512 * 2**20  # of one annotation file; 100,000 films of 68 points as COCO take 400 MB
@@ -20,8 +23,8 @@ def film_inside(root: Path, file: str) -> Path:
     anchored = relative.is_absolute() or PureWindowsPath(file).anchor
     if not file or anchored or ".." in relative.parts or "\0" in file:
         raise ValueError(f"file must be relative to the folder of the films and stay inside it, got {file!r}")
-    path = root / relative
     try:
+        path = on_disk(root / relative)
         if not path.is_file():
             raise ValueError(f"film {file!r} is not in {root}; copy it there, or take its labels out")
         inside = path.resolve().is_relative_to(root.resolve())
@@ -30,6 +33,34 @@ def film_inside(root: Path, file: str) -> Path:
     if not inside:
         raise ValueError(f"film {file!r} is a link to a place outside {root}; copy the film there")
     return path
+
+
+def on_disk(path: Path) -> Path:
+    """The path as the disk spells it: macOS takes accents apart (NFD), labels mostly have them whole (NFC).
+
+    As it is where it exists, and where no file or several files have that name after NFC.
+    """
+    if os.path.lexists(path) or path.parent == path:
+        return path
+    folder = on_disk(path.parent)
+    try:
+        spelled = _spellings(folder, folder.stat().st_mtime_ns).get(_nfc(path.name), [])
+    except OSError:
+        return path
+    return folder / spelled[0] if len(spelled) == 1 else path
+
+
+@lru_cache(maxsize=64)
+def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
+    """The names in a folder that was ``changed`` then, by their NFC."""
+    found: dict[str, list[str]] = {}
+    for name in os.listdir(folder):
+        found.setdefault(_nfc(name), []).append(name)
+    return found
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def read_text(path: Path, *, within: Path | None = None) -> str:

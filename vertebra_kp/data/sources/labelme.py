@@ -30,6 +30,7 @@ from vertebra_kp.data.names import parse_corner, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, check_size, is_clockwise, named_film
 from vertebra_kp.data.sources.files import forward_slashes, read_json
+from vertebra_kp.data.sources.folder import files_under
 from vertebra_kp.data.sources.problems import SourceError
 from vertebra_kp.data.sources.values import numbers_of, of_kind
 
@@ -43,9 +44,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     if not root.is_dir():
         raise SourceError(f"{root} is no folder; data.root of labelme is the folder with films and JSON files")
     reading = Reading()
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() == SUFFIX):
-        if path.name.startswith("._") or path.is_dir():  # ._* are what macOS leaves on other disks
-            continue
+    for path in (path for path in files_under(root) if path.suffix.lower() == SUFFIX):
         name = path.relative_to(root).as_posix()
         with reading.at(name):
             document, shapes = read_document(root, path)
