@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vertebra_kp.core.anatomy import SCHEMAS
+from vertebra_kp.core.anatomy import SCHEMAS, State
 from vertebra_kp.data.film_file import FilmError, is_dicom
 from vertebra_kp.data.images import film_size, read_film
+from vertebra_kp.data.record import LabelledFilm, label_arrays
 from vertebra_kp.data.sources import SourceError, find_films, read_records
+from vertebra_kp.data.writers import WRITERS
 
 NFC, NFD = (unicodedata.normalize(form, "Wirbelsäule.png") for form in ("NFC", "NFD"))
 
@@ -166,3 +168,16 @@ def test_labels_in_a_linked_folder_are_not_passed_over_in_silence(tmp_path, sour
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SourceError, match=f"linked/{file}: .*link to a place outside"):
         read_records(source, tmp_path / "root", SCHEMAS["ap_lumbar"])
+
+
+@pytest.mark.parametrize(("named", "stored"), [(NFC, NFD), (NFD, NFC)])
+@pytest.mark.parametrize("source", sorted(WRITERS))
+def test_every_format_finds_a_film_in_either_spelling_of_its_accents(tmp_path, source, named, stored):
+    schema = SCHEMAS["ap_lumbar"]
+    points, states = label_arrays(schema)
+    points[0, 0], states[0, 0] = (7.5, 8.5), State.LABELLED
+    WRITERS[source]([LabelledFilm(named, (40, 30), schema, points, states, named)], tmp_path)
+    film = write_film(tmp_path / stored)
+    (record,) = read_records(source, tmp_path, schema)
+    assert (record.image_path, record.id) == (film, stored)
+    np.testing.assert_allclose(record.points_xy_image, points, atol=1e-3)

@@ -47,14 +47,16 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     if not table.is_file():
         raise SourceError(f"{root} has no {LABELS}; data.root of csv is the folder with films and {LABELS}")
     films: dict[str, list[_Row]] = {}
+    places: dict[str, str] = {}  # of films, by their names in the table
     seen: dict[tuple[str, str, str], int] = {}
     reading = Reading()
     for line, cells in _read_cells(table):
         with reading.at(f"line {line}"):
             row = _parse(cells)
+            if row.file not in places:
+                places[row.file] = film_inside(root, row.file).relative_to(root).as_posix()
+            row = row._replace(file=places[row.file])
             first = films.get(row.file, [row])[0]
-            if row.file not in films:
-                film_inside(root, row.file)
             _check_row(row, first, schema)
             level, name, *_ = row.corner
             if (first_line := seen.setdefault((row.file, level, name), line)) != line:

@@ -3,6 +3,7 @@
 import json
 import os
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -14,8 +15,8 @@ def forward_slashes(file: str) -> str:
     return PureWindowsPath(file).as_posix()
 
 
-def film_inside(root: Path, file: str) -> Path:
-    """The film ``file``, a path relative to ``root`` with either slash.
+def film_inside(root: Path, file: str, folders: Sequence[str] = ("",)) -> Path:
+    """The film ``file``, a path with either slash relative to the first of ``folders`` below ``root`` that has it.
 
     Raises ValueError when it is absolute, leads out of ``root`` (through a link too), or is not there.
     """
@@ -24,9 +25,13 @@ def film_inside(root: Path, file: str) -> Path:
     if not file or anchored or ".." in relative.parts or "\0" in file:
         raise ValueError(f"file must be relative to the folder of the films and stay inside it, got {file!r}")
     try:
-        path = on_disk(root / relative)
-        if not path.is_file():
-            raise ValueError(f"film {file!r} is not in {root}; copy it there, or take its labels out")
+        paths = [
+            on_disk(root / folder / relative) for folder in folders if ".." not in PurePosixPath(folder).parts
+        ]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            where = " or ".join(str(root / folder) for folder in folders)
+            raise ValueError(f"film {file!r} is not in {where}; copy it there, or take its labels out")
         inside = path.resolve().is_relative_to(root.resolve())
     except OSError as error:  # of a name that is too long, for example
         raise ValueError(f"film {file!r} cannot be looked for ({error.strerror}); correct its name") from error
@@ -44,7 +49,7 @@ def on_disk(path: Path) -> Path:
         return path
     folder = on_disk(path.parent)
     try:
-        spelled = _spellings(folder, folder.stat().st_mtime_ns).get(_nfc(path.name), [])
+        spelled = _spellings(folder, folder.stat().st_mtime_ns).get(nfc(path.name), [])
     except OSError:
         return path
     return folder / spelled[0] if len(spelled) == 1 else path
@@ -55,11 +60,11 @@ def _spellings(folder: Path, changed: int) -> dict[str, list[str]]:
     """The names in a folder that was ``changed`` then, by their NFC."""
     found: dict[str, list[str]] = {}
     for name in os.listdir(folder):
-        found.setdefault(_nfc(name), []).append(name)
+        found.setdefault(nfc(name), []).append(name)
     return found
 
 
-def _nfc(name: str) -> str:
+def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
