@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
-from vertebra_kp.config.section import Count, Fraction, Positive, Section
+from vertebra_kp.config.section import Count, Fraction, Positive, Section, StartSection
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 
 SchemaName = Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical", "la_whole_spine"]
@@ -75,7 +75,7 @@ class ViewsConfig(Section):
         return self
 
 
-class SpineTrainConfig(Section):
+class SpineTrainConfig(StartSection):
     steps: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)] = 8
     freeze_stages: Count = 2
@@ -89,8 +89,6 @@ class SpineTrainConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     seed: Count = 0
     save_every_steps: Annotated[int, Field(ge=1)] = 100
-    start_from: Path | None = None
-    """Checkpoint of another spine network whose weights this one begins with."""
 
 
 class SpineConfig(Section):
