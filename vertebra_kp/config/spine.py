@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
-from vertebra_kp.config.section import Count, Fraction, Positive, Section, StartSection
+from vertebra_kp.config.section import Count, Fraction, Name, Positive, Section, StartSection
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 
 SchemaName = Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical", "la_whole_spine"]
@@ -92,7 +92,7 @@ class SpineTrainConfig(StartSection):
 
 
 class SpineConfig(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     anatomy: SchemaName = "ap_whole_spine"
     """Keypoint schema of what is predicted."""
     sources: Annotated[list[SpineSourceConfig], Field(min_length=1)]

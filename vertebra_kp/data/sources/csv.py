@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema, State
+from vertebra_kp.core.files import plain_cell
 from vertebra_kp.data.names import STATES
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading
@@ -84,7 +85,7 @@ def _read_cells(table: Path) -> Iterator[tuple[int, list[str]]]:
                 raise SourceError(f"{table} must begin with {','.join(HEADER)}, got {','.join(header)!r}")
             for cells in reader:
                 if any(cell.strip() for cell in cells):
-                    yield reader.line_num, [cell.strip() for cell in cells]
+                    yield reader.line_num, [plain_cell(cell.strip()) for cell in cells]
     except (UnicodeDecodeError, csv.Error) as error:
         what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "a CSV table"
         raise SourceError(f"{table} is not {what} ({error}); save it as CSV UTF-8") from error
