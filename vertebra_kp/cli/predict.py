@@ -166,8 +166,8 @@ class Job:
 
 
 def name_files(items: Sequence[Item], done: Mapping[str, Mapping[str, Any]]) -> None:
-    """Give each image a name for its files: its own, shortened where no file system would take the longest of them;
-    of images of the same name, all but the first get a number. Those that are ``done`` keep theirs.
+    """Give each image a name for its files: its own, shortened where no file system would take the longest of
+    them; of images of the same name, all but the first get a number. Those that are ``done`` keep theirs.
     """
     kept = {file: line["image"].get("results_name", Path(file).name) for file, line in done.items()}
     taken, numbers = {name.lower() for name in kept.values()}, Counter[str]()
@@ -182,9 +182,8 @@ def name_files(items: Sequence[Item], done: Mapping[str, Mapping[str, Any]]) -> 
 
 def shortened(name: str) -> str:
     """A file's name of at most ``LONGEST_NAME`` bytes."""
-    return (
-        os.fsencode(name)[:LONGEST_NAME].decode(errors="ignore") if len(os.fsencode(name)) > LONGEST_NAME else name
-    )
+    stored = os.fsencode(name)
+    return name if len(stored) <= LONGEST_NAME else stored[:LONGEST_NAME].decode(errors="ignore")
 
 
 def write_attention(prediction: Prediction, schema: Schema, title: str, path: Path) -> None:
