@@ -19,10 +19,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-
 from vertebra_kp.config.io import load_config
 from vertebra_kp.config.schema import Config
+from vertebra_kp.core.files import write_image
 from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.films import KEPT_RESOLUTION, FilmList, Films
 from vertebra_kp.data.loader import Batch, FilmDataset, open_batches, shuffled
@@ -80,7 +79,7 @@ def write_phantoms(config: Config, films: int, folder: Path) -> list[Record]:
     records = []
     for index, film in zip(range(films), itertools.cycle(drawn), strict=False):
         path = folder / f"{index:05d}.png"
-        cv2.imwrite(str(path), film.image)
+        write_image(film.image, path)
         records.append(Record(path.stem, path, path.stem, film.points_xy_image, film.states))
     return records
 

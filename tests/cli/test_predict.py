@@ -15,6 +15,7 @@ import torch
 from commands import REPOSITORY, run
 from tiny_job import ONE_PROCESS, make_run, thin_efficientnet, tiny_config
 
+from vertebra_kp.cli.predict import Item, name_files
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.inference.checkpoint import save_checkpoint
@@ -174,3 +175,44 @@ def test_a_process_that_is_killed_leaves_what_it_had_and_is_resumed(images, tmp_
     done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [film["file"] for film in predicted(tmp_path / "out")] == list(map(str, names))
+
+
+def names_of(paths, done=()):
+    items = [Item(Path(path)) for path in paths]
+    name_files(items, dict(done))
+    return [item.name for item in items]
+
+
+def test_images_of_one_name_get_files_of_their_own_however_many_they_are():
+    started = time.process_time()
+    names = names_of(f"folder{i}/a.png" for i in range(20_000))
+    assert time.process_time() - started < 5  # quadratic, it takes minutes
+    assert names[:3] == ["a.png", "a.png-2", "a.png-3"]
+    assert len(set(names)) == 20_000
+    assert names_of(["x/a.png-2", "x/A.png", "y/a.PNG", "z/a.png"]) == ["a.png-2", "A.png", "a.PNG-3", "a.png-4"]
+
+
+def test_a_name_that_leaves_no_room_for_an_ending_is_shortened():
+    long = "ä" * 125 + ".png"  # 254 bytes
+    first, second = names_of([f"x/{long}", f"y/{long}"])
+    assert first == "ä" * 100
+    assert second == "ä" * 100 + "-2"
+    assert names_of(["x/" + "a" * 200]) == ["a" * 200]
+
+
+def test_resumed_with_other_images_every_image_keeps_its_files():
+    done = {"y/a.png": {"image": {}}, "z/a.png": {"image": {"results_name": "a.png-2"}}}
+    assert names_of(["x/a.png", "y/a.png", "z/a.png"], done.items()) == ["a.png-3", "a.png", "a.png-2"]
+
+
+def test_overlays_of_equal_names_lead_back_to_their_images(network, images, tmp_path, thin):
+    for folder, image in (("a", "0.png"), ("b", "1.png")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.png").write_bytes((images / image).read_bytes())
+    out = tmp_path / "out"
+    done = run("predict", tmp_path / "a", tmp_path / "b", "--network", network, "--device", "cpu", "--out", out)
+    assert done.returncode == 0, done.stderr
+    films = predicted(out)
+    names = [film.get("results_name", Path(film["file"]).name) for film in films]
+    assert names == ["same.png", "same.png-2"]
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == sorted(f"{name}.jpg" for name in names)

@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.files import replacing, write_csv, write_image, write_json, write_text
+from vertebra_kp.core.files import (
+    csv_cell,
+    plain_cell,
+    read_csv,
+    replacing,
+    write_csv,
+    write_image,
+    write_json,
+    write_text,
+)
 
 NOT_UTF8 = os.fsdecode(b"film_\xe9.png")
 
@@ -81,3 +90,18 @@ def test_an_image_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "out").write_text("a file where the folder should be")
     with pytest.raises(UserError, match=r"a\.png: the image cannot be written .*; check folder and space"):
         write_image(np.zeros((4, 4), np.uint8), tmp_path / "out" / "a.png")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-a.png", "@SUM(A1)", "\t=1", "'=1", "''=1"])
+def test_a_cell_that_a_spreadsheet_would_run_is_written_as_text_and_read_as_it_was(tmp_path, text):
+    path = tmp_path / "table.csv"
+    write_csv(["file", text], [{"file": text, text: 1.5}], path)
+    header, row = csv.reader(path.read_text().splitlines())
+    assert (header[1], row[0]) == (f"'{text}", f"'{text}")
+    assert read_csv(path) == [{"file": text, text: "1.5"}]
+
+
+@pytest.mark.parametrize("value", [-1.5, None, True, "-1.5", "+3", "-inf", "a=b", "'quoted'", ""])
+def test_numbers_and_other_text_stay_as_they_are(value):
+    assert csv_cell(value) == value
+    assert plain_cell(str(value)) == str(value)

@@ -83,6 +83,48 @@ def test_other_json_is_no_predictions(tmp_path, text):
         films_of_predictions(tmp_path / "p.json", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("corners", {"TL": 5}, "levels.L3.corners.TL: "),
+        ("corners", {"TL": [1]}, "levels.L3.corners.TL"),
+        ("corners", {"TL": [1, float("nan")]}, "levels.L3.corners.TL.1: "),
+        ("corners", {"TL": [float("inf"), 1]}, "levels.L3.corners.TL.0: "),
+        ("corners", {"TL": [1, 10**400]}, "levels.L3.corners.TL.1: "),
+        ("corners", {"XX": [1, 1]}, "levels.L3.corners.XX"),
+        ("presence", float("nan"), "levels.L3.presence: "),
+        ("presence", -1, "levels.L3.presence: "),
+        ("scores", {"TL": float("nan")}, "levels.L3.scores.TL: "),
+        ("size", [-40, 30], "size.0: "),
+        ("size", [40, 0], "size.1: "),
+        ("size", 40, "size: "),
+        ("spacing_mm", -0.1, "spacing_mm: "),
+        ("spacing_mm", 0, "spacing_mm: "),
+        ("spacing_mm", float("nan"), "spacing_mm: "),
+        ("file", "", "file: "),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_with_their_place(tmp_path, place, value, said):
+    levels = {level: {"presence": None, "corners": {}} for level in SCHEMAS["ap_lumbar"].levels}
+    levels["L3"] = {"presence": 1.0, "corners": {"TL": [1, 2]}}
+    film = {"file": str(tmp_path / "a.png"), "size": [40, 30], "view": "AP", "levels": levels}
+    (film if place in ("size", "spacing_mm", "file") else levels["L3"])[place] = value
+    (tmp_path / "p.json").write_text(json.dumps({"films": [film]}))
+    with pytest.raises(UserError, match="not predictions") as refused:
+        films_of_predictions(tmp_path / "p.json", tmp_path)
+    _, *lines = str(refused.value).splitlines()
+    assert f"films.0.{said}" in "\n".join(lines)
+
+
+def test_a_corner_that_the_anatomy_lacks_is_refused(tmp_path):
+    levels = {level: {"presence": 1.0, "corners": {}} for level in LATERAL.levels}
+    levels["S1"]["corners"] = {"BL": [1, 2]}
+    film = {"file": str(tmp_path / "a.png"), "size": [40, 30], "view": "LA", "levels": levels}
+    (tmp_path / "p.json").write_text(json.dumps({"films": [film]}))
+    with pytest.raises(UserError, match="S1 has no BL in la_lumbar"):
+        films_of_predictions(tmp_path / "p.json", tmp_path)
+
+
 def test_predictions_without_scores_are_labels(tmp_path):
     corners = {"TL": [1, 2], "TR": [9.5, 2]}
     levels = {level: {"presence": None, "corners": {}} for level in SCHEMAS["ap_lumbar"].levels}

@@ -173,7 +173,7 @@ FAULTS = [
     ),
     ("categories", {"id": 20, "name": "L6", "keypoints": ["TL"]}, "'L6' names no level"),
     ("categories", {"id": 21, "name": 6, "keypoints": ["TL"]}, "name must be the level of TL, got 6"),
-    ("categories", {"id": 22, "name": "person", "keypoints": ["nose"]}, "'nose' names no corner"),
+    ("categories", {"id": 22, "name": "spine", "keypoints": ["L1.TL", "nose"]}, "'nose' names no corner"),
     ("categories", {"id": 23, "name": "box"}, "keypoints of 'box' must be names like TL or L1.TL, got None"),
     ("categories", {"id": 24, "name": "L2", "keypoints": [1, 2]}, "got [1, 2]"),
     ("categories", 7, "must be an object, got 7"),
@@ -194,7 +194,7 @@ FAULTS = [
     ("annotations", annotation(CORNERS_OF_L1, image_id=[1]), "image_id [1] is no id in images"),
     ("annotations", annotation(CORNERS_OF_L1, category_id=99), "category_id 99 is no id in categories"),
     ("annotations", annotation(CORNERS_OF_L1[:-1]), "keypoints must be 12 numbers"),
-    ("annotations", annotation(None), "keypoints must be 12 numbers, x, y, v of each, got None"),
+    ("annotations", annotation("x"), "keypoints must be 12 numbers, x, y, v of each, got 'x'"),
     ("annotations", annotation([1, 2, 3, *[0] * 9]), "v of L1.TL must be 0, 1 or 2, got 3"),
     ("annotations", annotation([1, 2, True, *[0] * 9]), "v of L1.TL must be 0, 1 or 2, got True"),
     (
@@ -217,7 +217,8 @@ def test_every_problem_is_listed_at_once_with_its_place(tmp_path):
     root = tmp_path / "films"
     value = content([annotation(CORNERS_OF_L1)])
     # the annotations of a broken category or film are no faults of their own
-    broken = [annotation(CORNERS_OF_L1, category_id=20), annotation(CORNERS_OF_L1, image_id=20)]
+    broken = [annotation(CORNERS_OF_L1, category_id=id) for id in range(20, 25)]
+    broken += [annotation(CORNERS_OF_L1, image_id=20)]
     for place, entry, _ in FAULTS:
         value["annotations" if place == "a.png" else place].append(entry)
     value["annotations"] += broken
@@ -230,6 +231,56 @@ def test_every_problem_is_listed_at_once_with_its_place(tmp_path):
     assert f"annotations.json: {len(FAULTS) - 1} problems; correct these entries" in head  # a.png has two in one
     for place, _, fault in FAULTS:
         assert any(line.strip().startswith(place) and fault in line for line in lines), fault
+
+
+def cvat_export(root, subsets, **changes):
+    """As CVAT unpacks a project with these subsets, each with a film a.jpg of its own; L1.TL is its number."""
+    for number, subset in enumerate(subsets):
+        film = [annotation([number, 5, 2, *[0] * 9])]
+        value = content(film, images=[IMAGE | {"file_name": "a.jpg"}]) | changes
+        (root / "annotations").mkdir(parents=True, exist_ok=True)
+        write_json(root, value, f"annotations/person_keypoints_{subset}.json", [f"images/{subset}/a.jpg"])
+
+
+@pytest.mark.parametrize("subsets", [["default"], ["Train", "Val"]])
+def test_an_export_of_cvat_is_read_as_it_was_unpacked(tmp_path, subsets):
+    cvat_export(tmp_path, subsets)
+    records = read_records(tmp_path, AP)
+    assert [record.id for record in records] == [f"images/{subset}/a.jpg" for subset in subsets]
+    assert [record.points_xy_image[0, 0].tolist() for record in records] == [
+        [number + 0.5, 5.5] for number in range(len(subsets))
+    ]
+
+
+def test_faults_in_several_files_of_an_export_are_named_with_their_file(tmp_path):
+    cvat_export(tmp_path, ["Train", "Val"], annotations=[annotation([1, 2])])
+    with pytest.raises(SourceError) as caught:
+        read_records(tmp_path, AP)
+    head, *lines = str(caught.value).splitlines()
+    assert f"{tmp_path / 'annotations'}: 2 problems" in head
+    assert [line.strip().split(": key")[0] for line in lines] == [
+        f"person_keypoints_{subset}.json: annotations[0]" for subset in ("Train", "Val")
+    ]
+
+
+def test_what_is_no_corner_is_left_out_counted_and_named(tmp_path, caplog):
+    more = [
+        {"id": 20, "name": "implant", "keypoints": []},
+        {"id": 21, "name": "pelvis", "keypoints": ["left", "right"]},
+        {"id": 22, "name": "L9", "keypoints": ["TL"]},  # of no annotation
+        {"id": 23, "name": "TL"},
+    ]
+    boxes = [annotation(None), annotation([], category_id=20), annotation([1, 1, 2, 3, 3, 2], category_id=21)]
+    boxes[0].pop("keypoints")
+    value = content([annotation(CORNERS_OF_L1), *boxes, boxes[1]], categories=[L1, *more])
+    write_json(tmp_path, value)
+    (record,) = read_records(tmp_path, AP)
+    assert np.argwhere(record.states == State.LABELLED).tolist() == [[0, 0], [0, 1], [0, 3]]
+    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
+        "1 annotations of category 3 without corners left out: annotations[1]",
+        "2 annotations of category 20 without corners left out: annotations[2], annotations[4]",
+        "1 annotations of category 21 without corners left out: annotations[3]",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -151,22 +151,45 @@ def test_the_only_annotation_that_is_not_cancelled_counts(tmp_path):
     assert np.argwhere(record.states == State.LABELLED).tolist() == [[0, 0]]
 
 
+def test_several_annotations_are_an_error_also_where_there_are_predictions(tmp_path):
+    predicted = [{"result": [region()]}]
+    twice = [annotation(region()), annotation(region())]
+    tasks = [task(annotation(region())), task(*twice, image="b.png", predictions=predicted)]
+    write_json(tmp_path, tasks, films=("a.png", "b.png"))
+    with pytest.raises(SourceError, match=r"\[1\] task 7: 2 annotations that are not cancelled, wanted one"):
+        read_records(tmp_path, AP)
+
+
 @pytest.mark.parametrize(
-    ("annotations", "number"),
+    "skipped",
     [
-        ([annotation(region()), annotation(region())], 2),
-        ([annotation(region(), was_cancelled=True)], 0),
-        ([], 0),
+        task(annotation(was_cancelled=True), image="b.png"),
+        task(annotation(region(), was_cancelled=True), annotation(was_cancelled=True), image="b.png"),
+        task(image="b.png", predictions=[{"result": [region()]}]),
+        {"id": 7, "data": {"image": "b.png"}},
+        task(image="film that was never copied.png"),
     ],
 )
-def test_none_or_several_annotations_are_an_error_also_where_there_are_predictions(tmp_path, annotations, number):
-    predicted = [{"result": [region()]}]
-    tasks = [task(annotation(region())), task(*annotations, image="b.png", predictions=predicted)]
-    write_json(tmp_path, tasks, films=("a.png", "b.png"))
-    with pytest.raises(
-        SourceError, match=rf"\[1\] task 7: {number} annotations that are not cancelled, wanted one"
-    ):
-        read_records(tmp_path, AP)
+def test_tasks_that_are_skipped_or_not_labelled_are_left_out_and_counted(tmp_path, caplog, skipped):
+    write_json(tmp_path, [skipped, task(annotation(region())), skipped], films=("a.png", "b.png"))
+    assert [record.id for record in read_records(tmp_path, AP)] == ["a.png"]
+    (message,) = caplog.messages
+    assert message.endswith("2 tasks that nobody has labelled left out: [0] task 7, [2] task 7")
+
+
+def test_regions_that_are_no_corner_are_left_out_and_counted(tmp_path, caplog):
+    quality = {"id": "a", "from_name": "q", "to_name": "image", "type": "choices", "value": {"choices": ["good"]}}
+    relation = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"}
+    others = [quality, relation, region(type="rectanglelabels"), region("femoral head")]
+    write_json(tmp_path, [task(annotation(*others, region()))])
+    (record,) = read_records(tmp_path, AP)
+    assert np.argwhere(record.states == State.LABELLED).tolist() == [[0, 0]]
+    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
+        "1 choices regions left out: a.png",
+        "1 relation regions left out: a.png",
+        "1 rectanglelabels regions left out: a.png",
+        "1 keypointlabels regions ['femoral head'] left out: a.png",
+    ]
 
 
 def test_predictions_are_read_where_nobody_has_annotated_and_the_record_says_so(tmp_path):
@@ -199,10 +222,9 @@ FAULTS = [
     (task(7), "annotations must be a list of objects, got 7"),
     (task(annotation(was_cancelled="no")), "was_cancelled must be true or false, got 'no'"),
     (task(annotation(result={})), "result must be a list, got {}"),
-    (task(annotation(7)), "result[0]: type must be keypointlabels, got 7"),
-    (task(annotation(region(type="rectanglelabels"))), "got 'rectanglelabels'; take other regions out"),
+    (task(annotation(7)), "result[0]: a region must be an object, got 7"),
+    (task(annotation(region(type=None))), "type must be a text, got None"),
     (task(annotation(region(), region("L6.TL"))), "result[1]: 'L6.TL' names no corner"),
-    (task(annotation(region("Car"))), "'Car' names no corner"),
     (task(annotation(region(value={"x": 1, "y": 2}))), "keypointlabels must be one label like L1.TL, got None"),
     (task(annotation(region(value={"keypointlabels": ["L1.TL", "L1.TR"]}))), "must be one label like L1.TL"),
     (task(annotation(region(original_width=0))), "L1.TL: original_width, original_height must be the film's size"),

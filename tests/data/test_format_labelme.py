@@ -153,7 +153,6 @@ def test_nothing_is_written_through_a_link_or_over_another_films_file(tmp_path):
 
 FAULTS = [
     (shape("L1.TM", (1, 2)), "'L1.TM' names no corner"),
-    (shape("implant", (1, 2)), "'implant' names no corner"),
     (shape("L1", (1, 2)), "'L1' names no corner"),
     (shape("L1.TL", (1, 2), (3, 4)), "point 'L1.TL' must have 1 points, got 2"),
     (shape("L1.TL"), "must have 1 points, got 0"),
@@ -174,7 +173,6 @@ FAULTS = [
     (shape("S1.BL", (1, 2)), "S1 has no BL in la_lumbar"),
     (shape("L5.TL", (1, 2)), "L5.TL is given twice; keep one"),
     (shape("L5", *SQUARE, kind="polygon"), "L5.TL is given twice; keep one"),
-    (shape("L1", (1, 2), (3, 4), kind="rectangle"), "shape_type 'rectangle' of 'L1' is not read"),
     (shape("L1.TL", (1, float("nan"))), "points must be a list of [x, y] in pixels"),
     (shape("L1.TL", (1, float("inf"))), "points must be"),
     (shape("L1.TL", (1, 10**400)), "points must be"),
@@ -199,12 +197,27 @@ def test_a_wrong_shape_is_named_with_its_number_and_what_to_do(tmp_path, wrong, 
     assert fault in lines[0]
 
 
+def test_shapes_that_are_no_corner_are_left_out_counted_and_named(tmp_path, caplog):
+    others = [
+        shape("implant", (1, 2)),
+        shape("L1", (1, 2), (3, 4), kind="rectangle"),
+        shape("pelvis", (1, 2), (3, 4), (5, 6), kind="polygon"),
+    ]
+    save(tmp_path, document(shape("L5.TL", (1, 2)), *others))
+    save(tmp_path, document(*others, film="b.png"), "deep/b.json")
+    assert [record.id for record in read_records(tmp_path, LA)] == ["a.png"]
+    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
+        f"2 {what} left out: a.json, deep/b.json"
+        for what in ("point shapes 'implant'", "rectangle shapes 'L1'", "polygon shapes 'pelvis'")
+    ]
+
+
 def test_every_problem_of_every_file_is_listed_at_once(tmp_path):
     save(tmp_path / "outside", document(), films=["a.png"])
     good = shape("L1.TL", (1, 2))
     root = tmp_path / "films"
     contents = {
-        "a.json": document(good, good, shape("x", (1, 2))),
+        "a.json": document(good, good, shape("x.TL", (1, 2))),
         "b.json": document(good, film="b.png"),
         "c.json": document(good, film="../../outside/a.png"),
         "d.json": document(good, film="/etc/hostname"),
@@ -230,7 +243,7 @@ def test_every_problem_of_every_file_is_listed_at_once(tmp_path):
         read_records(root, LA)
     expected = [
         "a.json: shapes[1]: L1.TL is given twice",
-        "a.json: shapes[2]: 'x' names no corner",
+        "a.json: shapes[2]: 'x.TL' names no corner",
         "b.json: film 'b.png' is not in",
         "c.json: file must be relative",
         "d.json: file must be relative",

@@ -226,7 +226,7 @@ def test_a_folder_without_point_lists_films_or_points_says_so(tmp_path):
     with pytest.raises(SourceError, match=r"holds no \*\.mrk\.json; data\.root"):
         read_records(tmp_path / "nowhere", AP)
     write_list(tmp_path, content(point()), films=())
-    with pytest.raises(SourceError, match="holds no film"):
+    with pytest.raises(SourceError, match="wanted one film of this name beside it, found none"):
         read_records(tmp_path, AP)
     write_list(tmp_path, content())
     with pytest.raises(SourceError, match="has a placed control point"):

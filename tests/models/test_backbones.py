@@ -167,7 +167,7 @@ def test_a_phase_that_cannot_be_entered_is_told_before_the_first_step(phase, mes
     with torch.device("meta"):
         network = VertebraNetwork(config.network, config.data.keypoint_schema)
     with pytest.raises(UserError, match=message):
-        check_phases(network, config.train.phases)
+        check_phases(network, config.train, config.data.input_size)
 
 
 def test_layers_behind_maps_that_nobody_reads_do_not_ask_for_a_gradient():

@@ -4,7 +4,6 @@ Anatomy does not change between two images of a patient. Where their labels call
 names, one of them is wrong, and no network can agree with both.
 """
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from vertebra_kp.audit.curved_reformation import LevelOffset, Reformation, level
 from vertebra_kp.audit.labels import Finding
 from vertebra_kp.core.anatomy import Schema, State
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import read_csv
 from vertebra_kp.core.geometry import apply_affine, scale
 from vertebra_kp.data.films import read_kept
 from vertebra_kp.data.images import FilmError
@@ -128,8 +128,7 @@ def read_shifts(path: Path) -> dict[str, float]:
     Raises UserError for a table of another kind.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {row["id"]: float(row["shift_levels"]) for row in csv.DictReader(file) if row["shift_levels"]}
+        return {row["id"]: float(row["shift_levels"]) for row in read_csv(path) if row["shift_levels"]}
     except KeyError as error:
         raise UserError(f"{path}: has no column {error}; give films.csv of an evaluation") from None
     except ValueError as error:

@@ -1,6 +1,5 @@
 """Whether settled names of levels contradict each other less than the labels do, on the same pairs of images."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from vertebra_kp.audit.level_agreement import Pair
 from vertebra_kp.config.schema import Names
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import read_csv
 from vertebra_kp.evaluation.metrics import SHIFTED_ABOVE, GroupedSample
 
 
@@ -50,8 +50,7 @@ def count_contradictions(pairs: Sequence[Pair], offsets: Mapping[str, int]) -> l
 def read_compared(path: Path) -> list[Pair]:
     """``pairs.csv`` of an earlier comparison. Raises UserError for a table of another kind."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [_pair(row) for row in csv.DictReader(file)]
+        return [_pair(row) for row in read_csv(path)]
     except KeyError as error:
         raise UserError(f"{path}: has no column {error}; give pairs.csv of a comparison of names") from None
     except ValueError as error:

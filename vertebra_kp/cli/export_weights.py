@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.schema import Config
@@ -35,9 +36,20 @@ def stage_of(name_or_path: str, overrides: Sequence[str]) -> Stage:
             raise UsageError(f"--set {overrides[0]}: a spine network has nothing to set; leave it out")
         spine = SpineConfig.model_validate(checkpoint.config, strict=False).model_dump(mode="json")
         spine["sources"] = [source | {"root": None} for source in spine["sources"]]
-        spine["train"] |= {"start_from": None}
-        return Stage(spine, checkpoint.weights, checkpoint.step)
+        spine["train"] |= {"start_from": None, "start_parts": None}
+        return Stage(without_places(spine), checkpoint.weights, checkpoint.step)
     config = as_measured(Config.model_validate(checkpoint.config, strict=False), overrides).model_dump(mode="json")
     config["data"] |= {"root": None, "cache": None, "shards": None}
-    config["train"] |= {"start_from": None}
-    return Stage(config, checkpoint.weights, checkpoint.step)
+    config["train"] |= {"start_from": None, "start_parts": None}
+    return Stage(without_places(config), checkpoint.weights, checkpoint.step)
+
+
+def without_places(value: Any) -> Any:
+    """A config, as plain data, with the last name of every absolute path: nothing of a machine."""
+    if isinstance(value, dict):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_places(item) for item in value]
+    if isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()):
+        return PureWindowsPath(value).name
+    return value

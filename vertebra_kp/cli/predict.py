@@ -1,8 +1,10 @@
 """The command predict: vertebra corners on images without labels; files, pictures and measurement reports."""
 
 import argparse
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +40,8 @@ from vertebra_kp.reports.schema import ImageReport, image_report, write_measurem
 if TYPE_CHECKING:
     from vertebra_kp.data.dicom import DicomFilm, DicomInfo
 
+LONGEST_NAME = 200  # bytes; file systems take 255, and the longest ending is .gsps.dcm.partial
+
 Read = tuple[Film, np.ndarray, "DicomFilm | None"]  # as the network takes it, as displayed, and its header
 
 
@@ -46,7 +50,7 @@ class Item:
     """An image to predict, under the name that its files have in the results, and what came of it."""
 
     path: Path
-    name: str
+    name: str = ""
     line: dict[str, Any] | None = None
     """In the journal; None where the image was skipped."""
     messages: list[str] = field(default_factory=list)
@@ -119,7 +123,10 @@ class Job:
         found = prediction.presence >= PRESENT_FROM if prediction.names is not None else slice(None)
         if not np.isfinite(prediction.points_xy_image[found][schema.exists[found]]).all():
             raise UserError(f"{path}: the network gave no finite corners; look at the image and the network")
-        line: dict[str, Any] = {"image": image_entry(prediction, schema, header)}
+        entry = image_entry(prediction, schema, header)
+        if name != path.name:
+            entry["results_name"] = printable(name)
+        line: dict[str, Any] = {"image": entry}
         if self.asked.report:
             interpretation = self.interpret(prediction, header)
             report = image_report(printable(prediction.file), interpretation)
@@ -158,18 +165,25 @@ class Job:
         return found if header is None else replace(found, remarks=(*found.remarks, *header.notes))
 
 
-def named(films: Sequence[Path]) -> list[Item]:
-    """A name for each image's files; images of the same name in different folders get a number."""
-    taken: set[str] = set()
-    items = []
-    for film in films:
-        name, number = film.name, 1
-        while name.lower() in taken:
-            number += 1
-            name = f"{film.name}-{number}"
-        taken.add(name.lower())
-        items.append(Item(film, name))
-    return items
+def name_files(items: Sequence[Item], done: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give each image a name for its files: its own, shortened where no file system would take the longest of
+    them; of images of the same name, all but the first get a number. Those that are ``done`` keep theirs.
+    """
+    kept = {file: line["image"].get("results_name", Path(file).name) for file, line in done.items()}
+    taken, numbers = {name.lower() for name in kept.values()}, Counter[str]()
+    for item in items:
+        base = shortened(item.path.name)
+        item.name = kept.get(str(item.path), base)
+        while str(item.path) not in kept and item.name.lower() in taken:
+            numbers[base.lower()] += 1
+            item.name = f"{base}-{numbers[base.lower()] + 1}"
+        taken.add(item.name.lower())
+
+
+def shortened(name: str) -> str:
+    """A file's name of at most ``LONGEST_NAME`` bytes."""
+    stored = os.fsencode(name)
+    return name if len(stored) <= LONGEST_NAME else stored[:LONGEST_NAME].decode(errors="ignore")
 
 
 def write_attention(prediction: Prediction, schema: Schema, title: str, path: Path) -> None:
@@ -184,7 +198,8 @@ def write_attention(prediction: Prediction, schema: Schema, title: str, path: Pa
 
 def run(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
-    items, out = named(find_films(arguments.inputs)), arguments.out
+    out: Path = arguments.out
+    items = [Item(path) for path in find_films(arguments.inputs, results=out)]
     keywords: tuple[str, ...] = ()
     if arguments.dicom_out:
         from vertebra_kp.inference import gsps
@@ -210,6 +225,7 @@ def run(arguments: argparse.Namespace) -> int:
         "pin": arguments.pin,
     }
     with open_journal(out, about, resume=arguments.resume, overwrite=arguments.overwrite) as journal:
+        name_files(items, journal.done)
         todo = [item for item in items if str(item.path) not in journal.done]
         results = in_streams(job.work, todo, batch_size=predictor.batch_size)
         try:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
-from vertebra_kp.config.section import Count, Fraction, NonNegative, Positive, Section
+from vertebra_kp.config.section import Count, Fraction, Name, NonNegative, Positive, Section, StartSection
 from vertebra_kp.core.anatomy import ONE_VERTEBRA, OTHER_VIEW, SCHEMAS, Schema
 
 DataSet = Literal["aasce", "buu_lspine", "csxa", "lateral_whole", "mendeley", "spinal_ai2024"]
@@ -234,10 +234,7 @@ class PhaseConfig(Section):
     end lets the network learn where films usually show which level."""
 
 
-class TrainConfig(Section):
-    start_from: Path | None = None
-    """Checkpoint of another run with the same network and anatomy, whose weights this one begins with, the
-    backbone's included: phantoms before real images, or a published network before your own films."""
+class TrainConfig(StartSection):
     phases: Annotated[list[PhaseConfig], Field(min_length=1)]
     seed: Count = 0
     batch_size: Annotated[int, Field(ge=1)] = 8
@@ -280,7 +277,7 @@ class InferenceConfig(Section):
 
 
 class Config(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     """The run's folder is ``runs/NAME`` unless another folder is named."""
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
-from vertebra_kp.config.section import Count, Fraction, Positive, Section
+from vertebra_kp.config.section import Count, Fraction, Name, Positive, Section, StartSection
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 
 SchemaName = Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical", "la_whole_spine"]
@@ -75,7 +75,7 @@ class ViewsConfig(Section):
         return self
 
 
-class SpineTrainConfig(Section):
+class SpineTrainConfig(StartSection):
     steps: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)] = 8
     freeze_stages: Count = 2
@@ -89,12 +89,10 @@ class SpineTrainConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     seed: Count = 0
     save_every_steps: Annotated[int, Field(ge=1)] = 100
-    start_from: Path | None = None
-    """Checkpoint of another spine network whose weights this one begins with."""
 
 
 class SpineConfig(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     anatomy: SchemaName = "ap_whole_spine"
     """Keypoint schema of what is predicted."""
     sources: Annotated[list[SpineSourceConfig], Field(min_length=1)]

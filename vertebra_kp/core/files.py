@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.text import printable
 
 JPEG_QUALITY = 80
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 @contextmanager
@@ -46,12 +48,37 @@ def write_json(value: Any, path: Path) -> None:
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """A column that a row lacks stays empty; what is no column is left out."""
+    """A column that a row lacks stays empty; what is no column is left out. Cells are made by ``csv_cell``."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_cell, columns))
+    writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
     write_text(text.getvalue(), path)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that ``write_csv`` wrote, by column; cells that a row lacks are empty."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, restkey="", restval=""))
+    return [{plain_cell(key): plain_cell(text) for key, text in row.items() if key} for row in rows]
+
+
+def csv_cell(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets an apostrophe before it; all else stays as it is."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _is_number(value) else value
+
+
+def plain_cell(text: str) -> str:
+    """What ``csv_cell`` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def write_image(image: np.ndarray, path: Path, *, jpeg_quality: int = JPEG_QUALITY) -> None:

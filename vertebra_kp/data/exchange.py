@@ -4,10 +4,11 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from reprlib import repr as short
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationError
 
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, Schema, State
 from vertebra_kp.core.errors import UserError
@@ -15,6 +16,8 @@ from vertebra_kp.data.images import film_size
 from vertebra_kp.data.record import LabelledFilm, Record, label_arrays
 from vertebra_kp.data.sources.files import read_json
 from vertebra_kp.data.sources.json import MIN_PRESENCE
+from vertebra_kp.data.sources.problems import raise_if_any
+from vertebra_kp.data.sources.values import MAX_NUMBER
 
 log = logging.getLogger(__name__)
 
@@ -56,22 +59,35 @@ def films_of_predictions(path: Path, root: Path, *, min_presence: float = MIN_PR
         return [_predicted(film, root, min_presence) for film in content.films]
     except UserError:
         raise
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, got {short(fault['input'])}"
+            for fault in error.errors()
+        ]
+        raise_if_any(problems, path, "not predictions of vertebra_kp; correct these entries, or predict again")
+        raise  # there always is one
     except ValueError as error:
         raise UserError(f"{path}: not predictions of vertebra_kp ({error})") from error
 
 
+Corner = Literal["TL", "TR", "BL", "BR"]
+Share = Annotated[float, Field(ge=0, le=1)]  # these bounds refuse nan, too
+Pixels = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Side = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+
+
 class _Level(BaseModel):
-    presence: float | None
-    corners: dict[Literal["TL", "TR", "BL", "BR"], tuple[float, float]]
-    scores: dict[str, float] | None = None
+    presence: Share | None
+    corners: dict[Corner, tuple[Pixels, Pixels]]
+    scores: dict[Corner, Share] | None = None
 
 
 class _Film(BaseModel):
-    file: str
-    size: tuple[int, int]
+    file: Annotated[str, Field(min_length=1)]
+    size: tuple[Side, Side]
     view: str
     levels: dict[str, _Level]
-    spacing_mm: float | None = None
+    spacing_mm: Annotated[float, Field(gt=0, le=MAX_NUMBER)] | None = None
 
 
 class _Predictions(BaseModel):
@@ -92,6 +108,8 @@ def _predicted(film: _Film, root: Path, min_presence: float) -> LabelledFilm:
             continue
         for corner, xy in level.corners.items():
             j = CORNERS.index(corner)
+            if not schema.exists[i, j]:
+                raise ValueError(f"{film.file}: {schema.levels[i]} has no {corner} in {schema.name}")
             points[i, j], states[i, j] = xy, State.LABELLED
             scores[i, j] = (level.scores or {}).get(corner, np.nan)
     file = name_under(Path(film.file), root)

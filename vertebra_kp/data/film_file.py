@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from threading import Lock
 from typing import BinaryIO
 
@@ -29,6 +30,9 @@ class FilmError(UserError):
 def open_film(path: Path) -> Iterator[BinaryIO]:
     """The file, opened for reading; FilmError when it is missing, empty, too large, a folder, or unreadable."""
     try:
+        mode = os.stat(path).st_mode
+        if not S_ISREG(mode) and not S_ISDIR(mode):  # opening a pipe would wait for ever
+            raise FilmError(f"{path}: a pipe or device, not a film; save it as a file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
@@ -54,6 +58,8 @@ def is_dicom(path: Path) -> bool:
     """Whether a file is to be read as DICOM: by its suffix, or else by how such files begin."""
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        return False
     try:
         with open(path, "rb") as file:
             start = file.read(_PREAMBLE + len(_MARK))

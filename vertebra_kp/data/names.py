@@ -9,6 +9,9 @@ STATES = {state.name.lower(): state for state in State}
 _SPELLING = re.compile(r"^\s*([A-Za-z]\d{1,2})[\s._:/-]*([TBtb][LRlr])\s*$")
 
 
+_VERTEBRAL = re.compile(r"\s*[CTLS]\d|.*[\s._:/-][TB][LR]\s*$", re.IGNORECASE)
+
+
 def corner_name(level: str, corner: str) -> str:
     return f"{level}.{corner}"
 
@@ -23,6 +26,11 @@ def parse_corner(text: str) -> tuple[str, str]:
         f"{text!r} names no corner; write level and corner as L1.TL (levels {LEVELS[0]}..{LEVELS[-1]}, corners "
         f"{', '.join(CORNERS)} by the side of the image)"
     )
+
+
+def is_vertebral(text: object) -> bool:
+    """Whether a name is meant for a level or corner, rightly spelled or not: it begins or ends as one does."""
+    return isinstance(text, str) and _VERTEBRAL.match(text) is not None
 
 
 def parse_level(text: str) -> str:

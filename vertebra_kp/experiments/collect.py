@@ -15,7 +15,7 @@ from vertebra_kp.config.schema import NetworkConfig
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.metric_table import figures_for
-from vertebra_kp.experiments.ledger import Entry, Key, Ledger, Row, read_csv
+from vertebra_kp.experiments.ledger import Entry, Key, Ledger, Row, read_rows
 from vertebra_kp.experiments.study import Planned, Settings, Study
 from vertebra_kp.models.describe import count_macs, count_parameters
 from vertebra_kp.models.network import VertebraNetwork
@@ -71,7 +71,7 @@ def collect(study: Study) -> list[Planned]:
 def record(study: Study, run: Planned) -> Row:
     """Write down a run whose folder holds its report; returns the row."""
     row = _row(run)
-    rows = read_csv(RunFolder(run.run_dir).films)  # none where an earlier version has trained
+    rows = read_rows(RunFolder(run.run_dir).films)  # none where an earlier version has trained
     films = {film["id"]: round(float(film["mre_px"]), 3) if film["mre_px"] else None for film in rows}
     Ledger(study.folder).add(Entry(row, films, run.settings))
     return row

@@ -4,7 +4,6 @@ Every change is made under a lock and by replacing whole files: several processe
 moment leaves the old files or the new ones.
 """
 
-import csv
 import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock
 
-from vertebra_kp.core.files import write_csv, write_text
+from vertebra_kp.core.files import read_csv, write_csv, write_text
 from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.experiments.study import Settings
 
@@ -57,13 +56,13 @@ class Ledger:
         """In the order of the file."""
         films = {
             _key(row): {name: float(text) if text else None for name, text in row.items() if name not in KEY}
-            for row in read_csv(self.films)
+            for row in read_rows(self.films)
         }
         documents = json.loads(self.configs.read_text(encoding="utf-8")) if self.configs.is_file() else {}
         settings = {hash_: Settings.from_json(document) for hash_, document in documents.items()}
         return [
             Entry({**row}, films.get(_key(row), {}), settings.get(row.get("config", "")))
-            for row in read_csv(self.results)
+            for row in read_rows(self.results)
         ]
 
     def add(self, entry: Entry) -> None:
@@ -95,9 +94,6 @@ def _key(row: Mapping[str, str | float]) -> Key:
     return str(row["variant"]), int(row["seed"])
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows by column; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """None where there is no file."""
+    return read_csv(path) if path.is_file() else []

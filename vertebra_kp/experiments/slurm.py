@@ -7,6 +7,7 @@ import os
 import shlex
 from pathlib import Path
 
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import write_text
 from vertebra_kp.experiments import launch
 from vertebra_kp.experiments.study import Planned, Study
@@ -18,15 +19,20 @@ def write_array(study: Study, runs: list[Planned], *, jobs: int, options: list[s
     """Write ``runs/array.sbatch`` and return its path.
 
     ``jobs`` tasks run at a time; ``options`` are further options of sbatch (``--gres=gpu:1``). The folders must be
-    the same on all machines of the cluster: tasks find them by the path that they have here.
+    the same on all machines of the cluster: tasks find them by the path that they have here. Raises UserError for
+    a path or an option with a line break or another control character: it would be a line of the script.
     """
     folder = study.run_folders.resolve()
+    for text in (str(folder), os.getcwd(), *launch.PROGRAM, *options):
+        if not text.isprintable():
+            raise UserError(f"{text!r} has a control character, which no SLURM script can hold; rename it")
+    output = shlex.quote(str(folder).replace("%", "%%") + "/slurm-%A_%a.txt")
     command = shlex.join([*launch.PROGRAM, "ablate", str(study.folder.resolve()), "--run"])
     lines = [
         "#!/bin/bash",
-        f"#SBATCH --job-name={study.folder.resolve().name}",
+        f"#SBATCH --job-name={shlex.quote(study.folder.resolve().name)}",
         f"#SBATCH --array=0-{len(runs) - 1}%{jobs}",
-        f"#SBATCH --output={folder}/slurm-%A_%a.txt",
+        f"#SBATCH --output={output}",
         "#SBATCH --signal=B:TERM@60",  # B: to this script, which is the run itself after exec
         *(f"#SBATCH {option}" for option in options),
         f"cd {shlex.quote(os.getcwd())}",

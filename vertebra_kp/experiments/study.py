@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from vertebra_kp.config.differences import MAY_DIFFER, differences, flat_config
 from vertebra_kp.config.io import find_config, load_config, read_yaml
 from vertebra_kp.config.schema import Config
-from vertebra_kp.config.section import Positive, Section
+from vertebra_kp.config.section import Name, Positive, Section
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.training.run_folder import RunFolder
@@ -36,8 +36,8 @@ class StudyFile(Section):
     seeds: list[int] = Field(min_length=1)
     budget: Budget | None = None
     baseline: str
-    variants: dict[str, list[str]] = Field(min_length=1)
-    measured: dict[str, list[str]] = Field(default={})
+    variants: dict[Name, list[str]] = Field(min_length=1)
+    measured: dict[Name, list[str]] = Field(default={})
     """Train nothing: the baseline's checkpoint of the same seed, measured under other settings."""
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vertebra_kp.config.network import STRIDES, BackboneConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.models.quick_imports import quick_imports
+from vertebra_kp.models.state_dicts import likely_cause, read_state_dict, without_prefix
 
 with quick_imports():
     import timm
@@ -147,7 +148,6 @@ def maps_of(stages: dict[str, nn.Module], name: str) -> tuple[dict[str, str], di
 def load_library_weights(whole: nn.Module, stages: dict[str, nn.Module], config: BackboneConfig) -> None:
     """Load the library's state dict, fetched (``imagenet``) or read from a file; WeightsError where that fails."""
     given = _fetched(config.name) if config.weights == "imagenet" else _read(Path(config.weights), config.name)
-    given = {_key(key): value for key, value in given.items()}
     kept = {id(tensor) for stage in stages.values() for tensor in stage.state_dict(keep_vars=True).values()}
     own = {
         key: tensor
@@ -155,18 +155,22 @@ def load_library_weights(whole: nn.Module, stages: dict[str, nn.Module], config:
         # Counts of batches are of no use here, and detectors' weights, whose norms are frozen, have none.
         if id(tensor) in kept and not key.endswith("num_batches_tracked")
     }
+    wanted = {_key(key): tensor for key, tensor in own.items()}
+    given = without_prefix({_key(key): value for key, value in given.items()}, wanted)
     shapes = {key: getattr(given.get(_key(key)), "shape", None) for key in own}
     if wrong := [key for key, tensor in own.items() if shapes[key] != tensor.shape]:
+        library = "timm" if config.name.startswith("timm/") else "torchvision"
         raise WeightsError(
             f"network.backbone.weights: {config.weights} lacks {len(wrong)} of {len(own)} tensors of "
-            f"{config.name}, the first is {wrong[0]}; give a state dict of that network"
+            f"{config.name}, the first is {wrong[0]}: {likely_cause(given, wanted, config.name)}; give a "
+            f"state dict of that network as {library} has it"
         )
     whole.load_state_dict({key: given[_key(key)] for key in own}, strict=False)
 
 
 def _key(key: str) -> str:
     """timm's networks of features say stages_0 where the whole network, as published, has stages.0."""
-    return re.sub(r"^(layers|stages|features)_(?=\d)", r"\1.", key)
+    return re.sub(r"(^|\.)(layers|stages|features)_(?=\d)", r"\1\2.", key)
 
 
 def _fetched(name: str) -> dict[str, Tensor]:
@@ -204,9 +208,6 @@ def _packaged(name: str) -> dict[str, Tensor] | None:
 
 def _read(path: Path, name: str) -> dict[str, Tensor]:
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:
-        raise WeightsError(
-            f"network.backbone.weights: cannot read {path}: {error}; "
-            f"give a state dict of {name}, saved with torch.save"
-        ) from error
+        return read_state_dict(path)
+    except UserError as error:
+        raise WeightsError(f"network.backbone.weights: {error}; give a state dict of {name}") from error

@@ -10,6 +10,7 @@ from torch import nn
 from vertebra_kp.config.schema import PhaseConfig, TrainConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.models.network import VertebraNetwork
+from vertebra_kp.training.batch_norm import check_batch_norms
 
 # Of more than one dimension, but no weights of a layer: positions, embeddings, ConvNeXt's scales.
 UNDECAYED = ("positions", "_embedding.weight", "layer_scale", "relative_position_bias_table")
@@ -98,15 +99,17 @@ def parameter_groups(network: VertebraNetwork, phase: PhaseConfig, weight_decay:
     return list(groups.values())
 
 
-def check_phases(network: VertebraNetwork, phases: list[PhaseConfig]) -> None:
-    """Raises UserError for a phase that freezes what is not there, or everything; nothing is frozen afterwards."""
-    for phase in phases:
+def check_phases(network: VertebraNetwork, config: TrainConfig, input_size: tuple[int, int]) -> None:
+    """Raises UserError for a phase that freezes what is not there, or everything, and for one that ``batch_size``
+    is too small for; nothing is frozen afterwards."""
+    for phase in config.phases:
         try:
             network.freeze(phase.freeze_stages, phase.freeze)
         except UserError as error:
             raise UserError(f"train.phases, {phase.name}: {error}") from error
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UserError(f"train.phases, {phase.name}: everything is frozen, nothing learns; free something")
+        check_batch_norms(network, config.batch_size, input_size)
     network.freeze(0)
 
 

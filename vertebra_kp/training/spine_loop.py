@@ -34,9 +34,11 @@ from vertebra_kp.inference.checkpoint import (
 )
 from vertebra_kp.models.spine_loss import spine_loss
 from vertebra_kp.models.spine_network import USUAL_STEP, SpineNetwork
+from vertebra_kp.training.batch_norm import check_batch_norms
 from vertebra_kp.training.loop import Interrupted, signals_caught
 from vertebra_kp.training.run_folder import RunFolderError, lock_run_folder
-from vertebra_kp.training.state import load_start, moving_average
+from vertebra_kp.training.start import begins_anew, load_start
+from vertebra_kp.training.state import moving_average
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +97,12 @@ class _State:
 
 def _start(config: SpineConfig, device: torch.device, *, load_weights: bool) -> _State:
     train = config.train
-    network = SpineNetwork(config.network, load_weights=load_weights and train.start_from is None)
+    network = SpineNetwork(config.network, load_weights=load_weights and begins_anew(train, "backbone"))
     if load_weights and train.start_from is not None:
-        load_start(network, train.start_from)
+        load_start(network, train)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.backbone.freeze(train.freeze_stages)
+    check_batch_norms(network, train.batch_size, config.views.size)
     average = AveragedModel(network, multi_avg_fn=moving_average(train.ema_decay), use_buffers=True)
     backbone = [p for p in network.backbone.parameters() if p.requires_grad]
     others = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
@@ -122,9 +125,12 @@ def _restore(state: _State, checkpoint: Checkpoint, config: SpineConfig, films: 
     log.info("continues after step %d", state.step)
 
 
+MAY_CHANGE = ("save_every_steps", "start_from", "start_parts")  # to change where a run is resumed
+
+
 def _what_decides(config: dict[str, Any]) -> dict[str, Any]:
     """The config without places on this machine: with equal images, the same weights come of it."""
-    train = {key: value for key, value in config["train"].items() if key not in ("save_every_steps", "start_from")}
+    train = {key: value for key, value in config["train"].items() if key not in MAY_CHANGE}
     return {**config, "sources": [source | {"root": None} for source in config["sources"]], "train": train}
 
 

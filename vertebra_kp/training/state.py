@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from vertebra_kp.config.schema import Config
@@ -16,7 +15,6 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.inference.checkpoint import (
     Checkpoint,
     Moments,
-    load_checkpoint,
     moments_by_name,
     random_state,
     restore_moments,
@@ -26,6 +24,7 @@ from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.distributed import Group
 from vertebra_kp.training.precision import autocast_dtype
 from vertebra_kp.training.schedule import Phase, check_phases, parameter_groups
+from vertebra_kp.training.start import begins_anew, load_start
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -63,11 +62,11 @@ def start_state(
 ) -> RunState:
     """The state before the first step: the same weights on every rank, other random numbers."""
     torch.manual_seed(config.train.seed)
-    started = config.train.start_from
-    network = VertebraNetwork(config.network, schema, load_weights=load_weights and started is None)
-    if load_weights and started is not None:
-        load_start(network, started)
-    check_phases(network, config.train.phases)
+    train = config.train
+    network = VertebraNetwork(config.network, schema, load_weights=load_weights and begins_anew(train, "backbone"))
+    if load_weights and train.start_from is not None:
+        load_start(network, train)
+    check_phases(network, train, config.data.input_size)
     network = network.to(group.device).to(memory_format=torch.channels_last)
     average = None
     if config.train.ema_decay:
@@ -78,18 +77,6 @@ def start_state(
     scale_gradients = autocast_dtype(config.train.precision, group.device) == torch.float16
     scaler = torch.amp.GradScaler(group.device.type, enabled=scale_gradients)
     return RunState(network, average, new_optimiser(network, config, phase), scaler)
-
-
-def load_start(network: nn.Module, path: Path) -> None:
-    """The weights that another run was evaluated with; raises UserError where they are of another network."""
-    own, given = network.state_dict(), load_checkpoint(path).weights
-    shapes, given_shapes = ({name: value.shape for name, value in of.items()} for of in (own, given))
-    if wrong := sorted(dict(shapes.items() ^ given_shapes.items())):
-        raise UserError(
-            f"train.start_from: {path} is of another network, {len(wrong)} tensors differ, the first is "
-            f"{wrong[0]}; give network and data.anatomy as the config.yaml of that run has them"
-        )
-    network.load_state_dict(given)
 
 
 def new_optimiser(network: VertebraNetwork, config: Config, phase: Phase) -> torch.optim.AdamW:

@@ -1,6 +1,8 @@
 """What readers of annotation formats share: the file, the films that it names, corners put in their places."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as short
@@ -13,8 +15,10 @@ from vertebra_kp.data.images import FilmError, film_size
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.files import film_inside, read_json
-from vertebra_kp.data.sources.problems import Faults, SourceError, raise_if_any
+from vertebra_kp.data.sources.problems import Faults, SourceError, raise_if_any, some
 from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, of_kind
+
+log = logging.getLogger(__name__)
 
 PREDICTED = "corners are predictions that nobody has corrected"  # a record's note
 
@@ -74,12 +78,17 @@ class Labels:
 
 
 class Reading(Faults):
-    """The records of a data set, and what is wrong with it, while it is read."""
+    """The records of a data set, what is wrong with it, and what is no label of a vertebra, while it is read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: dict[str, Record] = {}
         self._places: dict[str, str] = {}  # where each film stands in the data set, by its id
+        self._left_out: dict[str, list[str]] = defaultdict(list)  # the places of what is not read, by what it is
+
+    def leave_out(self, what: str, place: str) -> None:
+        """Something in a sound file that gives no corner: a warning counts and names it."""
+        self._left_out[what].append(place)
 
     def new(self, film: Record, place: str) -> Record:
         """The film that stands at ``place``; ValueError when it stands at another one too."""
@@ -98,6 +107,8 @@ class Reading(Faults):
 
     def finish(self, where: Path, remedy: str, *, empty: str) -> list[Record]:
         """The records by id; SourceError lists the faults of ``where``, or is ``empty`` where no record is."""
+        for what, places in self._left_out.items():
+            log.warning("%s: %d %s left out: %s", where, len(places), what, some(list(dict.fromkeys(places)))[1])
         raise_if_any(self.found, where, remedy)
         if not self.records:
             raise SourceError(empty)
@@ -122,13 +133,13 @@ def read_annotations(root: Path, name: str) -> tuple[Path, object]:
         raise SourceError(str(error)) from error
 
 
-def named_film(root: Path, file: object, extras: Mapping[str, object]) -> Record:
+def named_film(root: Path, file: object, extras: Mapping[str, object], folders: Sequence[str] = ("",)) -> Record:
     """The film ``file`` in ``root``, with ``patient`` and ``spacing_mm`` of ``extras``, without labels.
 
-    Its id is its path relative to ``root``; without a patient it is a group of its own. ValueError says
-    what is wrong.
+    It lies in the first of ``folders`` below ``root`` that has it. Its id is its path relative to ``root``;
+    without a patient it is a group of its own. ValueError says what is wrong.
     """
-    path = film_inside(root, of_kind(file, str, "the name of the film must be a text"))
+    path = film_inside(root, of_kind(file, str, "the name of the film must be a text"), folders)
     patient, spacing_mm = extras.get("patient"), extras.get("spacing_mm")
     if isinstance(patient, bool) or not isinstance(patient, str | int | None):
         raise ValueError(f"patient of {file!r} must be a text, a whole number or missing, got {short(patient)}")

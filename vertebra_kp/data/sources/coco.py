@@ -11,11 +11,17 @@ Format: https://cocodataset.org/#format-data (Lin et al., "Microsoft COCO: Commo
      "annotations": [{"image_id": 1, "category_id": 3, "keypoints": [311.5, 107, 2, 354, 99.5, 2, ...]}]}
 
 A category is a level, its keypoints the corners TL, TR, BL, BR in any order; or it is a whole spine (of any
-name), its keypoints ``L1.TL``, ``L1.TR``, ... A keypoint is ``x, y, v``: pixel indices, so the centre of the
+name), its keypoints ``L1.TL``, ``L1.TR``, ... Annotations of other categories are left out, which a warning says.
+A keypoint is ``x, y, v``: pixel indices, so the centre of the
 first pixel is (0, 0), and v = 0 for unlabelled, 1 or 2 (hidden, visible) for labelled. ``file_name`` is relative
-to the folder; ``width`` and ``height``, if they are there, must be the film's. ``patient`` and ``spacing_mm`` (the
-size of a pixel) are extras of this project and may be missing; groups are patients. Fields not named here are not
-read.
+to the folder; ``width`` and ``height``, if they are there, must be the film's. As CVAT unpacks its export, with
+the films of each subset in a folder of its own, it is read too::
+
+    annotations/person_keypoints_default.json
+    images/default/a.png
+
+``patient`` and ``spacing_mm`` (the size of a pixel) are extras of this project and may be missing;
+groups are patients. Fields not named here are not read.
 """
 
 from collections.abc import Callable, Container, Iterator
@@ -27,13 +33,15 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import CORNERS, Schema
 from vertebra_kp.core.geometry import points_from_indices
-from vertebra_kp.data.names import corner_name, parse_corner, parse_level
+from vertebra_kp.data.names import corner_name, is_vertebral, parse_corner, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, check_size, named_film, read_annotations
+from vertebra_kp.data.sources.files import read_json
 from vertebra_kp.data.sources.problems import Faults, SourceError
 from vertebra_kp.data.sources.values import MAX_NUMBER, number_of, numbers_of, of_kind
 
 ANNOTATIONS = "annotations.json"
+SUBSETS, SUBSET_PREFIX, IMAGES = "annotations", "person_keypoints_", "images"  # as CVAT exports them
 VISIBILITIES = (0, 1, 2)
 
 Parsed = TypeVar("Parsed")
@@ -43,55 +51,83 @@ Keypoints = list[tuple[str, str]]  # (level, corner) of each
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    path, content = read_annotations(root, ANNOTATIONS)
-    if not isinstance(content, dict):
-        raise SourceError(
-            f"{path} must be an object with images, categories and annotations, got {short(content)}; "
-            "export it as COCO keypoints"
-        )
-    reading = Reading()
+    reading, documents = Reading(), _read_documents(root)
+    for path, content in documents:
+        if not isinstance(content, dict):
+            raise SourceError(
+                f"{path} must be an object with images, categories and annotations, got {short(content)}; "
+                "export it as COCO keypoints"
+            )
+        file = "" if len(documents) == 1 else f"{path.name}: "
+        _read_document(root, schema, path.stem.removeprefix(SUBSET_PREFIX), file, content, reading)
+    where = documents[0][0] if len(documents) == 1 else root / SUBSETS
+    empty = f"{where} has no labelled corner; label films and export it again"
+    return reading.finish(where, "correct these entries", empty=empty)
+
+
+def _read_documents(root: Path) -> list[tuple[Path, object]]:
+    """The file in ``root``, or those of every subset in ``annotations``, with the JSON in them."""
+    subsets = [] if any(root.glob("*.json")) else sorted((root / SUBSETS).glob(f"{SUBSET_PREFIX}*.json"))
+    if not subsets:
+        return [read_annotations(root, ANNOTATIONS)]
+    try:
+        return [(path, read_json(path, within=root)) for path in subsets]
+    except (ValueError, OSError) as error:
+        raise SourceError(str(error)) from error
+
+
+def _read_document(root: Path, schema: Schema, subset: str, file: str, content: Entry, reading: Reading) -> None:
+    """The films of one ``file``, which begins the places in it, and their corners."""
+    folders = ("", f"{IMAGES}/{subset}", IMAGES, subset)
 
     def read_film(entry: Entry, place: str) -> Record:
-        film = named_film(root, entry.get("file_name"), entry)
+        film = named_film(root, entry.get("file_name"), entry, folders)
         check_size(film, entry.get("height"), entry.get("width"))
         return reading.new(film, place)
 
-    categories = _by_id(reading, content, "categories", _read_category)
-    films = _by_id(reading, content, "images", read_film)
+    annotations = list(_entries(reading, file, content, "annotations"))
+    labelled = {short(entry.get("category_id")) for _, entry in annotations if entry.get("keypoints")}
+
+    def read_category(entry: Entry, place: str) -> Keypoints:
+        return _read_category(entry) if short(entry["id"]) in labelled else []
+
+    categories = _by_id(reading, file, content, "categories", read_category)
+    films = _by_id(reading, file, content, "images", read_film)
     corners: dict[Id, list[Corner]] = {image: [] for image in films}
-    for place, entry in _entries(reading, content, "annotations"):
+    for place, entry in annotations:
         with reading.at(place):
             image = _known_id(entry, "image_id", films, "images")
-            category = categories[_known_id(entry, "category_id", categories, "categories")]
-            if category is not None:
-                corners[image] += _labelled_corners(entry.get("keypoints"), category)
+            category = _known_id(entry, "category_id", categories, "categories")
+            names, keypoints = categories[category], entry.get("keypoints")
+            if names and keypoints:
+                corners[image] += _labelled_corners(keypoints, names)
+            elif names is not None:
+                reading.leave_out(f"annotations of category {short(category)} without corners", place)
     for image, film in films.items():
         if film is not None and corners[image]:
             with reading.at(film.id):
                 reading.add(film, Labels(schema, corners[image]))
-    empty = f"{path} has no labelled corner; label films and export it again"
-    return reading.finish(path, "correct these entries", empty=empty)
 
 
-def _entries(reading: Reading, content: Entry, key: str) -> Iterator[tuple[str, Entry]]:
+def _entries(reading: Reading, file: str, content: Entry, key: str) -> Iterator[tuple[str, Entry]]:
     """(place in the file, entry) of every object of a list."""
     entries = content.get(key)
     if not isinstance(entries, list):
-        reading.found.append(f"{key} must be a list, got {short(entries)}; export it as COCO keypoints")
+        reading.found.append(f"{file}{key} must be a list, got {short(entries)}; export it as COCO keypoints")
         return
     for index, entry in enumerate(entries):
         if isinstance(entry, dict):
-            yield f"{key}[{index}]", entry
+            yield f"{file}{key}[{index}]", entry
         else:
-            reading.found.append(f"{key}[{index}] must be an object, got {short(entry)}")
+            reading.found.append(f"{file}{key}[{index}] must be an object, got {short(entry)}")
 
 
 def _by_id(
-    reading: Reading, content: Entry, key: str, parse: Callable[[Entry, str], Parsed]
+    reading: Reading, file: str, content: Entry, key: str, parse: Callable[[Entry, str], Parsed]
 ) -> dict[Id, Parsed | None]:
     """What ``parse`` makes of every entry of a list and its place, by id; None where that is wrong."""
     found: dict[Id, Parsed | None] = {}
-    for place, entry in _entries(reading, content, key):
+    for place, entry in _entries(reading, file, content, key):
         with reading.at(place):
             id = entry.get("id")
             if isinstance(id, bool) or not isinstance(id, int | str):
@@ -110,12 +146,14 @@ def _known_id(entry: Entry, field: str, known: Container[Id], where: str) -> Id:
     return key
 
 
-def _read_category(entry: Entry, place: str) -> Keypoints:
-    """(level, corner) of a category's keypoints, by either convention."""
+def _read_category(entry: Entry) -> Keypoints:
+    """(level, corner) of a category's keypoints, by either convention; none where it is no vertebra."""
     category, names = entry.get("name"), entry.get("keypoints")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"keypoints of {short(category)} must be names like TL or L1.TL, got {short(names)}")
     corners = [name.strip().upper() for name in names]
+    if not any(name in CORNERS or is_vertebral(name) for name in corners):
+        return []
     if not set(corners) <= set(CORNERS):
         return [parse_corner(name) for name in names]
     level = parse_level(of_kind(category, str, f"name must be the level of {', '.join(corners)}"))

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vertebra_kp.core.anatomy import CORNERS, LEVELS, Schema, State
+from vertebra_kp.core.files import plain_cell
 from vertebra_kp.data.names import STATES
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading
 from vertebra_kp.data.sources.files import film_inside, forward_slashes
-from vertebra_kp.data.sources.folder import find_films
+from vertebra_kp.data.sources.folder import films_under
 from vertebra_kp.data.sources.problems import SourceError, some
 from vertebra_kp.data.sources.values import MAX_NUMBER, number_of
 
@@ -47,14 +48,16 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     if not table.is_file():
         raise SourceError(f"{root} has no {LABELS}; data.root of csv is the folder with films and {LABELS}")
     films: dict[str, list[_Row]] = {}
+    places: dict[str, str] = {}  # of films, by their names in the table
     seen: dict[tuple[str, str, str], int] = {}
     reading = Reading()
     for line, cells in _read_cells(table):
         with reading.at(f"line {line}"):
             row = _parse(cells)
+            if row.file not in places:
+                places[row.file] = film_inside(root, row.file).relative_to(root).as_posix()
+            row = row._replace(file=places[row.file])
             first = films.get(row.file, [row])[0]
-            if row.file not in films:
-                film_inside(root, row.file)
             _check_row(row, first, schema)
             level, name, *_ = row.corner
             if (first_line := seen.setdefault((row.file, level, name), line)) != line:
@@ -66,7 +69,7 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         reading.add(film, Labels(schema, [row.corner for row in rows]))
     empty = f"{table} has no rows; add one row per corner: {','.join(HEADER)}"
     records = reading.finish(table, "correct these lines", empty=empty)
-    films_there = {path.relative_to(root).as_posix() for path in find_films([str(root)])}
+    films_there = {path.relative_to(root).as_posix() for path in films_under(root)}
     if forgotten := sorted(films_there - films.keys()):
         log.warning("%s: %d films have no row and are left out: %s; label them", table, *some(forgotten))
     return records
@@ -82,7 +85,7 @@ def _read_cells(table: Path) -> Iterator[tuple[int, list[str]]]:
                 raise SourceError(f"{table} must begin with {','.join(HEADER)}, got {','.join(header)!r}")
             for cells in reader:
                 if any(cell.strip() for cell in cells):
-                    yield reader.line_num, [cell.strip() for cell in cells]
+                    yield reader.line_num, [plain_cell(cell.strip()) for cell in cells]
     except (UnicodeDecodeError, csv.Error) as error:
         what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "a CSV table"
         raise SourceError(f"{table} is not {what} ({error}); save it as CSV UTF-8") from error

@@ -18,9 +18,9 @@ on the labels). Layout::
       </image>
     </annotations>
 
-Corners are skeletons named by a level with points TL, TR, BL, BR, or single points named ``L1.TL``; every other
-shape or name is an error, tags of images are not looked at. Coordinates are continuous, of the film as displayed,
-whose size must be the one that is stated.
+Corners are skeletons named by a level with points TL, TR, BL, BR, or single points named ``L1.TL``; misspelled
+names of levels and corners are errors. Other shapes and names are left out, which a warning says; tags of images
+are not looked at. Coordinates are continuous, of the film as displayed, whose size must be the one that is stated.
 
 ``occluded`` corners are labelled as any other. A point of a skeleton cannot be deleted in CVAT, only hidden:
 ``outside`` alone is a corner beyond the film's edge, ``outside`` and ``occluded`` together one that nobody knows
@@ -39,7 +39,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
 
 from vertebra_kp.core.anatomy import Schema, State
-from vertebra_kp.data.names import parse_corner, parse_level
+from vertebra_kp.data.names import is_vertebral, parse_corner, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, check_size, named_film
 from vertebra_kp.data.sources.files import read_text
@@ -49,6 +49,7 @@ from vertebra_kp.data.sources.values import MAX_NUMBER
 ANNOTATIONS = "annotations.xml"
 IMAGES = "images"
 FORMAT = "CVAT for images 1.1"
+SHAPES = ("points", "skeleton")
 NO_SHAPES = ("tag", "attribute")
 
 HIDDEN = {"0": State.OUTSIDE, "1": State.UNLABELLED}  # state of an outside point, by occluded
@@ -61,10 +62,17 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     reading = Reading()
     with reading.at():
         for number, image in enumerate(_images(root, path), start=1):
-            shapes = [shape for shape in image if shape.tag not in NO_SHAPES]
+            place, labels = f"image {image.get('name')!r}", Labels(schema)
+            shapes = []
+            for shape in image:
+                if shape.tag in SHAPES and is_vertebral(
+                    shape.get("label") or "L1"
+                ):  # without a name it is a fault
+                    shapes.append(shape)
+                elif shape.tag not in NO_SHAPES:
+                    reading.leave_out(f"{shape.tag} shapes {short(shape.get('label'))}", place)
             if not shapes:
                 continue
-            place, labels = f"image {image.get('name')!r}", Labels(schema)
             for shape in shapes:
                 with reading.at(f"{place}: {shape.tag} {short(shape.get('label'))}"):
                     labels.put(_corners(shape))
@@ -100,12 +108,8 @@ def _film(root: Path, image: Element) -> Record:
     name, subset = image.get("name"), image.get("subset")
     if not name:
         raise ValueError("name is missing; it must be the name of the film")
-    for place in ([f"{IMAGES}/{subset}/{name}"] if subset else []) + [f"{IMAGES}/{name}"]:
-        try:
-            return named_film(root, place, {})
-        except ValueError:
-            continue
-    return named_film(root, name, {})
+    folders = [f"{IMAGES}/{subset}"] if subset else []
+    return named_film(root, name, {}, [*folders, IMAGES, ""])
 
 
 def _pixels(text: str | None) -> float:
@@ -121,8 +125,6 @@ def _corners(shape: Element) -> list[Corner]:
     label = shape.get("label") or ""
     if shape.tag == "points":
         return [_corner(*parse_corner(label), shape)]
-    if shape.tag != "skeleton":
-        raise ValueError("is not read; draw a skeleton of TL, TR, BL, BR per level, or a point per corner")
     level, corners, faults = parse_level(label), [], Faults()
     for element in shape:
         if element.tag in NO_SHAPES:

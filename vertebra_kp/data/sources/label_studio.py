@@ -27,9 +27,10 @@ be those of the film in other pixels, but not of another shape. The labelling co
 Other addresses are errors, and so are two tasks of one film.
 
 **Which labels.** Where the file has annotations, they are read and predictions are not: what a model said never
-slips in among people's labels. Each task then needs exactly one annotation that is not cancelled; none, or
-several, is an error. A file without any annotation is one of pre-annotations: its predictions are read, one a
-task, and every record says so in its notes.
+slips in among people's labels. Several annotations of a task that are not cancelled are an error. A file without
+any annotation is one of pre-annotations: its predictions are read, one a task, and every record says so in its
+notes. Left out, which a warning says: tasks that are skipped or not labelled yet, regions that are no keypoints
+(choices, rectangles), and keypoints of another name; misspelled names of corners are errors.
 """
 
 import os
@@ -40,7 +41,7 @@ from reprlib import repr as short
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from vertebra_kp.core.anatomy import Schema
-from vertebra_kp.data.names import corner_name, parse_corner
+from vertebra_kp.data.names import corner_name, is_vertebral, parse_corner
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import (
     PREDICTED,
@@ -52,7 +53,7 @@ from vertebra_kp.data.sources.annotations import (
     read_annotations,
     shown_size,
 )
-from vertebra_kp.data.sources.files import forward_slashes
+from vertebra_kp.data.sources.files import forward_slashes, on_disk
 from vertebra_kp.data.sources.problems import Faults, SourceError
 from vertebra_kp.data.sources.values import number_of, numbers_of, of_kind
 
@@ -78,9 +79,13 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
         with reading.at(place):
             if not isinstance(task, dict) or not isinstance(data := task.get("data"), dict):
                 raise ValueError(f"a task is an object with data, got {short(task)}; export JSON, not JSON-MIN")
+            regions = _regions(task, kind)
+            if regions is None:
+                reading.leave_out("tasks that nobody has labelled", place)
+                continue
             name = data["film"] if "film" in data else film_name(root, data.get("image"))
             film = reading.new(named_film(root, name, data), place)
-            if corners := _read_corners(film, task, kind):
+            if corners := _read_corners(film, regions, kind, reading):
                 reading.add(film, Labels(schema, corners), (PREDICTED,) if kind == "predictions" else ())
     empty = f"{path} has no labelled corner; label films and export it again"
     return reading.finish(path, "correct these tasks and export them again", empty=empty)
@@ -105,15 +110,24 @@ def film_name(root: Path, image: object) -> str:
     if image.startswith(UPLOAD) and (uploaded := _UPLOADED_NAME.match(parts[-1])):
         names.append(uploaded[1])
     for name in names:
-        if os.path.isfile(root / name):  # unlike Path.is_file, False for names that are too long
+        if os.path.isfile(on_disk(root / name)):  # unlike Path.is_file, False for names that are too long
             return name
     raise ValueError(f"film {names[-1]!r} of {short(image)} is not in {root}; copy it there, or take the task out")
 
 
-def _read_corners(film: Record, task: dict[str, object], kind: str) -> list[Corner]:
+def _read_corners(film: Record, regions: list[object], kind: str, reading: Reading) -> list[Corner]:
     corners, faults, shown = [], Faults(), shown_size(film)
-    for index, region in enumerate(_regions(task, kind)):
+    for index, value in enumerate(regions):
         with faults.at(f"result[{index}]"):
+            region = of_kind(value, dict, "a region must be an object")
+            region_type = of_kind(region.get("type"), str, "type must be a text")
+            labels = _value(region).get(KEYPOINT)
+            if region_type != KEYPOINT:
+                reading.leave_out(f"{region_type} regions", film.id)
+                continue
+            if isinstance(labels, list) and labels and not any(map(is_vertebral, labels)):
+                reading.leave_out(f"{region_type} regions {short(labels)}", film.id)
+                continue
             corner, stated = _parse_region(region)
             if shown is not None and not isclose(stated[0] * shown[1], stated[1] * shown[0], rel_tol=SAME_SHAPE):
                 raise other_size(film, stated, shown)
@@ -124,27 +138,28 @@ def _read_corners(film: Record, task: dict[str, object], kind: str) -> list[Corn
     return corners
 
 
-def _regions(task: dict[str, object], kind: str) -> list[object]:
-    """The regions of the one answer that counts."""
+def _regions(task: dict[str, object], kind: str) -> list[object] | None:
+    """The regions of the one answer that counts; None where there is none or the annotator skipped the film."""
     wanted = f"{kind} must be a list of objects"
-    answers = [of_kind(answer, dict, wanted) for answer in of_kind(task.get(kind), list, wanted)]
+    answers = [of_kind(answer, dict, wanted) for answer in of_kind(task.get(kind, []), list, wanted)]
     for answer in answers:
         if not isinstance(answer.get("was_cancelled"), bool | None):
             raise ValueError(f"was_cancelled must be true or false, got {short(answer['was_cancelled'])}")
     kept = [answer for answer in answers if not answer.get("was_cancelled")]
-    if len(kept) != 1:
-        raise ValueError(
-            f"{len(kept)} {kind} that are not cancelled, wanted one; label the film, or keep the right one"
-        )
+    if not kept:
+        return None
+    if len(kept) > 1:
+        raise ValueError(f"{len(kept)} {kind} that are not cancelled, wanted one; keep the right one")
     return of_kind(kept[0].get("result"), list, "result must be a list")
 
 
-def _parse_region(region: object) -> tuple[Corner, tuple[float, float]]:
+def _value(region: dict[str, object]) -> dict[str, object]:
+    return value if isinstance(value := region.get("value"), dict) else {}
+
+
+def _parse_region(region: dict[str, object]) -> tuple[Corner, tuple[float, float]]:
     """The corner of one keypoint, in percent, and the film's height and width as they are stated."""
-    if not isinstance(region, dict) or region.get("type") != KEYPOINT:
-        what = region.get("type") if isinstance(region, dict) else region
-        raise ValueError(f"type must be {KEYPOINT}, got {short(what)}; take other regions out of the export")
-    value = region["value"] if isinstance(region.get("value"), dict) else {}
+    value = _value(region)
     labels = value.get(KEYPOINT)
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
         raise ValueError(f"{KEYPOINT} must be one label like L1.TL, got {short(labels)}")

@@ -15,8 +15,8 @@ Shapes that are read, with continuous coordinates of the film as displayed:
   left corner, so TL, TR, BR, BL;
 - ``line`` or ``linestrip`` of two points named ``S1``: TL, TR.
 
-Every other shape or name is an error, and so is a film of another size than the stated one. The format knows no
-patient and no spacing.
+Misspelled names of levels and corners are errors, and so is a film of another size than the stated one. Other
+shapes and names are left out, which a warning says. The format knows no patient and no spacing.
 """
 
 import posixpath
@@ -26,14 +26,16 @@ from reprlib import repr as short
 import numpy as np
 
 from vertebra_kp.core.anatomy import Schema
-from vertebra_kp.data.names import parse_corner, parse_level
+from vertebra_kp.data.names import is_vertebral, parse_corner, parse_level
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, check_size, is_clockwise, named_film
 from vertebra_kp.data.sources.files import forward_slashes, read_json
+from vertebra_kp.data.sources.folder import files_under
 from vertebra_kp.data.sources.problems import SourceError
 from vertebra_kp.data.sources.values import numbers_of, of_kind
 
 SUFFIX = ".json"
+SHAPES = ("point", "polygon", "line", "linestrip")
 POLYGON_CORNERS = ("TL", "TR", "BR", "BL")
 LINE_CORNERS = ("TL", "TR")
 LINE_LEVEL = "S1"  # of any other vertebra a line could be either endplate
@@ -43,22 +45,32 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
     if not root.is_dir():
         raise SourceError(f"{root} is no folder; data.root of labelme is the folder with films and JSON files")
     reading = Reading()
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() == SUFFIX):
-        if path.name.startswith("._") or path.is_dir():  # ._* are what macOS leaves on other disks
-            continue
+    for path in (path for path in files_under(root) if path.suffix.lower() == SUFFIX):
         name = path.relative_to(root).as_posix()
         with reading.at(name):
-            document, shapes = read_document(root, path)
+            document, found = read_document(root, path)
+            shapes = [(number, shape) for number, shape in enumerate(found) if _is_read(shape, name, reading)]
             if not shapes:
                 continue
             film, labels = _film(root, path, document.get("imagePath")), Labels(schema)
             check_document_size(film, document)
-            for number, shape in enumerate(shapes):
+            for number, shape in shapes:
                 with reading.at(f"{name}: shapes[{number}]"):
                     labels.put(_corners(of_kind(shape, dict, "a shape must be an object")))
             reading.add(reading.new(film, name), labels)
     empty = f"{root} holds no {SUFFIX} file with shapes; label films with labelme, save them there"
     return reading.finish(root, "correct these in labelme, or take the files out", empty=empty)
+
+
+def _is_read(shape: object, name: str, reading: Reading) -> bool:
+    """Whether a shape may give corners; what is no label of a vertebra is left out."""
+    if not isinstance(shape, dict) or not isinstance(label := shape.get("label"), str):
+        return True  # to be found wrong
+    kind = shape.get("shape_type")
+    if is_vertebral(label) and (kind is None or kind in SHAPES or not isinstance(kind, str)):
+        return True
+    reading.leave_out(f"{kind or 'polygon'} shapes {short(label)}", name)
+    return False
 
 
 def read_document(root: Path, path: Path) -> tuple[dict[str, object], list[object]]:

@@ -37,8 +37,8 @@ from vertebra_kp.data.images import print_spacing_mm
 from vertebra_kp.data.names import parse_corner
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Corner, Labels, Reading, named_film, shown_size
-from vertebra_kp.data.sources.files import read_json
-from vertebra_kp.data.sources.folder import find_films
+from vertebra_kp.data.sources.files import nfc, read_json
+from vertebra_kp.data.sources.folder import files_under, films_under
 from vertebra_kp.data.sources.problems import Faults, SourceError
 from vertebra_kp.data.sources.values import MAX_NUMBER, numbers_of, of_kind
 
@@ -55,18 +55,18 @@ ASKED = "write spacing_mm=NUMBER, by which the film was opened, or spacing_mm=un
 
 
 def read_records(root: Path, schema: Schema) -> list[Record]:
-    files = sorted(path for path in root.rglob(f"*{SUFFIX}") if not path.name.startswith("."))
+    files = [path for path in files_under(root) if path.name.endswith(SUFFIX)]
     if not files:
         raise SourceError(
             f"{root} holds no *{SUFFIX}; data.root of slicer is the folder with films and point lists"
         )
     films: dict[str, list[Path]] = defaultdict(list)
-    for film in find_films([str(root)]):
-        films[str(film.with_suffix(""))].append(film)
+    for film in films_under(root):
+        films[nfc(str(film.with_suffix("")))].append(film)
     reading = Reading()
     for path in files:
         with reading.at(path.relative_to(root).as_posix()):
-            beside = films[str(path).removesuffix(SUFFIX)]
+            beside = films[nfc(str(path).removesuffix(SUFFIX))]
             if len(beside) != 1:
                 names = ", ".join(film.name for film in beside) or "none"
                 raise ValueError(f"wanted one film of this name beside it, found {names}")

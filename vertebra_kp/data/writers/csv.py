@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vertebra_kp.core.anatomy import CORNERS, State
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import csv_cell
 from vertebra_kp.data.record import LabelledFilm
 from vertebra_kp.data.sources.csv import HEADER, LABELS
 from vertebra_kp.data.writers.files import write_texts
@@ -21,7 +22,7 @@ def write(films: Sequence[LabelledFilm], folder: Path) -> None:
     for film in films:
         if film.file != film.file.strip():
             raise UserError(f"film {film.file!r} begins or ends with a space, lost in {LABELS}; rename it")
-        rows.writerows(rows_of(film))
+        rows.writerows(map(csv_cell, row) for row in rows_of(film))
     write_texts(folder, [(LABELS, table.getvalue())])
 
 
