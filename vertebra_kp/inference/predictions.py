@@ -39,8 +39,8 @@ class ImageEntry(TypedDict):
     What only a DICOM header or a classifying network says is there where it was said. ``view`` is that of the
     keypoint schema. ``notes`` say how a DICOM file was read. ``doubts`` are reasons for a second opinion: those of
     the header, and of a network that finds and names vertebrae (then empty where there is none), which also gives
-    the probability of its names, and another likely number of vertebrae. ``results_name`` is what the image's files
-    in overlays/, reports/ and so on are called, where that is not the image's own name.
+    the probability of its names, and another likely number of vertebrae. ``results_name`` is what the image's
+    files in overlays/, reports/ and so on are called, where that is not the image's own name.
     """
 
     file: str
