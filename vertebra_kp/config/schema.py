@@ -167,6 +167,8 @@ class AugmentConfig(Section):
     """Fraction of the input size."""
     flip: bool = False
     """Left-right; only where the schema says a mirrored film is a film."""
+    local_contrast: Fraction = 0.0
+    """Probability of evening out the contrast place by place (CLAHE), as workstations show images."""
     gamma: NonNegative = 0.2
     """Log-range: 0.2 draws exponents from exp(-0.2) to exp(0.2)."""
     contrast: Fraction = 0.1
