@@ -31,14 +31,13 @@ def main() -> None:
     print(f" encoder's GMACs at {SIZE[0]} x {SIZE[1]} |\n|---|---|---|---|---|---|---|")
     for name, weights in CANDIDATES.items():
         published = get_model_weights(name)[weights]
-        (top1,) = (figures["acc@1"] for figures in published.meta["_metrics"].values())
+        (top1,) = (accuracy["acc@1"] for accuracy in published.meta["_metrics"].values())
         crop = published.transforms().crop_size[0]
         with torch.device("meta"):
             whole, encoder = get_model(name, weights=None), Backbone(BackboneConfig(name=name))
-        print(
-            f"| {name} | {top1:.1f} % | {crop} x {crop} | {count_parameters(whole) / 1e6:.1f} | "
-            f"{count_parameters(encoder) / 1e6:.1f} | {gmacs(whole, (224, 224)):.1f} | {gmacs(encoder, SIZE):.1f} |"
-        )
+        millions = [count_parameters(network) / 1e6 for network in (whole, encoder)]
+        figures = [*millions, gmacs(whole, (224, 224)), gmacs(encoder, SIZE)]
+        print(f"| {name} | {top1:.1f} % | {crop} x {crop} | {' | '.join(f'{value:.1f}' for value in figures)} |")
 
 
 if __name__ == "__main__":
