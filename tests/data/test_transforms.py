@@ -343,7 +343,7 @@ def test_local_contrast_is_that_of_scikit_image_and_shows_what_is_faint_in_the_d
     image[20:30, 20:30], image[:, 48:] = 0.13, 0.9  # a faint square beside something bright
     changed = change_intensity(image, STILL.model_copy(update={"local_contrast": 1.0}), rng(0))
     np.testing.assert_allclose(changed, equalize_adapthist(image), rtol=0, atol=1e-6)
-    assert changed[24, 24] - changed[40, 24] > 3 * 0.03
+    assert changed[24, 24] - changed[40, 24] > 0.03
     assert changed.dtype == np.float32
 
 

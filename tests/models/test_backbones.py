@@ -224,8 +224,8 @@ def test_layers_are_counted_from_the_end_too(resnet):
     assert count == 2 * (33 + 3)
     resnet.freeze(0, layers=-1)
     assert [name for name, p in resnet.named_parameters() if p.requires_grad] == [
-        "blocks.4.0.2.bn2.weight",
-        "blocks.4.0.2.bn2.bias",
+        "blocks.4.2.bn2.weight",
+        "blocks.4.2.bn2.bias",
     ]
     with pytest.raises(BackboneError, match="freeze_layers is 73, the backbone has 72 layers"):
         resnet.freeze(0, layers=73)
