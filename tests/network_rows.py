@@ -43,12 +43,20 @@ PARTS = {
     "fpn enhanced": [FPN, f"{PYRAMID}enhancement=true"],
     "fpn three convolutions": [FPN, f"{PYRAMID}smoothing_convs=3"],
     "fpn coarser levels": [FPN, f"{PYRAMID}extra_levels=2"],
+    "fpn without smoothing": [FPN, f"{PYRAMID}smoothing_convs=0"],
+    "fpn as torchvision": [FPN, f"{PYRAMID}order=conv_norm_act", f"{PYRAMID}lateral=block"],
+    "fpn pooled level": [FPN, f"{PYRAMID}extra=max_pool", f"{PYRAMID}extra_levels=1"],
+    "fpn P6 and P7": [FPN, f"{PYRAMID}extra=p6p7_from_p5", f"{PYRAMID}extra_levels=2"],
     "fpn bottom up": [FPN, f"{PYRAMID}paths=bottom_up"],
     "fpn both ways": [FPN, f"{PYRAMID}paths=both", f"{PYRAMID}extra_levels=1"],
     "fpn of two levels": [FPN, "network.decoder.skips=[F2]"],
     "queries": ["network.head.name=queries", "network.head.width=64"],
     "queries apart": ["network.head.name=queries", "network.head.width=64", "network.head.self_attention=false"],
     "classes, average": ["network.classification={hidden: 32}"],
+    "classes of levels": [
+        *(FPN, f"{PYRAMID}extra=p6p7_from_c5", f"{PYRAMID}extra_levels=2"),
+        "network.classification={maps: [F4, P3, P7], input_dropout: 0.2, hidden: 32}",
+    ],
     "classes, maximum": ["network.classification={pooling: max, hidden: 0, targets: [slip]}"],
 }
 # As torchvision builds a detector's ResNet-50 (systems of this kind train its last three layers).

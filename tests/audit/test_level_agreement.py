@@ -1,6 +1,7 @@
 """Two films of one patient: by how many levels their labels name the same vertebrae differently."""
 
 import csv
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -55,6 +56,32 @@ def test_names_moved_by_levels_are_found_apart_by_them(seed, by, expected):
     offset = level_offset(reformat(image, points), reformat(other, renamed(others, by)))
     assert offset.levels == pytest.approx(expected, abs=0.25)
     assert offset.clear
+
+
+def test_offsets_are_those_of_the_definition():
+    # Every stretch, shift to the side and shift along: the correlation of what both show, one by one.
+    image, points, other, others = film_and_again(5)
+    first, second = reformat(image, points), reformat(other, renamed(others, -1))
+    height, width = first.visible.shape
+    shifts = np.arange(-20, 21)  # two and a half levels of eight rows
+    found = np.full(len(shifts), -1.0)
+    for stretch, aside in product((0.96, 1.0, 1.04), (-3, 0, 3)):
+        move = np.array([[1, 0, aside], [0, stretch, (1 - stretch) * height / 2]])
+        picture = cv2.warpAffine(second.picture, move, (width, height))
+        mask = second.visible.astype(np.uint8)
+        visible = cv2.warpAffine(mask, move, (width, height), flags=cv2.INTER_NEAREST) > 0
+        for i, down in enumerate(shifts):
+            here = slice(max(0, down), height + min(0, down))
+            there = slice(max(0, -down), height - max(0, down))
+            shared = first.visible[here] & visible[there]
+            if shared.sum() >= 1500:
+                bands = zip(first.picture[here][shared].T, picture[there][shared].T, strict=True)
+                found[i] = max(found[i], np.mean([np.corrcoef(*pair)[0, 1] for pair in bands]))
+    best = found.argmax()
+    offset = level_offset(first, second)
+    assert offset.levels == shifts[best] / 8
+    assert offset.correlation == pytest.approx(found[best], abs=1e-5)
+    assert offset.margin == pytest.approx(found[best] - found[np.abs(shifts - shifts[best]) > 4].max(), abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", [3, 5, 8])

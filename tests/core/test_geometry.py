@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.transform import warp
 
 from vertebra_kp.core.geometry import (
     AREA_SHRINK_BELOW,
@@ -204,3 +205,18 @@ def test_an_opencv_index_and_a_point_agree_through_the_conversion():
     image = np.zeros((9, 9), np.uint8)
     cv2.circle(image, (3, 6), 0, 255, -1)  # index frame
     np.testing.assert_array_equal(centroid(image), points_from_indices([3, 6]))
+
+
+def test_a_warp_is_that_of_scikit_image_where_both_see_the_image():
+    rng = np.random.default_rng(4)
+    image = cv2.GaussianBlur(rng.random((60, 45)), (0, 0), 2.5)
+    matrix = compose(rotate(13.0, (20, 30)), scale(1.2, 0.9), translate(3.4, -2.7))
+    # Its transforms count pixels from the centre of the first one, and lead from the new image to the old one.
+    centre = translate(0.5, 0.5)
+    index_matrix = np.linalg.inv(centre) @ matrix @ centre
+    expected = warp(image, np.linalg.inv(index_matrix), output_shape=(70, 50), order=1)
+    inside = warp(np.ones_like(image), np.linalg.inv(index_matrix), output_shape=(70, 50), order=1) == 1
+    assert inside.sum() > 1500
+    # OpenCV interpolates at 1/32 of a pixel; over it a smooth image changes by no more than this.
+    found = warp_image(image, matrix, (70, 50))
+    np.testing.assert_allclose(found[inside], expected[inside], rtol=0, atol=np.abs(np.gradient(image)).max() / 16)

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from skimage.exposure import equalize_adapthist
 
 from vertebra_kp.config.schema import AugmentConfig
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, State, presence_target
@@ -335,3 +336,26 @@ def test_a_placed_record_maps_back_to_the_original_film(record_of, size):
     sample = place(film, INPUT_SIZE)
     back = apply_affine(np.linalg.inv(sample.matrix), sample.points_xy)
     assert np.abs(back - points).max() < 0.01
+
+
+def test_local_contrast_is_that_of_scikit_image_and_shows_what_is_faint_in_the_dark():
+    image = np.full((64, 64), 0.1, np.float32)
+    image[20:30, 20:30], image[:, 48:] = 0.13, 0.9  # a faint square beside something bright
+    changed = change_intensity(image, STILL.model_copy(update={"local_contrast": 1.0}), rng(0))
+    np.testing.assert_allclose(changed, equalize_adapthist(image), rtol=0, atol=1e-6)
+    assert changed[24, 24] - changed[40, 24] > 0.03
+    assert changed.dtype == np.float32
+
+
+def test_local_contrast_that_is_off_leaves_the_other_draws_alone():
+    image = np.random.default_rng(1).random((40, 30), dtype=np.float32)
+    seldom = STRONG.model_copy(update={"local_contrast": 0.5})
+    drawn = [rng(seed).random() < 0.5 for seed in range(6)]
+    assert set(drawn) == {True, False}
+    for seed, evened in enumerate(drawn):
+        generator = rng(seed)
+        generator.random()  # the draw that decides
+        first = equalize_adapthist(image).astype(np.float32) if evened else image
+        np.testing.assert_array_equal(
+            change_intensity(image, seldom, rng(seed)), change_intensity(first, STRONG, generator)
+        )

@@ -110,7 +110,7 @@ def test_headlines_are_named_by_their_target():
     headlines = class_headlines({"mre_px": 3.0, "slip": figures})
     assert headlines == {f"slip_{name}": figures[name] for name in ("top1", "macro_f1", "roc_auc")}
     assert class_headlines({"mre_px": 3.0}) == {}
-    assert list(TARGETS) == ["view", "slip"]
+    assert TARGETS == ("view", "slip", "image_class")
 
 
 def test_classes_are_named_in_predictions_that_are_read_back(tmp_path):

@@ -1,5 +1,10 @@
 """Backbones: stages by name, weights of their own libraries, errors that name the field."""
 
+import socket
+import threading
+from types import SimpleNamespace
+from urllib.request import urlopen
+
 import pytest
 import timm
 import torch
@@ -8,6 +13,7 @@ from tiny_job import tiny_config
 
 from vertebra_kp.config.network import BackboneConfig
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.models import library
 from vertebra_kp.models.backbones import Backbone
 from vertebra_kp.models.library import BackboneError, WeightsError
 from vertebra_kp.models.network import VertebraNetwork
@@ -189,3 +195,94 @@ def test_films_are_normalised_as_the_published_weights_expect():
         timm.get_pretrained_cfg("tf_efficientnetv2_b0").std,
     )
     assert Backbone(BackboneConfig(name="resnet34")).input_statistics[0] == (0.485, 0.456, 0.406)
+
+
+def test_layers_freeze_in_their_order_beside_stages():
+    backbone = Backbone(BackboneConfig(name="resnet34"))
+    backbone.freeze(
+        ["stage4"], layers=5
+    )  # the stem's convolution and norm; of stage 1 two convolutions and a norm
+    assert [backbone.stage_names[i] for i in sorted(backbone.frozen)] == ["stem", "stage4"]
+    assert {p.requires_grad for i in (0, 4) for p in backbone.blocks[i].parameters()} == {False}
+    first = backbone.blocks[1][1][0]  # after the pooling, the first block of the stage
+    for layer, frozen in ((first.conv1, True), (first.bn1, True), (first.conv2, True), (first.bn2, False)):
+        assert {p.requires_grad for p in layer.parameters()} == {not frozen}
+        assert layer.training != frozen
+    assert all(p.requires_grad for p in backbone.blocks[2].parameters())
+    mean = first.bn1.running_mean.clone(), first.bn2.running_mean.clone()
+    backbone(torch.randn(2, 3, 32, 32))
+    assert torch.equal(first.bn1.running_mean, mean[0])
+    assert not torch.equal(first.bn2.running_mean, mean[1])
+    backbone.freeze(0)
+    assert all(p.requires_grad for p in backbone.parameters())
+    assert first.bn1.training
+
+
+def test_layers_are_counted_from_the_end_too(resnet):
+    count = sum(len(of_stage) for of_stage in resnet.layers_of)
+    # 33 convolutions of 16 blocks and the stem, 3 that fit a block's input, each with its norm.
+    assert count == 2 * (33 + 3)
+    resnet.freeze(0, layers=-1)
+    assert [name for name, p in resnet.named_parameters() if p.requires_grad] == [
+        "blocks.4.2.bn2.weight",
+        "blocks.4.2.bn2.bias",
+    ]
+    with pytest.raises(BackboneError, match="freeze_layers is 73, the backbone has 72 layers"):
+        resnet.freeze(0, layers=73)
+    resnet.freeze(0)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "anew"), [(2, ["stage3", "stage4"]), (["stem", "stage2..stage3"], ["stem", "stage2", "stage3"])]
+)
+def test_reinitialised_stages_begin_with_the_weights_that_they_would_have_without_a_file(tmp_path, chosen, anew):
+    torch.manual_seed(1)
+    torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "weights.pth")
+    torch.manual_seed(2)
+    random = Backbone(BackboneConfig(name="resnet34"))
+    given = Backbone(BackboneConfig(name="resnet34", weights=tmp_path / "weights.pth"))
+    torch.manual_seed(2)
+    mixed = Backbone(BackboneConfig(name="resnet34", weights=tmp_path / "weights.pth", reinitialise=chosen))
+    for i, name in enumerate(STAGES):
+        expected = (random if name in anew else given).blocks[i].state_dict()
+        other = (given if name in anew else random).blocks[i].state_dict()
+        found = mixed.blocks[i].state_dict()
+        assert all(torch.equal(value, expected[key]) for key, value in found.items())
+        assert not all(torch.equal(value, other[key]) for key, value in found.items())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [(6, "reinitialise is 6, resnet34 has 5 stages"), (["layer4"], "reinitialise: layer4 is no stage")],
+    ids=str,
+)
+def test_stages_to_reinitialise_that_are_not_there_are_named(tmp_path, chosen, message):
+    torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(BackboneError, match=f"network.backbone.{message}"):
+        Backbone(BackboneConfig(name="resnet34", weights=tmp_path / "weights.pth", reinitialise=chosen))
+
+
+def test_random_weights_cannot_be_reinitialised():
+    with pytest.raises(ValueError, match="reinitialise is set, but weights is none"):
+        BackboneConfig(reinitialise=1)
+
+
+def test_a_server_that_is_silent_ends_a_download_with_a_remedy(monkeypatch):
+    monkeypatch.setattr(library, "SILENCE_LIMIT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, and never answers
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/weights.pth"
+        weights = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=lambda progress: urlopen(url)))
+        monkeypatch.setattr(library, "get_model_weights", lambda name: weights)
+        with pytest.raises(WeightsError, match=r"no answer in 0.3 s.*network.backbone.weights=FILE.*weights=none"):
+            Backbone(BackboneConfig(name="resnet34", weights="imagenet"))
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_download_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(library, "DOWNLOAD_LIMIT_S", 0.2)
+    going_on = threading.Event()
+    weights = SimpleNamespace(DEFAULT=SimpleNamespace(get_state_dict=lambda progress: going_on.wait(30)))
+    monkeypatch.setattr(library, "get_model_weights", lambda name: weights)
+    with pytest.raises(WeightsError, match=r"not done in 0.2 s.*network.backbone.weights=FILE"):
+        Backbone(BackboneConfig(name="resnet34", weights="imagenet"))
+    going_on.set()

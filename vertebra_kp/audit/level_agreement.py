@@ -6,6 +6,7 @@ names, one of them is wrong, and no network can agree with both.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def compare_films(
     """Images of one patient, two by two, ``most`` pairs of each; what cannot be read or compared is left out."""
     chosen = pairs_of(records, most)
     films = {record.id: record for pair in chosen for record in pair}
-    found = {name: reformation_of(film, schema) for name, film in tqdm(films.items(), "reformatting", leave=False)}
+    with ThreadPoolExecutor() as pool:
+        reformed = pool.map(lambda film: reformation_of(film, schema), films.values())
+        found = dict(zip(films, tqdm(reformed, "reformatting", len(films), leave=False), strict=True))
     compared = []
     for first, second in tqdm(chosen, "comparing names of levels", unit="pair", leave=False):
         one, other = found[first.id], found[second.id]

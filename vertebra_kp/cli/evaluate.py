@@ -17,7 +17,7 @@ from vertebra_kp.evaluation.console import summary_lines
 from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.store import FILE as EVALUATION
 from vertebra_kp.evaluation.store import evaluation_of, save_evaluation
-from vertebra_kp.evaluation.summary import VIEWS, shape_figures, summary_of, worst_views, write_film_rows
+from vertebra_kp.evaluation.summary import PICTURES, shape_figures, summary_of, worst_views, write_film_rows
 from vertebra_kp.evaluation.uncertainty.calibration import errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import coverage
 from vertebra_kp.inference.overlays import film_grid, film_panel
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     calibrated = find_calibration(arguments, predictor)
     arguments, films = choose_films(arguments, config, predictor.film_size)
     about = about_measurement(arguments, predictor, films)
-    evaluated = evaluate_films(predictor, films, shown=VIEWS, progress=True)
+    evaluated = evaluate_films(predictor, films, shown=PICTURES, progress=True)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     scores = None
     if calibrated is not None:

@@ -64,7 +64,7 @@ def choose_films(
     arguments = _as_trained(arguments, config.data)
     if arguments.validation:
         return arguments, validation_films(config, film_size)
-    return arguments, as_seen(_films_of(arguments, config.data, film_size), config.data)
+    return arguments, as_seen(_films_of(arguments, config, film_size), config.data)
 
 
 def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Namespace:
@@ -72,12 +72,13 @@ def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Nam
     committed = "aasce" if arguments.source == "aasce" else None
     trained: dict[str, Any] = {
         "split_file": committed,
+        "class_file": None,
         "names": "labels",
         "stored_order": False,
         "other_view": 0.0,
     }
     if arguments.source == data.source:
-        names = ("root", "split_file", "repair_file", "names", "stored_order", "cache", "shards")
+        names = ("root", "split_file", "repair_file", "class_file", "names", "stored_order", "cache", "shards")
         trained = {name: getattr(data, name) for name in names} | {"other_view": data.phantom.other_view}
     if arguments.stored_order or arguments.split == [AASCE_TEST]:
         trained |= {"repair_file": None, "names": "labels", "shards": None}  # they have other labels
@@ -89,8 +90,10 @@ def _as_trained(arguments: argparse.Namespace, data: DataConfig) -> argparse.Nam
     return argparse.Namespace(**vars(arguments) | trained | said)
 
 
-def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[int, int]) -> Films:
-    schema = data.film_schema
+def _films_of(arguments: argparse.Namespace, config: Config, film_size: tuple[int, int]) -> Films:
+    data, schema, classes = config.data, config.data.film_schema, config.network.image_classes
+    if arguments.class_file is not None and not classes:
+        raise UsageError("--class-file is for networks that classify images; this one does not, leave it out")
     if arguments.source == "phantom":
         drawn = arguments.preset, arguments.seed, arguments.num_images
         return PhantomFilms(schema, *drawn, film_size, fresh=False, other_view=arguments.other_view)
@@ -102,13 +105,13 @@ def _films_of(arguments: argparse.Namespace, data: DataConfig, film_size: tuple[
         print(f"note: all labelled images, also those that may have trained the network ({trained}); see --split")
     if splits and arguments.split_file is None:
         raise UserError(f"--split {' '.join(splits)} needs --split-file FILE for source {arguments.source}")
-    chosen = {"stored_order": arguments.stored_order, "names": arguments.names}
+    chosen = {"stored_order": arguments.stored_order, "names": arguments.names, "classes": classes}
     selection = _selection(arguments, schema, part=part, splits=splits, **chosen)
     return films_of(selection, film_size)
 
 
 def _selection(arguments: argparse.Namespace, schema: Schema, **chosen: Any) -> FilmSelection:
     """The films of a source under what is ``chosen``, and whatever else the command has arguments for."""
-    names = ("split_file", "repair_file", "cache", "shards")
+    names = ("split_file", "repair_file", "class_file", "cache", "shards")
     said = {name: value for name, value in vars(arguments).items() if name in names}
     return FilmSelection(arguments.source, arguments.root, schema, **said, **chosen)

@@ -16,6 +16,10 @@ STRIDES = {"F1": 2, "F2": 4, "F3": 8, "S16": 16, "F4": 32}
 STRIDE = STRIDES["F4"]  # sizes of what a network sees are multiples of it
 
 FeatureName = Literal["F1", "F2", "F3", "S16", "F4"]
+# Levels of a pyramid by the map that they stand for: that of stride 2^n is Pn.
+LEVEL_OF = {name: f"P{stride.bit_length() - 1}" for name, stride in STRIDES.items()}
+EXTRA_LEVELS = ("P6", "P7")
+LevelName = Literal["P1", "P2", "P3", "P4", "P5", "P6", "P7"]
 Width = Annotated[int, Field(ge=4)]
 
 
@@ -38,6 +42,9 @@ class BackboneConfig(Section):
     """``imagenet`` asks torchvision (timm); a path names a local state dict of its network of that name."""
     stochastic_depth: Fraction = 0.1
     """Of the networks that have it: EfficientNetV2-S and ConvNeXt-S."""
+    reinitialise: Annotated[int, Field(ge=0)] | list[str] = 0
+    """The last so many stages, or stages by name or range such as [stage5..stage6], begin with random weights
+    after all: they know photographs best."""
     frozen_batch_norm: bool = False
     """BatchNorm keeps its statistics, scale and shift in every phase; with random weights a few batches set the
     statistics first."""
@@ -50,6 +57,12 @@ class BackboneConfig(Section):
         if name not in BACKBONES and not TIMM.fullmatch(name):
             raise ValueError(f"no backbone {name}; take one of {', '.join(BACKBONES)}, or timm/NAME")
         return name
+
+    @model_validator(mode="after")
+    def _weights_to_lose(self) -> Self:
+        if self.reinitialise and self.weights == "none":
+            raise ValueError("reinitialise is set, but weights is none: all is random already; leave it out")
+        return self
 
 
 class AttentionSection(Section):
@@ -85,16 +98,33 @@ class PyramidConfig(Section):
     channels: Annotated[int, Field(ge=8)] = 128
     paths: Literal["top_down", "bottom_up", "both"] = "top_down"
     """``top_down`` is FPN, ``both`` adds PANet's way back, ``bottom_up`` is that way alone."""
-    smoothing_convs: Annotated[int, Field(ge=1, le=3)] = 1
-    """3x3 convolutions on every merged level."""
+    smoothing_convs: Annotated[int, Field(ge=0, le=3)] = 1
+    """3x3 convolutions on every merged level; 0 leaves out their activation and norm too."""
     activation: Literal["relu", "leaky_relu", "none"] = "relu"
     """After each of them; the slope of leaky_relu is 0.1."""
     norm: Literal["none", "batch"] = "batch"
-    """After the smoothing of every level."""
+    order: Literal["conv_act_norm", "conv_norm_act"] = "conv_act_norm"
+    """``conv_act_norm``: each convolution with its activation, one norm after the last. ``conv_norm_act``: each
+    with its norm, then its activation, as torchvision's Conv2dNormActivation."""
+    lateral: Literal["conv", "block"] = "conv"
+    """1x1 convolutions of the encoder's maps: alone, or a ``block`` with norm and activation in that order."""
     enhancement: bool = False
     """One more 3x3 convolution and ReLU per level, after the norm."""
     extra_levels: Annotated[int, Field(ge=0, le=2)] = 0
-    """Levels coarser than F4, each by a 3x3 convolution of stride 2."""
+    """Levels coarser than F4: P6, or P6 and P7."""
+    extra: Literal["conv", "max_pool", "p6p7_from_p5", "p6p7_from_c5"] = "conv"
+    """How they are made. ``conv``: from the encoder's F4 by 3x3 convolutions of stride 2; they join the sums of
+    the paths. The others stand outside of them, as in torchvision: ``max_pool`` takes every second cell of the
+    coarsest level (LastLevelMaxPool); ``p6p7`` convolves that level, or the encoder's F4 (C5), with a ReLU before
+    P7 (LastLevelP6P7)."""
+
+    @model_validator(mode="after")
+    def _extra_is_read(self) -> Self:
+        if self.extra != "conv" and not self.extra_levels:
+            raise ValueError(
+                f"extra is {self.extra} without extra_levels; set extra_levels to 1 or 2, or leave extra out"
+            )
+        return self
 
 
 class DecoderConfig(Section):
@@ -141,14 +171,37 @@ class HeadConfig(AttentionSection):
 
 
 class ClassificationConfig(Section):
-    """What is read off F4 of the film as a whole, beside the corners."""
+    """What is read off the image as a whole, beside the corners."""
 
-    targets: Annotated[list[Literal["view", "slip"]], Field(min_length=1)] = ["view", "slip"]
-    """``view``: frontal or lateral. ``slip``: normal, left, right, antero or retro, for every level."""
+    targets: Annotated[list[Literal["view", "slip", "image_class"]], Field(min_length=1)] = ["view", "slip"]
+    """``view``: frontal or lateral. ``slip``: normal, left, right, antero or retro, for every level.
+    ``image_class``: one of ``classes``, labelled by ``data.class_file``."""
+    classes: list[Annotated[str, Field(min_length=1)]] = []
+    """Names of the classes of ``image_class``, such as [no_fracture, fracture]."""
+    maps: Annotated[list[FeatureName | LevelName], Field(min_length=1)] = ["F4"]
+    """What it is read off, pooled and side by side: maps of the encoder after the transformer, or levels P1 to P7
+    of the decoder fpn."""
     pooling: Literal["average", "max"] = "average"
+    input_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Before the hidden layer."""
     hidden: Annotated[int, Field(ge=0)] = 256
     """Width of the hidden layer with BatchNorm; 0 leaves it out."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """After the hidden layer."""
+
+    @model_validator(mode="after")
+    def _classes_have_names(self) -> Self:
+        for field in ("targets", "classes", "maps"):
+            names = getattr(self, field)
+            if len(set(names)) < len(names):
+                raise ValueError(f"{field} names something twice: {', '.join(names)}")
+        if "image_class" in self.targets and len(self.classes) < 2:
+            raise ValueError("targets asks for image_class, which needs two names or more in classes")
+        if self.classes and "image_class" not in self.targets:
+            raise ValueError(
+                "classes is not read without the target image_class; add it to targets, or leave classes out"
+            )
+        return self
 
 
 class NetworkConfig(Section):
@@ -161,3 +214,8 @@ class NetworkConfig(Section):
     initialisation: Literal["default", "normal", "kaiming"] = "default"
     """Of new convolutions and linear layers outside the neck: as torch has them, normal of deviation 0.01,
     or Kaiming normal by fan-out; biases are 0 in the last two."""
+
+    @property
+    def image_classes(self) -> tuple[str, ...]:
+        """Names of the classes that whole images are sorted into; none without such a target."""
+        return tuple(self.classification.classes) if self.classification is not None else ()

@@ -73,6 +73,9 @@ class DataConfig(Section):
     train_films: Annotated[int, Field(ge=1)] | None = None
     """Train on so many films of ``train_splits`` only, always the same ones, those of fewer among those of more:
     for learning curves."""
+    class_file: Path | None = None
+    """CSV file with columns ``film`` (id or file name) and ``class``: which of ``network.classification.classes``
+    an image shows. An image that it leaves out trains and measures the corners alone."""
     input_size: tuple[Annotated[int, Field(ge=STRIDE)], Annotated[int, Field(ge=STRIDE)]] = (256, 128)
     """Height and width of what the network sees, each divisible by 32; films are letterboxed to it."""
     workers: Annotated[int, Field(ge=0, le=64)] = 2
@@ -164,6 +167,8 @@ class AugmentConfig(Section):
     """Fraction of the input size."""
     flip: bool = False
     """Left-right; only where the schema says a mirrored film is a film."""
+    local_contrast: Fraction = 0.0
+    """Probability of evening out the contrast place by place (CLAHE), as workstations show images."""
     gamma: NonNegative = 0.2
     """Log-range: 0.2 draws exponents from exp(-0.2) to exp(0.2)."""
     contrast: Fraction = 0.1
@@ -196,6 +201,11 @@ class LossConfig(Section):
     presence_weight: NonNegative = 0.1
     classification_weight: NonNegative = 1.0
     """Of the view and of the slips alike, where ``network.classification`` asks for them."""
+    image_class_weight: NonNegative = 1.0
+    """Of the target ``image_class``."""
+    class_weights: list[Positive] | None = None
+    """Of every one of ``network.classification.classes``, in their order, so that a rare class can count more.
+    None weighs all alike."""
     label_smoothing: Fraction = 0.1
     """Of the classes: the share of certainty that is spread evenly over all of them."""
 
@@ -220,6 +230,9 @@ class PhaseConfig(Section):
     freeze_stages: int | list[str] | Literal["all"] = 0
     """0 freezes nothing, ``all`` the backbone, n its stem and first n stages, -n all but the last n; or stages by
     name or range, such as [stem, stage2..stage4] (``vertebra-kp train --describe`` lists them)."""
+    freeze_layers: int = 0
+    """Besides: the first n layers of the backbone, -n all but the last n. A layer is what holds weights of its
+    own, a convolution or a norm; ``vertebra-kp train --describe`` counts those of each stage."""
     freeze: list[Literal["neck", "decoder", "heatmap_head", "presence_head", "classification_head"]] = []
     lr: Positive = 1e-3
     backbone_lr: Positive | None = None
@@ -295,6 +308,8 @@ class Config(Section):
                 "train.batch_size is 1, and the BatchNorm of network.classification.hidden needs two films; raise "
                 "train.batch_size, or set network.classification.hidden to 0"
             )
+        if problem := self._class_problem():
+            raise ValueError(problem)
         if self.data.phantom.other_view and (classes is None or "view" not in classes.targets):
             raise ValueError(
                 f"data.phantom.other_view is {self.data.phantom.other_view}, but no view is classified; "
@@ -309,3 +324,21 @@ class Config(Section):
                 f"set {flipped[0]}.flip to false"
             )
         return self
+
+    def _class_problem(self) -> str | None:
+        names, class_file, weights = self.network.image_classes, self.data.class_file, self.loss.class_weights
+        if names and class_file is None:
+            return "network.classification.classes needs data.class_file, which says what images show; name it"
+        if class_file is not None and not names:
+            return (
+                f"data.class_file is {class_file}, but no image_class is predicted; add it to "
+                "network.classification.targets and its names to network.classification.classes"
+            )
+        if names and (self.data.source == "phantom" or self.data.patch is not None):
+            return "data.class_file is for whole films on disk; name data.source, drop data.patch"
+        if weights is not None and len(weights) != len(names):
+            return (
+                f"loss.class_weights has {len(weights)} numbers, network.classification.classes {len(names)}; "
+                "give one number per name"
+            )
+        return None

@@ -11,6 +11,7 @@ import numpy as np
 from vertebra_kp.config.schema import Config, DataConfig, Names, PhaseConfig
 from vertebra_kp.core.anatomy import SCHEMAS, Schema, State
 from vertebra_kp.data.cache import CachedFilms
+from vertebra_kp.data.classes import label_classes
 from vertebra_kp.data.films import FilmList, Films, PhantomFilms
 from vertebra_kp.data.level_marks import load_marks, settle_names
 from vertebra_kp.data.patches import PatchFilms
@@ -27,7 +28,8 @@ def training_films(config: Config) -> Films:
     data = config.data
     if data.source == "phantom":
         return _phantoms(data, data.phantom.seed, data.phantom.films, data.input_size, fresh=data.phantom.fresh)
-    selection = selection_of(data, data.train_splits, limit=data.train_films)
+    classes = config.network.image_classes
+    selection = selection_of(data, data.train_splits, limit=data.train_films, classes=classes)
     return as_seen(films_of(selection, data.film_size), data)
 
 
@@ -45,7 +47,8 @@ def validation_films(config: Config, film_size: tuple[int, int] | None = None) -
     film_size = film_size or data.film_size
     if data.source == "phantom":
         return _phantoms(data, phantom.validation_seed, phantom.validation_films, film_size, fresh=False)
-    return as_seen(films_of(selection_of(data, data.validation_splits), film_size), data)
+    selection = selection_of(data, data.validation_splits, classes=config.network.image_classes)
+    return as_seen(films_of(selection, film_size), data)
 
 
 def _phantoms(data: DataConfig, seed: int, films: int, size: tuple[int, int], *, fresh: bool) -> PhantomFilms:
@@ -76,7 +79,8 @@ class FilmSelection:
     ``splits`` of a ``split_file``; of these ``limit``, if so many are there. The labels: the levels of ``schema``,
     mended by the reader, by a ``repair_file`` or, in ``stored_order``, not at all; under the ``names`` that they
     have, or under those ``settled`` by a second reading. The pixels are held in memory, or stay in a ``cache`` or
-    in ``shards``, whose ``shard_window`` is that of ``ShardFilms``.
+    in ``shards``, whose ``shard_window`` is that of ``ShardFilms``. A ``class_file`` says which of ``classes``
+    films belong to.
     """
 
     source: str
@@ -92,9 +96,13 @@ class FilmSelection:
     shards: Path | None = None
     shard_window: int | None = None
     limit: int | None = None
+    class_file: Path | None = None
+    classes: Sequence[str] = ()
 
 
-def selection_of(data: DataConfig, splits: Sequence[str] | None, *, limit: int | None = None) -> FilmSelection:
+def selection_of(
+    data: DataConfig, splits: Sequence[str] | None, *, limit: int | None = None, classes: Sequence[str] = ()
+) -> FilmSelection:
     """Named splits of a config's source, or the whole source; SplitError where the split file is another's."""
     if splits is not None:
         assert data.split_file is not None  # DataConfig checks it
@@ -117,6 +125,8 @@ def selection_of(data: DataConfig, splits: Sequence[str] | None, *, limit: int |
         shards=data.shards,
         shard_window=data.shard_window,
         limit=limit,
+        class_file=data.class_file,
+        classes=classes,
     )
 
 
@@ -176,7 +186,9 @@ def _mended(selection: FilmSelection, schema: Schema) -> list[Record]:
 
 
 def _chosen(records: list[Record], selection: FilmSelection) -> list[Record]:
-    """Those of the splits, at most ``limit``."""
+    """Those of the splits, at most ``limit``, with their classes."""
+    if selection.class_file is not None and selection.classes:
+        records = label_classes(records, selection.class_file, selection.classes)
     if selection.splits:
         assert selection.split_file is not None
         records = select(records, load_split_file(selection.split_file), list(selection.splits))

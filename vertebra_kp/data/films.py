@@ -39,9 +39,10 @@ NO_PIXELS = np.empty((0, 0), dtype=np.uint8)
 class _Known:
     """What is known of a film, wherever its pixels are.
 
-    ``states`` [levels, 4]; ``slips`` [levels] int8 of ``SLIP_CLASSES`` and ``view``, a place in ``VIEWS``, are
-    ``UNKNOWN`` where nobody told. ``size`` is the original film's; ``file`` where it was read from, its id for a
-    drawn one. ``anterior_side`` is told of lateral films.
+    ``states`` [levels, 4]; ``slips`` [levels] int8 of ``SLIP_CLASSES``, ``view``, a place in ``VIEWS``, and
+    ``image_class``, a place among the names of a config's classes, are ``UNKNOWN`` where nobody told. ``size``
+    is the original film's; ``file`` where it was read from, its id for a drawn one. ``anterior_side`` is told of
+    lateral films.
     """
 
     id: str
@@ -53,6 +54,7 @@ class _Known:
     size: tuple[int, int]
     spacing_mm: float | None = None
     anterior_side: Side | None = None
+    image_class: int = UNKNOWN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,7 @@ def labelled_film(record: Record, schema: Schema, size: tuple[int, int], input_s
         size=size,
         spacing_mm=record.spacing_mm,
         anterior_side=record.anterior_side,
+        image_class=record.image_class,
     )
 
 
@@ -213,6 +216,8 @@ def identity_of(films: Sequence[Film]) -> str:
         digest.update(np.round(film.points_xy, 1).astype("<f4").tobytes() + film.states.tobytes())
         if (film.slips != UNKNOWN).any():
             digest.update(film.slips.tobytes())
+        if film.image_class != UNKNOWN:
+            digest.update(f"class {film.image_class}".encode())
     return f"{len(films)}:{digest.hexdigest()[:16]}"
 
 

@@ -28,7 +28,7 @@ from vertebra_kp.data.transforms import augment, place
 @dataclass(frozen=True)
 class Batch:
     """``image`` [B, 1, H, W] 0..1; ``points_xy`` [B, K, 2] and ``states`` [B, K] in its frame;
-    ``presence`` [B, L]; ``view`` [B] and ``slips`` [B, L] int64, ``UNKNOWN`` where nobody told;
+    ``presence`` [B, L]; ``view`` [B], ``slips`` [B, L] and ``image_class`` [B] int64, ``UNKNOWN`` if unlabelled;
     ``matrix`` [B, 3, 3] original film -> image; ``labels`` in original pixels.
     """
 
@@ -38,6 +38,7 @@ class Batch:
     presence: Tensor
     view: Tensor
     slips: Tensor
+    image_class: Tensor
     matrix: Tensor
     labels: list[FilmLabels]
 
@@ -54,7 +55,7 @@ class Batch:
         return replace(self, **{name: getattr(self, name).pin_memory() for name in _TENSORS})
 
 
-_TARGETS = ("points_xy", "states", "presence", "view", "slips")
+_TARGETS = ("points_xy", "states", "presence", "view", "slips", "image_class")
 _TENSORS = ("image", *_TARGETS, "matrix")
 
 
@@ -86,6 +87,7 @@ class FilmDataset(Dataset):
             torch.from_numpy(presence_target(sample.states)),
             torch.tensor(film.view),
             torch.from_numpy(sample.slips.astype(np.int64)),
+            torch.tensor(film.image_class),
             torch.from_numpy(sample.matrix),
             [film.labels()],
         )

@@ -51,6 +51,7 @@ def patch_of(film: Film, schema: Schema, level: int, window: np.ndarray) -> Film
         states=np.full((1, 4), State.UNLABELLED),
         slips=np.full(1, UNKNOWN, dtype=np.int8),
         view=UNKNOWN,
+        image_class=UNKNOWN,
     )
 
 

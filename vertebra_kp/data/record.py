@@ -18,6 +18,7 @@ class Record:
     stand on two sides of a split. ``spacing_mm`` is the size of a pixel, None when unknown. ``view`` is what
     the source says, None leaves it to the schema. ``slips`` ``[levels]`` int8 are indices of ``SLIP_CLASSES``,
     ``UNKNOWN`` where nobody told, of each level's vertebra on the one below; None for a film without any.
+    ``image_class`` is a place among the names of a config's classes, or ``UNKNOWN``.
     Remarks of a reader go to ``notes``.
 
     What is not complete stands beside the corners, in the same frame: ``centres_xy_image`` ``[levels, 2]`` float32
@@ -34,6 +35,7 @@ class Record:
     anterior_side: Side | None = None  # lateral films only
     view: View | None = None
     slips: np.ndarray | None = None
+    image_class: int = UNKNOWN
     centres_xy_image: np.ndarray | None = None
     unnamed_xy_image: np.ndarray | None = None
     notes: tuple[str, ...] = ()

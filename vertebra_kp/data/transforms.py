@@ -77,7 +77,11 @@ def random_affine(size: tuple[int, int], config: AugmentConfig, rng: np.random.G
 
 
 def change_intensity(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Gamma, contrast, brightness, blur, noise, inversion, a blank rectangle; the result is in 0..1."""
+    """Local contrast, gamma, contrast, brightness, blur, noise, inversion, a blank rectangle; in 0..1."""
+    if config.local_contrast and rng.random() < config.local_contrast:
+        from skimage.exposure import equalize_adapthist  # here: few trainings need it
+
+        image = equalize_adapthist(image).astype(np.float32)
     if config.gamma:
         image = image ** np.float32(np.exp(rng.uniform(-config.gamma, config.gamma)))
     if config.contrast or config.brightness:

@@ -3,19 +3,19 @@
 F1 and the area under the ROC curve, one class against the rest, are those of scikit-learn.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from vertebra_kp.core.anatomy import SLIP_CLASSES, UNKNOWN, VIEWS
+from vertebra_kp.core.anatomy import UNKNOWN
 from vertebra_kp.evaluation.schema import ClassFigures, ClassSummary, Figure, TopFew
 
-Target = Literal["view", "slip"]
+Target = Literal["view", "slip", "image_class"]
 HEADLINES: tuple[Literal["top1", "macro_f1", "roc_auc"], ...] = ("top1", "macro_f1", "roc_auc")
-TARGETS: dict[Target, tuple[str, ...]] = {"view": VIEWS, "slip": SLIP_CLASSES}
-# Stated for a classifier of radiographs with other classes and other films: for orientation, not for comparison.
+TARGETS: tuple[Target, ...] = get_args(Target)
+# Stated for a classifier of medication images, another task: for orientation, not for comparison.
 REFERENCE = {"top1": 0.953, "top5": 0.991, "macro_f1": 0.943, "roc_auc": 0.982}
-REFERENCE_FROM = "(stated for a classifier of radiographs with other classes and other films)"
+REFERENCE_FROM = "(stated for a classifier of medication images, another task)"
 
 
 def classification_figures(truth: np.ndarray, probabilities: np.ndarray, names: tuple[str, ...]) -> ClassFigures:

@@ -26,10 +26,12 @@ COLLAPSED_BELOW = 0.1  # of a heatmap's mass inside its window: the map has no p
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(FilmResult):
-    """A film's result with the classes of its labels (``view``, ``slips`` [levels]) and the whole prediction."""
+    """A film's result with the classes of its labels (``view``, ``slips`` [levels], ``image_class``) and the whole
+    prediction."""
 
     view: int
     slips: np.ndarray
+    image_class: int
     prediction: Prediction
 
 
@@ -96,6 +98,7 @@ def _evaluated(labels: FilmLabels, prediction: Prediction, schema: Schema) -> Ev
         anterior_side=labels.anterior_side,
         view=labels.view,
         slips=labels.slips,
+        image_class=labels.image_class,
         prediction=prediction,
     )
 

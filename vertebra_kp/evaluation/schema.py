@@ -134,6 +134,7 @@ class ClassSummary(TypedDict, total=False):
 
     view: ClassFigures
     slip: ClassFigures
+    image_class: ClassFigures
     classification_reference: dict[str, float]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra_kp.core.anatomy import Schema
+from vertebra_kp.core.anatomy import SLIP_CLASSES, VIEWS, Schema
 from vertebra_kp.core.files import write_csv
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.films import Films
@@ -26,7 +26,7 @@ from vertebra_kp.evaluation.uncertainty.store import Calibrated
 from vertebra_kp.inference.overlays import FilmView
 from vertebra_kp.inference.predictor import Predictor
 
-VIEWS = 4  # films that TensorBoard shows at every evaluation, and as many of the worst
+PICTURES = 4  # films that TensorBoard shows at every evaluation, and as many of the worst
 
 
 def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0) -> Metrics:
@@ -35,15 +35,21 @@ def summary_of(evaluated: list[Evaluated], schema: Schema, *, bootstrap: int = 0
 
 
 def class_summary(evaluated: Sequence[Evaluated]) -> ClassSummary:
+    found = [(item, item.prediction) for item in evaluated]
     pairs: dict[Target, list[tuple]] = {
-        "view": [(item.view, item.prediction.view_probabilities) for item in evaluated],
-        "slip": [(item.slips, item.prediction.slip_probabilities) for item in evaluated],
+        "view": [(item.view, said.view_probabilities) for item, said in found],
+        "slip": [(item.slips, said.slip_probabilities) for item, said in found],
+        "image_class": [
+            (item.image_class, said.image_class and [*said.image_class.values()]) for item, said in found
+        ],
     }
+    free = evaluated[0].prediction.image_class or ()
+    names: dict[Target, tuple[str, ...]] = {"view": VIEWS, "slip": SLIP_CLASSES, "image_class": tuple(free)}
     summary: ClassSummary = {}
-    for target, names in TARGETS.items():
+    for target in TARGETS:
         truth, probabilities = zip(*pairs[target], strict=True)
         if probabilities[0] is not None:
-            summary[target] = classification_figures(np.stack(truth), np.stack(probabilities), names)
+            summary[target] = classification_figures(np.stack(truth), np.stack(probabilities), names[target])
     return {**summary, "classification_reference": REFERENCE} if summary else {}
 
 
@@ -78,7 +84,7 @@ def write_film_rows(evaluated: Sequence[Evaluated], path: Path) -> None:
 def first_views(evaluated: Sequence[Evaluated], predictor: Predictor, films: Films) -> list[FilmView]:
     """The first films, of ``evaluate_films`` with ``shown``; the very first with the network's attention."""
     (first,) = predictor.predict_films([films.at(0, 0)], with_attention=True)
-    views = [_view(item) for item in evaluated[:VIEWS]]
+    views = [_view(item) for item in evaluated[:PICTURES]]
     with_attention = replace(views[0].prediction, attention=first.attention)
     return [replace(views[0], prediction=with_attention), *views[1:]]
 
@@ -87,7 +93,7 @@ def worst_views(evaluated: Sequence[Evaluated]) -> list[FilmView]:
     """The films with the largest error, the worst first."""
     shown = [item for item in evaluated if item.prediction.image is not None]
     worst = sorted(shown, key=mean_error_px, reverse=True)
-    return [_view(item) for item in worst[:VIEWS]]
+    return [_view(item) for item in worst[:PICTURES]]
 
 
 def _view(item: Evaluated) -> FilmView:

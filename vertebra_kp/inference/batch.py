@@ -25,11 +25,11 @@ class Prediction:
 
     ``points_xy_image`` [levels, 4, 2] and ``covariances`` [levels, 4, 2, 2] px², ``scores`` [levels, 4] in 0..1
     (nan where the schema has no corner), ``presence`` [levels] in 0..1. ``matrix`` [3, 3] leads to the network's
-    frame. ``view_probabilities`` [2] of ``VIEWS`` and ``slip_probabilities`` [levels, 5] of ``SLIP_CLASSES`` are
-    None where the network does not classify. ``doubts`` are reasons for a second opinion (``inference.doubts``),
-    ``names`` those of the vertebrae that were found, where a network names them by anatomy. Only when asked for:
-    ``image`` [H, W] uint8 as the network saw it, ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N]
-    per layer.
+    frame. ``view_probabilities`` [2] of ``VIEWS`` and ``slip_probabilities`` [levels, 5] of ``SLIP_CLASSES``
+    are None where the network does not classify, and so is ``image_class``, probabilities by the name of a class.
+    ``doubts`` are reasons for a second opinion (``inference.doubts``), ``names`` those of the vertebrae that were
+    found, where a network names them by anatomy. Only when asked for: ``image`` [H, W] uint8 as the network saw
+    it, ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per layer.
     """
 
     file: str
@@ -41,6 +41,7 @@ class Prediction:
     matrix: np.ndarray
     view_probabilities: np.ndarray | None = None
     slip_probabilities: np.ndarray | None = None
+    image_class: dict[str, float] | None = None
     image: np.ndarray | None = None
     heatmaps: np.ndarray | None = None
     attention: dict[str, list[np.ndarray]] | None = None
@@ -96,7 +97,9 @@ def predict_batch(
         # What is sure of a corner stays what its own map says: the placed ones show one peak whatever happens.
         decoded = replace(codec.decode(heatmaps), peak=decoded.peak)
     points, scores, covariances = (_numpy(t) for t in (decoded.points_xy, decoded.peak, decoded.covariance))
-    view, slips = (_numpy(classes[name]) if name in classes else None for name in ("view", "slip"))
+    view, slips, free = (
+        _numpy(classes[name]) if name in classes else None for name in ("view", "slip", "image_class")
+    )
     presence = _numpy(output.presence_logits.float().sigmoid())
     maps = _numpy(heatmaps) if with_maps else None
     attention = {name: [_numpy(w.float()) for w in layers] for name, layers in output.attention.items()}
@@ -115,6 +118,9 @@ def predict_batch(
                 matrix,
                 view_probabilities=None if view is None else view[i],
                 slip_probabilities=None if slips is None else slips[i],
+                image_class=None
+                if free is None
+                else dict(zip(config.network.image_classes, free[i].tolist(), strict=True)),
                 image=_picture(batch, i) if with_maps or with_attention else None,
                 heatmaps=None if maps is None else maps[i].copy(),
                 attention={name: [w[i] for w in layers] for name, layers in attention.items()}

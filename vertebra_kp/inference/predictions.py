@@ -47,6 +47,7 @@ class ImageEntry(TypedDict):
     size: list[int]
     view: View
     classified_view: NotRequired[dict[str, str | float]]
+    image_class: NotRequired[dict[str, str | float]]
     spacing_mm: NotRequired[float]
     spacing_from: NotRequired[str]
     view_position: NotRequired[str]
@@ -87,6 +88,9 @@ def image_entry(prediction: Prediction, schema: Schema, header: "DicomInfo | Non
     }
     if prediction.view_probabilities is not None:
         entry["classified_view"] = _most_probable(prediction.view_probabilities, VIEWS)
+    if prediction.image_class is not None:
+        of_classes = prediction.image_class
+        entry["image_class"] = _most_probable(np.array(list(of_classes.values())), tuple(of_classes))
     if prediction.names is not None or prediction.doubts:
         entry["doubts"] = list(prediction.doubts)
     if prediction.names is not None:

@@ -3,8 +3,10 @@
 Maps are named by stride, whatever the network: F1, F2, F3, S16, F4 at strides 2, 4, 8, 16, 32.
 """
 
+import copy
 import re
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -45,10 +47,13 @@ class Backbone(nn.Module):
             raise BackboneError(
                 f"network.backbone.projection: {config.name} has no map {missing[0]}, only {', '.join(maps)}"
             )
-        if load_weights and config.weights != "none":
-            load_library_weights(whole, stages, config)
         self.stage_names = tuple(stages)
         self.blocks = nn.ModuleList(stages.values())
+        if load_weights and config.weights != "none":
+            random = {i: copy.deepcopy(self.blocks[i].state_dict()) for i in self._reinitialised(config)}
+            load_library_weights(whole, stages, config)
+            for i, state in random.items():
+                self.blocks[i].load_state_dict(state)
         self.maps_after = [[n for n in maps if maps[n] == stage] for stage in stages]
         self.projections = nn.ModuleDict(
             {name: nn.Conv2d(channels[name], width, 1) for name, width in projection.items()}
@@ -57,6 +62,10 @@ class Backbone(nn.Module):
         self.frozen_batch_norm = config.frozen_batch_norm
         self.input_statistics = input_statistics(config.name)
         self.unread: list[nn.Parameter] = []
+        # What holds weights of its own, stage by stage: layers are counted through.
+        self.layers_of = [
+            [m for m in b.modules() if any(True for _ in m.parameters(recurse=False))] for b in self.blocks
+        ]
         self.freeze(0)
 
     def forward(self, film: Tensor) -> dict[str, Tensor]:
@@ -99,18 +108,40 @@ class Backbone(nn.Module):
     def num_leading_frozen(self) -> int:
         return next((i for i in range(len(self.blocks)) if i not in self.frozen), len(self.blocks))
 
-    def freeze(self, stages: Stages) -> None:
-        """Freeze these stages and no others: no gradient, BatchNorm and stochastic depth stand still."""
-        self.frozen = self.select(stages)
+    def freeze(self, stages: Stages, *, layers: int = 0) -> None:
+        """Freeze these stages and the first n layers (-n: all but the last n), and no others.
+
+        No gradient; BatchNorm and, in whole stages, stochastic depth stand still. Raises BackboneError for what is
+        not there.
+        """
+        ends = list(accumulate(len(of_stage) for of_stage in self.layers_of))
+        if abs(layers) > ends[-1]:
+            raise BackboneError(f"freeze_layers is {layers}, the backbone has {ends[-1]} layers")
+        first = layers if layers >= 0 else ends[-1] + layers
+        whole = {i for i, end in enumerate(ends) if end <= first} if first else set()
+        self.frozen = self.select(stages) | whole
+        self.frozen_layers = [layer for of_stage in self.layers_of for layer in of_stage][:first]
         for i, block in enumerate(self.blocks):
             block.requires_grad_(i not in self.frozen)
+        for layer in self.frozen_layers:
+            for parameter in layer.parameters(recurse=False):
+                parameter.requires_grad_(False)
         for norm in self._still_norms():
             norm.requires_grad_(False)
         for parameter in self.unread:
             parameter.requires_grad_(False)
         self.train(self.training)
 
-    def select(self, stages: Stages) -> frozenset[int]:
+    def _reinitialised(self, config: BackboneConfig) -> frozenset[int]:
+        """Places of the stages that keep their random weights."""
+        chosen, count = config.reinitialise, len(self.blocks)
+        if not isinstance(chosen, int):
+            return self.select(chosen, field="network.backbone.reinitialise")
+        if chosen > count:
+            raise BackboneError(f"network.backbone.reinitialise is {chosen}, {config.name} has {count} stages")
+        return frozenset(range(count - chosen, count))
+
+    def select(self, stages: Stages, *, field: str = "freeze_stages") -> frozenset[int]:
         """Places of stages: n is the stem and the first n, -n all but the last n; or names, ranges, ``all``."""
         count, last = len(self.blocks), len(self.blocks) - 1
         if stages == "all":
@@ -126,7 +157,7 @@ class Backbone(nn.Module):
             first, end = ends.groups() if ends else (name, name)
             if unknown := {first, end} - set(self.stage_names):
                 raise BackboneError(
-                    f"freeze_stages: {sorted(unknown)[0]} is no stage of the backbone; "
+                    f"{field}: {sorted(unknown)[0]} is no stage of the backbone; "
                     f"it has {', '.join(self.stage_names)}"
                 )
             chosen.update(range(self.stage_names.index(first), self.stage_names.index(end) + 1))
@@ -136,6 +167,8 @@ class Backbone(nn.Module):
         super().train(mode)
         for i in self.frozen:
             self.blocks[i].eval()
+        for layer in self.frozen_layers:
+            layer.training = False
         for norm in self._still_norms():
             norm.eval()
         return self

@@ -25,8 +25,9 @@ STRIDE_4 = ("upernet", "segformer")
 def build_decoder(channels: dict[str, int], config: DecoderConfig) -> "UNetDecoder | Enlarged":
     """``channels`` of the maps that ``maps_for`` chose, finest first.
 
-    Every decoder takes maps by name, gives ``[B, out_channels, H/output_stride, W/output_stride]``, and publishes
-    ``out_channels``.
+    Every decoder takes maps by name. It gives ``[B, out_channels, H/output_stride, W/output_stride]``, and the
+    levels of its pyramid by name, which only an fpn has; it publishes ``out_channels``, and ``level_channels`` by
+    name.
     """
     if config.name == "unet":
         return UNetDecoder(channels, config.channels, config.output_stride)
@@ -83,12 +84,13 @@ class UNetDecoder(nn.Module):
             UpBlock(inputs[i], channels[name] if name else 0, widths[i]) for i, name in enumerate(self.joined)
         )
         self.out_channels = widths[len(strides) - 1]
+        self.level_channels: dict[str, int] = {}
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         x = features["F4"]
         for block, name in zip(self.blocks, self.joined, strict=True):
             x = block(x, features[name] if name else None)
-        return x
+        return x, {}
 
 
 class Enlarged(nn.Module):
@@ -97,12 +99,13 @@ class Enlarged(nn.Module):
     def __init__(self, decoder: "FeaturePyramid | LibraryDecoder", factor: int) -> None:
         super().__init__()
         self.decoder, self.factor, self.out_channels = decoder, factor, decoder.out_channels
+        self.level_channels = decoder.level_channels
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
-        x = self.decoder(features)
-        if self.factor == 1:
-            return x
-        return F.interpolate(x, scale_factor=float(self.factor), mode="bilinear", align_corners=False)
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        x, levels = self.decoder(features)
+        if self.factor != 1:
+            x = F.interpolate(x, scale_factor=float(self.factor), mode="bilinear", align_corners=False)
+        return x, levels
 
 
 class LibraryDecoder(nn.Module):
@@ -128,10 +131,11 @@ class LibraryDecoder(nn.Module):
         self.decoder, self.names = decoder, tuple(channels)
         *_, last = (module for module in decoder.modules() if isinstance(module, nn.Conv2d))
         self.out_channels = last.out_channels
+        self.level_channels: dict[str, int] = {}
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         f4 = features["F4"]
         B, _, h, w = f4.shape
         sizes = {name: (h * 32 // stride, w * 32 // stride) for name, stride in STRIDES.items()}
         maps = [features[n] if n in self.names else f4.new_empty(B, 0, *size) for n, size in sizes.items()]
-        return self.decoder([f4.new_empty(B, 0, 32 * h, 32 * w), *maps])
+        return self.decoder([f4.new_empty(B, 0, 32 * h, 32 * w), *maps]), {}

@@ -15,7 +15,7 @@ COLAB_GPU_GIB = 15.0
 BATCHES = (4, 8, 16, 32)
 SIZES = ((256, 128), (512, 192), (512, 512), (1024, 384))
 PROBE_BATCH = 2  # with a batch of 1 some layers keep less
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 FLOAT32_BYTES = 4
 RESERVED_GIB = 1.0  # CUDA context and convolution workspace
 # Weights, gradients, AdamW's two moments and the moving average, all float32.
@@ -61,20 +61,29 @@ def describe(config: Config) -> str:
     features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
     output = network(torch.zeros(1, 1, *size, device="meta"))
     lines = [f"{config.name}: {schema.name}, {schema.num_channels} corners, input {size[0]} x {size[1]}", ""]
-    lines.append(f"{'map':<10}{'channels':>9}{'height x width':>17}{'stride':>8}")
-    for name, feature in features.items():
+    _, levels = network.decoder(network.neck(features)[0])
+    lines.append(f"{'map':<10}{'channels':>9}{'height x width':>17}{'stride':>8}{'MiB':>8}")
+    strides = {**STRIDES, **{level: 2 ** int(level[1:]) for level in levels}, "heatmaps": network.output_stride}
+    for name, feature in {**features, **levels, "heatmaps": output.heatmap_logits}.items():
         _, C, h, w = feature.shape
-        lines.append(f"{name:<10}{C:>9}{f'{h} x {w}':>17}{STRIDES[name]:>8}")
-    _, K, h, w = output.heatmap_logits.shape
-    lines.append(f"{'heatmaps':<10}{K:>9}{f'{h} x {w}':>17}{network.output_stride:>8}")
-    lines += ["", "backbone stages (freeze_stages: n freezes the stem and stages 1..n, or names them)"]
+        mib = feature.numel() * FLOAT32_BYTES / MIB
+        lines.append(f"{name:<10}{C:>9}{f'{h} x {w}':>17}{strides[name]:>8}{mib:>8.2f}")
+    lines += [
+        f"{'':<10}MiB of one image in float32, half of it in bf16",
+        "",
+        "backbone stages (freeze_stages: n freezes the stem and stages 1..n, or names them)",
+    ]
     x = torch.zeros(1, 3, *size, device="meta")
-    for name, block in zip(network.backbone.stage_names, network.backbone.blocks, strict=True):
+    stages = zip(network.backbone.stage_names, network.backbone.blocks, network.backbone.layers_of, strict=True)
+    counted = 0
+    for name, block, layers in stages:
         x = block(x)
+        places = f"layers {counted + 1} to {counted + len(layers)}" if layers else "no layers"
+        counted += len(layers)
         shapes = ", ".join(
             f"{m.shape[1]} x {m.shape[2]} x {m.shape[3]}" for m in (x if isinstance(x, list) else [x])
         )
-        lines.append(f"  {name:<22}{count_parameters(block) / 1e6:>8.2f} M parameters   {shapes}")
+        lines.append(f"  {name:<22}{count_parameters(block) / 1e6:>8.2f} M parameters   {places:<20}{shapes}")
     lines += ["", "parts"]
     for name, part in {**network.parts, "all": network}.items():
         lines.append(f"  {name:<22}{count_parameters(part) / 1e6:>8.2f} M parameters")

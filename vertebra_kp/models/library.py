@@ -6,6 +6,10 @@ ConvNeXt: Liu et al., CVPR 2022.
 
 import importlib.util
 import re
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +27,8 @@ with quick_imports():
 
 # torchvision's ImageNet statistics.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SILENCE_LIMIT_S = 15.0  # of a server in the middle of a download
+DOWNLOAD_LIMIT_S = 600.0
 NAME_OF_STRIDE = {stride: name for name, stride in STRIDES.items()}
 
 
@@ -176,16 +182,45 @@ def _key(key: str) -> str:
 def _fetched(name: str) -> dict[str, Tensor]:
     if (packaged := _packaged(name)) is not None:
         return packaged
-    try:
+
+    def fetch() -> dict[str, Tensor]:
         if name.startswith("timm/"):
             return timm.create_model(name.removeprefix("timm/"), pretrained=True).state_dict()
         return get_model_weights(name).DEFAULT.get_state_dict(progress=False)
+
+    try:
+        return _in_time(fetch)
     except Exception as error:
         raise WeightsError(
             f"network.backbone.weights: ImageNet weights cannot be fetched ({error}); give a local file of "
             f"{name}'s state dict (network.backbone.weights=FILE), or train from random weights "
             "(network.backbone.weights=none)"
         ) from error
+
+
+def _in_time(fetch: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What ``fetch`` downloads; TimeoutError where the server is silent or the download lasts for too long.
+
+    The libraries set no such limits.
+    """
+    done: Future[dict[str, Tensor]] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(fetch())
+        except Exception as error:
+            done.set_exception(error)
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_LIMIT_S)
+    try:
+        threading.Thread(target=work, daemon=True).start()  # which nobody waits for at the end of the program
+        return done.result(DOWNLOAD_LIMIT_S)
+    except TimeoutError as error:
+        limit = f"no answer in {SILENCE_LIMIT_S:g} s" if done.done() else f"not done in {DOWNLOAD_LIMIT_S:g} s"
+        raise TimeoutError(limit) from error
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _packaged(name: str) -> dict[str, Tensor] | None:

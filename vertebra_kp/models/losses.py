@@ -34,8 +34,8 @@ class Targets:
     """Labels of a batch in the network's frame.
 
     ``points_xy`` [B, K, 2] input px (anything where not labelled), ``states`` [B, K] of ``State``,
-    ``presence`` [B, L] 1 / 0 / nan; ``classes`` by target, ``view`` [B] and ``slip`` [B, L] int64, UNKNOWN where
-    nobody told.
+    ``presence`` [B, L] 1 / 0 / nan; ``classes`` by target, ``view`` [B], ``slip`` [B, L] and ``image_class``
+    [B] int64, UNKNOWN where nobody told.
     """
 
     points_xy: Tensor
@@ -86,15 +86,19 @@ class KeypointLoss:
         total = total + self.config.presence_weight * terms["presence"]
         count_of = dict(zip(targets.classes, known_classes, strict=True))
         for name, of_classes in (class_logits or {}).items():
+            free = name == "image_class"
+            weights = self.config.class_weights if free else None
             entropy = F.cross_entropy(
                 of_classes.float().flatten(0, -2),
                 targets.classes[name].flatten(),
+                weight=None if weights is None else of_classes.new_tensor(weights, dtype=torch.float32),
                 ignore_index=UNKNOWN,
                 reduction="sum",
                 label_smoothing=self.config.label_smoothing,
             )
             terms[name] = entropy / count_of[name]
-            total = total + self.config.classification_weight * terms[name]
+            weight = self.config.image_class_weight if free else self.config.classification_weight
+            total = total + weight * terms[name]
         return {**terms, "total": total}
 
     def _per_corner(self, logits: Tensor, points_xy: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ PARTS = ("backbone", "neck", "decoder", "heatmap_head", "presence_head", "classi
 
 @dataclass(frozen=True)
 class Output:
-    """``heatmap_logits`` [B, K, H/s, W/s]; ``presence_logits`` [B, L]; ``class_logits`` by target, ``view`` [B, 2]
-    and ``slip`` [B, L, 5], empty without that head; ``attention`` by map, per layer [B, heads, N, N], if asked.
+    """``heatmap_logits`` [B, K, H/s, W/s]; ``presence_logits`` [B, L]; ``class_logits`` by target, ``view``
+    [B, 2], ``slip`` [B, L, 5] and ``image_class`` [B, classes], empty without that head; ``attention`` by map, per
+    layer [B, heads, N, N], if asked.
     """
 
     heatmap_logits: Tensor
@@ -54,7 +55,8 @@ class VertebraNetwork(nn.Module):
         else:
             self.heatmap_head = HeatmapHead(self.decoder.out_channels, schema.num_channels)
         self.presence_head = PresenceHead(channels["F4"], schema.num_levels, config.presence_dropout)
-        self.classification_head = ClassificationHead(channels["F4"], schema, classes) if classes else None
+        maps_there = channels | self.decoder.level_channels
+        self.classification_head = ClassificationHead(maps_there, schema, classes) if classes else None
         self.output_stride = config.decoder.output_stride
         self.frozen_parts: frozenset[str] = frozenset()
         mean, std = self.backbone.input_statistics
@@ -71,9 +73,9 @@ class VertebraNetwork(nn.Module):
             raise ValueError(fault)
         features = self.backbone(self.normalise(film))
         encoded, attention = self.neck(features, return_attention)
-        decoded = self.decoder(encoded)
+        decoded, levels = self.decoder(encoded)
         f4 = encoded["F4"]
-        classes = self.classification_head(f4) if self.classification_head is not None else {}
+        classes = self.classification_head(encoded | levels) if self.classification_head is not None else {}
         return Output(self.heatmap_head(decoded, f4), self.presence_head(f4), classes, attention)
 
     def normalise(self, film: Tensor) -> Tensor:
@@ -85,8 +87,8 @@ class VertebraNetwork(nn.Module):
         """The parts that this network has, by name."""
         return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
-    def freeze(self, stages: Stages, parts: Collection[str] = ()) -> None:
-        """Freeze these stages of the backbone and whole named parts, and unfreeze everything else.
+    def freeze(self, stages: Stages, parts: Collection[str] = (), *, layers: int = 0) -> None:
+        """Freeze these stages and layers of the backbone and whole named parts, and unfreeze everything else.
 
         In a frozen part weights, BatchNorm statistics and dropout stand still. Raises UserError for other parts.
         """
@@ -99,7 +101,7 @@ class VertebraNetwork(nn.Module):
         self.frozen_parts = frozenset(parts)
         for part in self.frozen_parts:
             getattr(self, part).requires_grad_(False)
-        self.backbone.freeze(stages)
+        self.backbone.freeze(stages, layers=layers)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "VertebraNetwork":

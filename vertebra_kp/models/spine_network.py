@@ -76,7 +76,7 @@ class SpineNetwork(nn.Module):
             raise ValueError(fault)
         features = self.backbone((image - self.mean) / self.std)
         encoded, _ = self.neck(features)
-        decoded = self.decoder(encoded)
+        decoded, _ = self.decoder(encoded)
         with without_autocast(decoded):
             decoded = decoded.float()
             points, levels = self.point_head(decoded), self.level_head(decoded)

@@ -23,7 +23,7 @@ from vertebra_kp.data.loader import Batch, FilmDataset, open_batches, shuffled
 from vertebra_kp.data.splits import split_hash
 from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.schema import Metrics
-from vertebra_kp.evaluation.summary import VIEWS, first_views, row_of, summary_of, worst_views, write_film_rows
+from vertebra_kp.evaluation.summary import PICTURES, first_views, row_of, summary_of, worst_views, write_film_rows
 from vertebra_kp.inference.batch import codec_of
 from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vertebra_kp.inference.predictor import Predictor
@@ -184,7 +184,10 @@ def train_step(
     for parameters in state.optimiser.param_groups:
         parameters["lr"] = parameters["base_lr"] * lr_factor(phase, state.step)
     batches = [batch.to(group.device, memory_format=torch.channels_last) for batch in batches]
-    targets = [Targets(b.points_xy, b.states, b.presence, {"view": b.view, "slip": b.slips}) for b in batches]
+    targets = [
+        Targets(b.points_xy, b.states, b.presence, {"view": b.view, "slip": b.slips, "image_class": b.image_class})
+        for b in batches
+    ]
     counts = group.sum(torch.stack([target.counts() for target in targets]).sum(0))
     step_network.train()
     sums: dict[str, Tensor] = {}
@@ -216,7 +219,8 @@ def train_step(
 def begin_phase(run: Run, state: RunState, phase: Phase) -> nn.Module:
     """Freeze and unfreeze, set up the optimiser, and return the network as steps call it."""
     config, network = run.config, state.network
-    network.freeze(phase.config.freeze_stages, phase.config.freeze)
+    frozen = phase.config
+    network.freeze(frozen.freeze_stages, frozen.freeze, layers=frozen.freeze_layers)
     change_optimiser(state, config, phase)
     if state.step == 0 and config.train.start_from is None:
         calibrate_frozen_batch_norm(run, network, dataset_of_phase(run, phase.config))
@@ -312,7 +316,7 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
     error = None
     if run.group.is_main:
         predictor = Predictor(state.evaluated_network, config, state.step)
-        evaluated = evaluate_films(predictor, run.validation, limit=config.train.evaluate_films, shown=VIEWS)
+        evaluated = evaluate_films(predictor, run.validation, limit=config.train.evaluate_films, shown=PICTURES)
         summary = summary_of(evaluated, config.data.keypoint_schema)
         error = summary["mre_px"]
         if error is None:

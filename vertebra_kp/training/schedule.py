@@ -104,7 +104,7 @@ def check_phases(network: VertebraNetwork, config: TrainConfig, input_size: tupl
     is too small for; nothing is frozen afterwards."""
     for phase in config.phases:
         try:
-            network.freeze(phase.freeze_stages, phase.freeze)
+            network.freeze(phase.freeze_stages, phase.freeze, layers=phase.freeze_layers)
         except UserError as error:
             raise UserError(f"train.phases, {phase.name}: {error}") from error
         if not any(parameter.requires_grad for parameter in network.parameters()):
