@@ -157,7 +157,7 @@ def test_a_checksum_beside_that_is_none_is_refused_in_one_line(tmp_path, look, c
         (
             {"looks": '[{"config": {}, "step": 1}]'},
             {"0.a": torch.zeros(3, 2), f"{weights.SCALE}0.a": torch.zeros(4)},
-            "shape",
+            "must match the size",
         ),
         ({"looks": '[{"config": {}, "step": 1}]'}, {}, "its config is of another version"),
     ],

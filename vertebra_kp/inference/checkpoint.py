@@ -15,6 +15,7 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import fault_of, replacing
 
 FORMAT = 2
+ZIP = b"PK\x03\x04"  # how an archive begins
 
 Moments = dict[str, dict[str, Tensor]]  # the optimiser's state by parameter name
 
@@ -97,6 +98,9 @@ def read_tensors(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(4) != ZIP:  # torch would take it for one of its older formats, and unpack it to look
+            raise zipfile.BadZipFile("no archive of torch")
     with zipfile.ZipFile(path) as archive:
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
             raise zipfile.BadZipFile("its parts are compressed, torch's are not")

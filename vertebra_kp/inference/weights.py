@@ -22,7 +22,7 @@ from torch import Tensor
 from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
 from vertebra_kp.core.files import fault_of, parse_json, replacing, write_text
-from vertebra_kp.inference.checkpoint import CheckpointError
+from vertebra_kp.inference.checkpoint import ZIP, CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ FILE = "weights.safetensors"
 SUFFIX = ".safetensors"
 RENAMED = {"aasce-ap": "ap-spine"}  # published names of earlier versions
 FORMAT = "1"
-ZIP = b"PK\x03\x04"
 SCALE = "8-bit scale of "  # before the name of a rounded tensor: the name of its scales
 LARGEST = 127
 SMALLEST_ROUNDED = 256  # numbers in a tensor: rounding smaller ones would save nothing
