@@ -357,7 +357,9 @@ def test_a_flipped_bit_of_the_index_gives_the_same_films_or_is_found(records, fo
                 assert_same_film(film, wanted.at(0, index))
 
 
-@pytest.mark.parametrize("change", [{"offset": [0]}, {"offset": -1}, {"size": [0, 5]}, {"bytes": "x"}, {"crc32": {}}])
+@pytest.mark.parametrize(
+    "change", [{"offset": [0]}, {"offset": -1}, {"size": [0, 5]}, {"bytes": "x"}, {"crc32": {}}]
+)
 def test_an_entry_that_is_none_is_read_anew(records, folder, tmp_path, change):
     cached(records, tmp_path)
     lines = [json.loads(line) | change for line in (folder / INDEX).read_text().splitlines()]

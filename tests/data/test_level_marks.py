@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from vertebra_kp.config.schema import MARKED, DataConfig
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, State
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data import datasets, level_marks
 from vertebra_kp.data.datasets import FilmSelection, records_of
-from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.level_marks import (
     COMMITTED,
     LevelMarks,

@@ -17,6 +17,7 @@ from vertebra_kp.inference.loading import load
 from vertebra_kp.inference.weights import Stage, find_network, is_weights, load_weights, save_weights
 from vertebra_kp.models import library
 
+
 @pytest.fixture(autouse=True)
 def thin(monkeypatch):
     monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
@@ -115,8 +116,7 @@ def test_a_flipped_bit_is_found_without_the_checksum_beside(tmp_path, look):
         try:
             (loaded,) = load_weights(path)
         except CheckpointError as error:
-            assert "\n" not in str(error)
-            refused += 1
+            refused += "\n" not in str(error)
         else:
             assert (loaded.config, loaded.step) == (sound.config, sound.step)
             torch.testing.assert_close(loaded.weights, sound.weights, rtol=0, atol=0)

@@ -370,10 +370,8 @@ def _apply_override(draft: _Draft, override: str) -> None:
             container = container[keys[-1]]
         if isinstance(container, list):
             if not re.fullmatch(r"\d{1,9}", name) or int(name) >= len(container):
-                problem = (
-                    f"has no item {_shortened(name)}: its length is {len(container)}, the first is 0; or set the whole list"
-                )
-                raise ConfigError([f"{place}: {_dotted(keys)} {problem}"])
+                length = f"its length is {len(container)}, the first is 0; or set the whole list"
+                raise ConfigError([f"{place}: {_dotted(keys)} has no item {_shortened(name)}: {length}"])
             draft.places[keys] = place
             keys = (*keys, int(name))
         elif isinstance(container, dict):

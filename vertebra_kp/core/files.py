@@ -1,4 +1,4 @@
-"""Files written whole, so that a kill or a power cut leaves the old content or the new one; JSON read with care."""
+"""Files written whole, so that a kill or a power cut leaves the old or the new content; JSON and CSV, checked."""
 
 import csv
 import io
@@ -55,7 +55,7 @@ def write_json(value: Any, path: Path) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for what is none, and for numbers and depths that nobody means."""
+    """The value of a JSON text. Raises ValueError for what is none, infinite numbers and boundless depth."""
     try:
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
@@ -79,6 +79,22 @@ def read_json(path: Path, kind: Any = Any, *, remedy: str) -> Any:
         raise UserError(f"{path}: cannot be read ({fault_of(error)}); {remedy}") from None
 
 
+def read_csv(path: Path, kind: Any = dict[str, str], *, remedy: str, whole_lines: bool = False) -> list[Any]:
+    """The rows of a table that ``write_csv`` wrote, by column; cells that a row lacks are empty.
+
+    Each is checked to be of ``kind``, which also makes numbers of text. ``whole_lines`` leaves out a last line
+    without an end, of a write that was cut short. Raises as ``read_json``.
+    """
+    try:
+        lines = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
+        kept = (line for line in lines if line.endswith("\n") or not whole_lines)
+        rows = list(csv.DictReader(kept, restkey="", restval=""))
+        plain = [{plain_cell(key): plain_cell(text) for key, text in row.items() if key} for row in rows]
+        return TypeAdapter(list[kind]).validate_python(plain)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({fault_of(error)}); {remedy}") from None
+
+
 def fault_of(error: Exception) -> str:
     """What is wrong, in one line; of a pydantic model the first fault with its place."""
     if isinstance(error, OSError):
@@ -98,13 +114,6 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: P
     writer.writerow(map(csv_cell, columns))
     writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
     write_text(text.getvalue(), path)
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that ``write_csv`` wrote, by column; cells that a row lacks are empty."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, restkey="", restval=""))
-    return [{plain_cell(key): plain_cell(text) for key, text in row.items() if key} for row in rows]
 
 
 def csv_cell(value: Any) -> Any:

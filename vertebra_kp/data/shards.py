@@ -227,7 +227,9 @@ def _members(record: Record, schema: Schema, input_size: tuple[int, int], source
         "slips": None if record.slips is None else record.slips.tolist(),
     }
     png = cv2.imencode(".png", film.image)[1].tobytes()
-    sharded = ShardedFilm.model_validate(described | {"pixels_crc32": zlib.crc32(np.ascontiguousarray(film.image).data)})
+    sharded = ShardedFilm.model_validate(
+        described | {"pixels_crc32": zlib.crc32(np.ascontiguousarray(film.image).data)}
+    )
     sharded = sharded.model_copy(update={"crc32": sharded.checksum})
     return {"png": png, "json": sharded.model_dump_json().encode()}
 

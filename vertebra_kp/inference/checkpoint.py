@@ -68,7 +68,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         content = read_tensors(path)
     except CheckpointError as error:
-        if whole := [other.name for other in sorted(path.parent.glob("*.pt")) if other != path and _is_whole(other)]:
+        if whole := [
+            other.name for other in sorted(path.parent.glob("*.pt")) if other != path and _is_whole(other)
+        ]:
             raise CheckpointError(f"{error}; {whole[0]} beside it is whole and can take its place") from error
         raise
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -119,13 +121,13 @@ def _is_whole(path: Path) -> bool:
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: str | Path) -> None:
-    """Give a network the weights that come from ``origin``; CheckpointError where they are those of another one."""
+    """Give a network the weights from ``origin``; raises CheckpointError where they are those of another one."""
     own = {name: value.shape for name, value in network.state_dict().items()}
     given = {name: value.shape for name, value in weights.items()}
     if wrong := sorted(dict(own.items() ^ given.items())):
         raise CheckpointError(
-            f"{origin}: the weights are not those of its config, {len(wrong)} tensors differ, the first is {wrong[0]}; "
-            "the file was changed or is of another version"
+            f"{origin}: the weights are not those of its config, {len(wrong)} tensors differ, the first is "
+            f"{wrong[0]}; the file was changed or is of another version"
         )
     network.load_state_dict(weights)
 
@@ -148,7 +150,9 @@ def restore_moments(optimiser: torch.optim.Optimizer, network: nn.Module, moment
     for name, parameter in network.named_parameters():
         if id(parameter) in trained and name in moments:
             if any(key != "step" and value.shape != parameter.shape for key, value in moments[name].items()):
-                raise CheckpointError(f"cannot resume: the optimiser's state of {name} has another size; start anew")
+                raise CheckpointError(
+                    f"cannot resume: the optimiser's state of {name} has another size; start anew"
+                )
             optimiser.state[parameter] = {
                 # AdamW keeps its step count on the CPU, the moments beside the parameter.
                 key: value if key == "step" else value.to(parameter.device, copy=True)

@@ -56,7 +56,7 @@ def load(
     network: VertebraNetwork | Ensemble = first.network
     if others:
         network = Ensemble([first.network, *(one.network for one in others)], first.config.loss.heatmap)
-    return Predictor(_on(network, where), first.config, first.step, refiner)
+    return Predictor(_on(network, where), first.config, first.step, refiner, [one.config for one in others])
 
 
 class _Corners(NamedTuple):

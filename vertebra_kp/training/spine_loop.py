@@ -113,7 +113,9 @@ def _start(config: SpineConfig, device: torch.device, *, load_weights: bool) -> 
 
 def _restore(state: _State, checkpoint: Checkpoint, config: SpineConfig, films: Films) -> None:
     """Raises RunFolderError for a checkpoint of another config or of other images."""
-    if "sources" not in checkpoint.config or _what_decides(checkpoint.config) != _what_decides(config.model_dump(mode="json")):
+    if "sources" not in checkpoint.config or _what_decides(checkpoint.config) != _what_decides(
+        config.model_dump(mode="json")
+    ):
         raise RunFolderError("cannot resume: the config differs from the run's own; give the same, or start anew")
     if checkpoint.progress.get("films") != identity_of(films):
         raise RunFolderError("cannot resume: the images or their labels differ from those that the run began with")
