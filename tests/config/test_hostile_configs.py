@@ -9,6 +9,8 @@ from vertebra_kp.config.io import MOST_BASES, ConfigError, find_config, load_con
 from vertebra_kp.config.schema import Config
 
 QUICKSTART = find_config("quickstart")
+# Ten lists, each ten times the one before: a billion values in half a KiB.
+BOMB = "a0: &a0 [0]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
 MIB = 2**10  # in the unit of ru_maxrss
 
 
@@ -58,15 +60,13 @@ def test_the_largest_seed_is_taken():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        # 10 values each ten times the one before, with the lists that hold them
-        ("name: x\na0: &a0 [0]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)),
-         "values, at most 100000 are read"),
+        (BOMB, "values, at most 100000 are read"),
         ("a: " + "[" * 100_000, "x.yaml:1: nested more than 30 levels deep"),
         ("\n".join(" " * i + "a:" for i in range(200)), "x.yaml:31: nested more than 30 levels deep"),
         ("#" * 2**21, "is larger than 1048576 bytes"),
         ("a: &a [*a]", "recursive"),
     ],
-)  # fmt: skip
+)
 def test_a_file_without_bounds_is_refused_in_one_line(tmp_path, text, told):
     path = tmp_path / "x.yaml"
     path.write_text(text)

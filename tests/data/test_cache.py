@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -331,8 +332,7 @@ def test_a_flipped_bit_of_the_pixels_is_found_and_its_remedy_helps(records, fold
         (folder / PIXELS).write_bytes(damaged)
         films = cached(records, tmp_path)
         with pytest.raises(FilmError, match=r"are damaged; remove that file") as caught:
-            for index in range(len(films)):
-                films.at(0, index)
+            [films.at(0, index) for index in range(len(films))]
         assert str(caught.value).startswith(str(tmp_path / "films"))
     (folder / PIXELS).unlink()
     assert_as_read(cached(records, tmp_path), records)
@@ -349,12 +349,8 @@ def test_a_flipped_bit_of_the_index_gives_the_same_films_or_is_found(records, fo
         (folder / PIXELS).write_bytes(pixels)
         films = cached(records, tmp_path)
         for index in range(len(films)):
-            try:
-                film = films.at(0, index)
-            except FilmError as error:
-                assert "are damaged" in str(error)
-            else:
-                assert_same_film(film, wanted.at(0, index))
+            with suppress(FilmError):
+                assert_same_film(films.at(0, index), wanted.at(0, index))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ the version of the format, so other settings never meet). There, ``films.bin`` h
 row, film after film, and ``index.jsonl`` a line for every film: its file, that file's size and time of change, the
 film's own height and width, where its pixels begin, and their checksum. Pixels are only ever appended, and a line
 is written when its pixels are on the disk. So a run that is killed leaves whole films behind, which the next one
-uses; a film that changed is read again, alone; and a cache may grow while others read from it. Labels are not kept:
-they come from the records.
+uses; a film that changed is read again, alone; and a cache may grow while others read from it. Labels are not
+kept: they come from the records.
 """
 
 import json
@@ -47,8 +47,8 @@ FILMS_PER_SYNC = 64  # so many are read again at most after a run was killed
 class CachedFilm:
     """``file`` as it was read: ``bytes`` long, changed at ``mtime_ns``; the film's own ``size``.
 
-    Its pixels begin at byte ``offset`` of ``films.bin``; ``crc32`` is their checksum with ``size``, None in caches of
-    earlier versions.
+    Its pixels begin at byte ``offset`` of ``films.bin``; ``crc32`` is their checksum with ``size``, None in caches
+    of earlier versions.
     """
 
     file: str
