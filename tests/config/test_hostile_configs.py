@@ -4,6 +4,7 @@ import resource
 import time
 
 import pytest
+from shared_data import field_case
 
 from vertebra_kp.config.io import MOST_BASES, ConfigError, find_config, load_config, read_yaml
 from vertebra_kp.config.schema import Config
@@ -93,3 +94,7 @@ def test_a_config_in_a_file_of_somebody_elses_holds_only_numbers():
     plain["train"]["clip_norm"] = float("nan")
     with pytest.raises(ValueError, match="finite number"):
         Config.model_validate(plain, strict=False)
+
+
+def test_the_bomb_that_a_red_team_made_is_refused_in_one_line():
+    assert "values, at most 100000 are read" in problem(load_config, field_case("red") / "bomb.yaml")

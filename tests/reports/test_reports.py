@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from one_prediction import a_prediction
+from shared_data import field_case
 
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.core.errors import UserError
@@ -464,3 +465,10 @@ def test_a_damaged_table_of_robustness_is_refused_in_one_line(tmp_path, text):
     folder = evaluation_folder(tmp_path)
     (folder / "robustness.csv").write_text(text)
     without_traceback(folder, r"robustness\.csv: cannot be read")
+
+
+def test_calibrations_that_a_red_team_made_are_refused_in_one_line():
+    for path in field_case("red").glob("file_calibration_*.json"):
+        with pytest.raises(UserError, match=r"cannot be read .*; calibrate the network again") as refused:
+            load_calibrated(path, SCHEMAS["ap_whole_spine"])
+        assert "\n" not in str(refused.value)
