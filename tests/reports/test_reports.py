@@ -403,29 +403,16 @@ def test_figures_that_are_no_json_are_refused_in_one_line(tmp_path):
         without_traceback(folder)
 
 
-def test_figures_of_an_earlier_version_make_a_report(tmp_path):
-    folder = evaluation_folder(tmp_path)
-    write_json({"mre_px": 1.5, "source": "phantom"}, folder / "metrics.json")
-    write_report(folder, tmp_path / "report.html")
-    assert "1.5" in (tmp_path / "report.html").read_text()
-
-
-def test_halves_of_two_evaluations_are_not_put_together(tmp_path):
+def test_halves_of_two_evaluations_are_not_put_together_and_training_images_are_said(tmp_path):
     folder = evaluation_folder(tmp_path)
     metrics = json.loads((folder / "metrics.json").read_text())
-    write_json(metrics | {"evaluation_sha256": checksum(folder / FILE)}, folder / "metrics.json")
+    metrics |= {"evaluation_sha256": checksum(folder / FILE), "training_images": 7}
+    write_json(metrics, folder / "metrics.json")
     write_report(folder, tmp_path / "report.html")
+    assert "7 of these images have trained the network" in (tmp_path / "report.html").read_text()
     newer = evaluation_folder(tmp_path / "newer", seed=1)
     (newer / FILE).replace(folder / FILE)  # as after a kill
     without_traceback(folder, r"metrics\.json and evaluation\.npz are of two evaluations; measure again")
-
-
-def test_training_images_are_said_in_the_report(tmp_path):
-    folder = evaluation_folder(tmp_path)
-    metrics = json.loads((folder / "metrics.json").read_text())
-    write_json(metrics | {"training_images": 7}, folder / "metrics.json")
-    write_report(folder, tmp_path / "report.html")
-    assert "7 of these images have trained the network" in (tmp_path / "report.html").read_text()
 
 
 def test_a_damaged_evaluation_is_refused_in_one_line(tmp_path):

@@ -208,7 +208,7 @@ class Metrics(Summary, ClassSummary, total=False):
 
 
 # Every figure as it must be, and none that must be there: earlier versions knew fewer.
-_Known = TypedDict("_Known", get_type_hints(Metrics), total=False)  # type: ignore[misc]
+_Known = TypedDict("_Known", get_type_hints(Metrics, include_extras=True), total=False)  # type: ignore[misc]
 
 
 def read_metrics(path: Path) -> Metrics:

@@ -46,6 +46,7 @@ def write_report(folder: Path, out: Path) -> None:
     metrics = read_metrics(folder / "metrics.json")
     if metrics.get("evaluation_sha256") not in (None, checksum(folder / EVALUATION)):
         raise UserError(f"{folder}: metrics.json and {EVALUATION} are of two evaluations; measure again")
+    robustness = _robustness(folder / ROBUSTNESS, metrics.get("mark"))
     errors = [errors_of(result, evaluation.schema) for result in evaluation.results]
     config = metrics.get("config")
     name = config.get("name") if isinstance(config, dict) else None
@@ -59,7 +60,7 @@ def write_report(folder: Path, out: Path) -> None:
         measures=_measures(errors),
         coverage=_coverage(errors, evaluation.schema, metrics),
         trust=_trust(evaluation),
-        robustness=_robustness(folder / ROBUSTNESS, metrics.get("mark")),
+        robustness=robustness,
         worst=[_shown(evaluation.results[i], picture) for i, picture in evaluation.worst.items()],
         median=[_shown(evaluation.results[i], picture) for i, picture in evaluation.median.items()],
         config=yaml.safe_dump(config or {}, sort_keys=False),
