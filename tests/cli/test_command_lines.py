@@ -13,6 +13,7 @@ from scipy.io import savemat
 import vertebra_kp
 from vertebra_kp.core.anatomy import SCHEMAS, SLIP_CLASSES, VIEWS, State
 from vertebra_kp.data.phantom import draw_film
+from vertebra_kp.evaluation.store import checksum
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,18 @@ def test_evaluate_writes_the_figures_by_the_names_that_other_tools_read(trained,
         assert f"{name}_ci95" in figures
     assert len(json.loads((tmp_path / "predictions.json").read_text())["films"]) == 4
     assert cv2.imread(str(tmp_path / "worst_films.png")) is not None
+
+
+def test_images_that_trained_the_network_are_said(trained, tmp_path):
+    best = trained / "checkpoints" / "best.pt"
+    asked = ("evaluate", "--network", best, "--source", "phantom", "--num-images", 2, "--out", tmp_path)
+    for seed, seen in ((0, 2), (5, 0)):  # 0 is the seed that the config trains on
+        done = run(*asked, "--seed", seed)
+        assert done.returncode == 0, done.stderr
+        assert ("note: 2 of these 2 images trained the network" in done.stdout) == bool(seen)
+        figures = json.loads((tmp_path / "metrics.json").read_text())
+        assert figures["training_images"] == seen
+        assert figures["evaluation_sha256"] == checksum(tmp_path / "evaluation.npz")
 
 
 def test_classes_are_trained_measured_and_predicted_from_the_command_line(classifying, tmp_path):

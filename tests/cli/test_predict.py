@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.data.phantom import draw_film
 from vertebra_kp.inference.checkpoint import save_checkpoint
 from vertebra_kp.inference.journal import FILE, Journal
+from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.models import library
 from vertebra_kp.training.state import checkpoint_of
 
@@ -134,6 +136,38 @@ def test_a_film_that_cannot_be_read_costs_only_itself(network, images, tmp_path,
     assert done.returncode == 3
     assert "skipped: " in done.stderr
     assert [Path(film["file"]).name for film in predicted(tmp_path / "out")] == ["1.png"]
+
+
+@pytest.mark.parametrize("part", ["presence", "points_xy_image", "scores", "covariances"])
+def test_an_image_without_finite_numbers_costs_only_itself(network, images, tmp_path, thin, monkeypatch, part):
+    predict_films = Predictor.predict_films
+
+    def one_fails(self, films, **options):
+        return [
+            replace(one, **{part: np.full_like(getattr(one, part), np.nan)})
+            if film.file.endswith("2.png")
+            else one
+            for film, one in zip(films, predict_films(self, films, **options), strict=True)
+        ]
+
+    monkeypatch.setattr(Predictor, "predict_films", one_fails)
+    asked = ("predict", images, "--network", network, "--device", "cpu", "--report")
+    done = run(*asked, "--out", tmp_path)
+    assert done.returncode == 3
+    assert "2.png: the network gave no finite" in done.stderr
+    assert [Path(film["file"]).name for film in predicted(tmp_path)] == [f"{i}.png" for i in (0, 1, 3, 4, 5, 6)]
+
+
+def test_an_image_that_shows_nothing_is_named_on_the_terminal(network, tmp_path, thin):
+    cv2.imwrite(str(tmp_path / "black.png"), np.zeros((120, 80), np.uint8))
+    done = run(
+        "predict", tmp_path / "black.png", "--network", network, "--device", "cpu", "--out", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "need a second opinion: 1 of 1 images" in done.stdout
+    (film,) = predicted(tmp_path / "out")
+    assert film["doubts"] == ["spine not found"]
+    assert not any(level["corners"] for level in film["levels"].values())
 
 
 def test_predictions_from_python_are_those_of_the_command(network, images, tmp_path, thin):

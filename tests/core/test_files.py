@@ -1,6 +1,7 @@
 """Files are written whole or not at all, with what was asked for in them."""
 
 import csv
+import errno
 import json
 import os
 
@@ -8,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from typing_extensions import TypedDict
 
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import (
     csv_cell,
     plain_cell,
     read_csv,
+    read_json,
     replacing,
     write_csv,
     write_image,
@@ -98,10 +101,79 @@ def test_a_cell_that_a_spreadsheet_would_run_is_written_as_text_and_read_as_it_w
     write_csv(["file", text], [{"file": text, text: 1.5}], path)
     header, row = csv.reader(path.read_text().splitlines())
     assert (header[1], row[0]) == (f"'{text}", f"'{text}")
-    assert read_csv(path) == [{"file": text, text: "1.5"}]
+    assert read_csv(path, remedy="") == [{"file": text, text: "1.5"}]
 
 
 @pytest.mark.parametrize("value", [-1.5, None, True, "-1.5", "+3", "-inf", "a=b", "'quoted'", ""])
 def test_numbers_and_other_text_stay_as_they_are(value):
     assert csv_cell(value) == value
     assert plain_cell(str(value)) == str(value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "Expecting value"),
+        (b"{", "Expecting"),
+        (b"\xff\xfe\xfd", "codec"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": NaN}', "NaN is no finite number"),
+        (b'{"a": -1e999}', "-1e999 is no finite number"),
+        (b'{"a": "x"}', "a: Input should be a valid integer"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "4300 digits"),
+        (b"[]", "as a whole: Input should be a valid dictionary"),
+    ],
+)
+def test_json_that_is_none_is_one_line_with_file_and_remedy(tmp_path, content, told):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        read_json(path, dict[str, int], remedy="write it again")
+    assert str(refused.value).startswith(f"{path}: cannot be read (")
+    assert str(refused.value).endswith("); write it again")
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_json_is_read_as_what_was_asked_for(tmp_path):
+    write_json({"a": 1, "b": [2.5, None]}, tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json", remedy="") == {"a": 1, "b": [2.5, None]}
+    with pytest.raises(UserError, match=r"no\.json: cannot be read \(No such file"):
+        read_json(tmp_path / "no.json", remedy="write it")
+
+
+class Row(TypedDict):
+    name: str
+    mm: float
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"name,mm\na,x\n", "0.mm: Input should be a valid number"),
+        (b"name,mm\na\n", "0.mm: "),
+        (b"name,px\na,1\n", "0.mm: Field required"),
+        (b"name,mm\n\xff,1\n", "codec"),
+        (b"name,mm\n" + b"a" * 200_000 + b",1\n", "field larger than field limit"),
+    ],
+)
+def test_csv_that_is_none_is_one_line_with_file_and_remedy(tmp_path, content, told):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.csv: cannot be read .*; write it again$") as refused:
+        read_csv(tmp_path / "a.csv", Row, remedy="write it again")
+    assert told in str(refused.value)
+
+
+def test_csv_is_read_back_and_an_unfinished_line_can_be_left_out(tmp_path):
+    write_csv(["name", "mm"], [{"name": "a,\nb", "mm": 2.5}], tmp_path / "a.csv")
+    assert read_csv(tmp_path / "a.csv", Row, remedy="") == [{"name": "a,\nb", "mm": 2.5}]
+    with (tmp_path / "a.csv").open("a") as file:
+        file.write("c,7")
+    assert len(read_csv(tmp_path / "a.csv", Row, remedy="")) == 2
+    assert len(read_csv(tmp_path / "a.csv", Row, remedy="", whole_lines=True)) == 1
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.txt") as full, replacing(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert full.value.filename == str(tmp_path / "a.txt")

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -316,4 +317,58 @@ def test_the_script_fills_a_cache_that_training_then_finds(tmp_path, reads):
     # 96 / 150 is less than 64 / 90: 1.25 times that is kept
     assert films.at(0, 0).image.shape == (120, 72)
     assert drawn.shape == (150, 90)
+    assert reads == []
+
+
+# --- damage -----------------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_of_the_pixels_is_found_and_its_remedy_helps(records, folder, tmp_path):
+    cached(records, tmp_path)
+    whole, rng = (folder / PIXELS).read_bytes(), np.random.default_rng(2)
+    for at in rng.integers(0, 8 * len(whole), 20):
+        damaged = bytearray(whole)
+        damaged[at // 8] ^= 1 << at % 8
+        (folder / PIXELS).write_bytes(damaged)
+        films = cached(records, tmp_path)
+        with pytest.raises(FilmError, match=r"are damaged; remove that file") as caught:
+            [films.at(0, index) for index in range(len(films))]
+        assert str(caught.value).startswith(str(tmp_path / "films"))
+    (folder / PIXELS).unlink()
+    assert_as_read(cached(records, tmp_path), records)
+
+
+def test_a_flipped_bit_of_the_index_gives_the_same_films_or_is_found(records, folder, tmp_path):
+    cached(records, tmp_path)
+    whole, pixels, rng = (folder / INDEX).read_bytes(), (folder / PIXELS).read_bytes(), np.random.default_rng(2)
+    wanted = FilmList(records, SCHEMA, INPUT_SIZE)
+    for at in rng.integers(0, 8 * len(whole), 100):
+        damaged = bytearray(whole)
+        damaged[at // 8] ^= 1 << at % 8
+        (folder / INDEX).write_bytes(damaged)
+        (folder / PIXELS).write_bytes(pixels)
+        films = cached(records, tmp_path)
+        for index in range(len(films)):
+            with suppress(FilmError):
+                assert_same_film(films.at(0, index), wanted.at(0, index))
+
+
+@pytest.mark.parametrize(
+    "change", [{"offset": [0]}, {"offset": -1}, {"size": [0, 5]}, {"bytes": "x"}, {"crc32": {}}]
+)
+def test_an_entry_that_is_none_is_read_anew(records, folder, tmp_path, change):
+    cached(records, tmp_path)
+    lines = [json.loads(line) | change for line in (folder / INDEX).read_text().splitlines()]
+    (folder / INDEX).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert_as_read(cached(records, tmp_path), records)
+
+
+def test_a_cache_of_an_earlier_version_has_no_checksum_and_is_used(records, folder, tmp_path, reads):
+    cached(records, tmp_path)
+    lines = [json.loads(line) for line in (folder / INDEX).read_text().splitlines()]
+    for line in lines:
+        del line["crc32"]
+    (folder / INDEX).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reads.clear()
+    assert_as_read(cached(records, tmp_path), records)
     assert reads == []

@@ -265,7 +265,7 @@ def cache_that_was_cut_off(tmp_path):
     return FilmDataset(films, FRONTAL, (64, 32)), records[-1].image_path
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 2, 4])
 def test_a_film_that_is_lost_in_mid_epoch_is_named_in_one_line_at_once(tmp_path, workers):
     dataset, lost = cache_that_was_cut_off(tmp_path)
     read = []

@@ -211,7 +211,7 @@ def good(shards):
 
 def pair(good, key="a", png=None, **changes):
     """A film's two members, with another PNG or other fields."""
-    text = json.dumps(good[1] | changes).encode()
+    text = json.dumps(good[1] | {"crc32": None} | changes).encode()  # changed on purpose
     return [regular(f"{key}.json", text), regular(f"{key}.png", good[0] if png is None else png)]
 
 
@@ -547,3 +547,55 @@ def test_two_processes_share_the_films_and_resume_exactly(tmp_path):
 
 if __name__ == "__main__":
     program(Path(sys.argv[1]))
+
+
+# --- damage -----------------------------------------------------------------------------------------------
+
+
+def flipped(path, at):
+    content = bytearray(path.read_bytes())
+    content[at // 8] ^= 1 << at % 8
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_found_in_labels_and_in_pixels(records, shards, tmp_path):
+    sound, rng = opened(shards), np.random.default_rng(3)
+    whole = (shards / "films-000000.tar").read_bytes()
+    refused = 0
+    for at in rng.integers(0, 8 * len(whole), 150):
+        (tmp_path / "x.tar").write_bytes(whole)
+        flipped(tmp_path / "x.tar", at)
+        try:
+            films = opened(tmp_path)
+            read = [films.at(0, index) for index in range(len(films))]
+        except UserError as error:
+            refused += "x.tar" in str(error)
+            continue
+        by_id = {sound.at(0, index).id: sound.at(0, index) for index in range(len(sound))}
+        for film in read:
+            np.testing.assert_array_equal(film.image, by_id[film.id].image)
+            np.testing.assert_array_equal(film.points_xy, by_id[film.id].points_xy)
+    assert refused > 80  # much of a tar is padding
+
+
+def test_shards_of_an_earlier_version_have_no_checksum_and_are_read(good, tmp_path):
+    members = pair(good)
+    text = {key: value for key, value in good[1].items() if key not in ("crc32", "pixels_crc32")}
+    write_tar(tmp_path / "x.tar", [regular("a.json", json.dumps(text).encode()), members[1]])
+    assert len(opened(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+def test_a_shard_that_is_damaged_in_mid_epoch_ends_it_with_its_name(records, tmp_path, workers):
+    write(records, tmp_path)
+    films = opened(tmp_path)
+    place = films._places[-1]
+    flipped(place.shard, 8 * (place.offset + place.length // 2))
+    dataset, items = FilmDataset(films, SCHEMA, INPUT_SIZE), [(0, index) for index in range(5)]
+    with (
+        pytest.raises(FilmError) as caught,
+        open_batches(dataset, items, batch_size=1, workers=workers) as batches,
+    ):
+        list(batches)
+    assert str(caught.value).startswith(f"{place.shard}/{place.member}: ")
+    assert "\n" not in str(caught.value)

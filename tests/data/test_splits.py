@@ -12,6 +12,7 @@ from commands import run
 from scipy.io import savemat
 
 from vertebra_kp.core.anatomy import SCHEMAS, State
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.aasce import case_group
 from vertebra_kp.data.splits import SplitError, deal, load_split_file, select, split_file_from, unite_groups
@@ -113,7 +114,10 @@ def test_a_split_file_that_is_not_there_is_named_with_the_committed_ones():
     [
         ("{", "Expecting"),
         ("[]", "splits.json"),
-        ({"source": "csv"}, "splits\n  Field required"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"splits": NaN}', "NaN is no finite number"),
+        ('{"splits": 1e999}', "1e999 is no finite number"),
+        ({"source": "csv"}, "splits: Field required"),
         (content(splits={"train": ["a", "b"], "validation": ["c", "a"]}), "a listed more than once"),
         (content(splits={"train": ["a", "a"], "validation": ["c"]}), "a listed more than once"),
         (content(splits={"train": ["a", "d"], "validation": ["c"]}), "d listed more than once"),
@@ -123,7 +127,7 @@ def test_a_split_file_that_is_not_there_is_named_with_the_committed_ones():
     ],
 )
 def test_a_split_file_with_a_fault_is_refused_by_its_name(tmp_path, data, fault):
-    with pytest.raises(SplitError, match=r"splits\.json") as caught:
+    with pytest.raises(UserError, match=r"splits\.json") as caught:
         load_split_file(write(tmp_path, data))
     assert fault in str(caught.value)
 

@@ -1,7 +1,13 @@
 """Weights to give away: rounded, whole, checked, and read back as the networks they were."""
 
+from contextlib import suppress
+
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from shared_data import field_case
 from test_ensemble import checkpoint
 from tiny_job import thin_efficientnet
 
@@ -90,9 +96,83 @@ def test_weights_that_were_changed_or_cut_or_are_none_are_refused(tmp_path, look
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_weights(path)
     save_weights([look], path, {})
-    from safetensors.torch import save_file
-
     (tmp_path / "weights.safetensors.sha256").unlink()
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="no weights of vertebra_kp in format 1"):
         load_weights(path)
+
+
+def test_a_flipped_bit_is_found_without_the_checksum_beside(tmp_path, look):
+    path, rng = tmp_path / weights.FILE, np.random.default_rng(5)
+    small = Stage(look.config, {"a": torch.randn(3, 300), "b": torch.arange(9)}, look.step)
+    save_weights([small], path, {})
+    (tmp_path / f"{weights.FILE}.sha256").unlink()
+    whole, refused = path.read_bytes(), 0
+    (sound,) = load_weights(path)
+    for at in rng.integers(0, 8 * len(whole), 200):
+        damaged = bytearray(whole)
+        damaged[at // 8] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        try:
+            (loaded,) = load_weights(path)
+        except CheckpointError as error:
+            refused += "\n" not in str(error)
+        else:
+            assert (loaded.config, loaded.step) == (sound.config, sound.step)
+            torch.testing.assert_close(loaded.weights, sound.weights, rtol=0, atol=0)
+    assert refused > 190  # a bit in the name of the checksum takes the file for one of an earlier version
+
+
+def test_a_file_of_an_earlier_version_has_no_checksum_in_it_and_is_read(tmp_path, look):
+    path = tmp_path / weights.FILE
+    save_weights([look], path, {})
+    (sound,) = load_weights(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = {name: value for name, value in file.metadata().items() if name != "sha256"}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata)
+    (tmp_path / f"{weights.FILE}.sha256").unlink()
+    (loaded,) = load_weights(path)
+    torch.testing.assert_close(loaded.weights, sound.weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"0" * 64])
+def test_a_checksum_beside_that_is_none_is_refused_in_one_line(tmp_path, look, content):
+    save_weights([look], tmp_path / weights.FILE, {})
+    (tmp_path / f"{weights.FILE}.sha256").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is not the file of weights.safetensors.sha256; fetch it again$"):
+        load_weights(tmp_path / weights.FILE)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tensors", "told"),
+    [
+        ({}, {}, "'looks'"),
+        ({"looks": "[]"}, {}, "it holds no network"),
+        ({"looks": "5"}, {}, "valid list"),
+        ({"looks": "[1]"}, {}, "0: Input should be a valid dictionary"),
+        ({"looks": '[{"config": {}}]'}, {}, "0.step: Field required"),
+        ({"looks": "[" * 100_000}, {}, "nested too deeply"),
+        ({"looks": "no json"}, {}, "Expecting value"),
+        (
+            {"looks": '[{"config": {}, "step": 1}]'},
+            {"0.a": torch.zeros(3, 2), f"{weights.SCALE}0.a": torch.zeros(4)},
+            "must match the size",
+        ),
+        ({"looks": '[{"config": {}, "step": 1}]'}, {}, "its config is of another version"),
+    ],
+)
+def test_a_file_that_somebody_made_is_refused_in_one_line(tmp_path, metadata, tensors, told):
+    path = tmp_path / "own.safetensors"
+    save_file({"a": torch.zeros(1), **tensors}, path, {"format": weights.FORMAT, **metadata})
+    with pytest.raises(CheckpointError, match=r"own\.safetensors: ") as refused:
+        load(path, "cpu")
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_that_a_red_team_made_are_read_or_refused_in_one_line(monkeypatch):
+    monkeypatch.undo()  # they are of the whole backbone
+    for path in field_case("red").glob("*.safetensors"):
+        with suppress(CheckpointError):
+            load(path, "cpu")

@@ -49,7 +49,7 @@ def hostile(value):
 def test_a_script_in_metrics_does_not_run(tmp_path):
     folder = evaluation_folder(tmp_path / "run")
     metrics = json.loads((folder / "metrics.json").read_text())
-    metrics |= {"seeds": [SCRIPT], "coverage_by": SCRIPT, "hardware": {SCRIPT: SCRIPT}, "checkpoint": SCRIPT}
+    metrics |= {"version": SCRIPT, "coverage_by": SCRIPT, "hardware": {SCRIPT: SCRIPT}, "checkpoint": SCRIPT}
     (folder / "metrics.json").write_text(json.dumps(hostile(metrics)))
     write_report(folder, folder / "report.html")
     page = (folder / "report.html").read_text()

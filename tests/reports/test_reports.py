@@ -1,5 +1,6 @@
 """Reports, comparisons and readings: what they say is what was measured, and nothing is fetched from elsewhere."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from one_prediction import a_prediction
+from shared_data import field_case
 
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.core.errors import UserError
@@ -18,7 +20,7 @@ from vertebra_kp.evaluation.agreement import agreement, auc, icc
 from vertebra_kp.evaluation.compare import compare, sentence
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors, summarise
 from vertebra_kp.evaluation.robustness import Row, write_rows
-from vertebra_kp.evaluation.store import FILE, evaluation_of, load_evaluation, pooled, save_evaluation
+from vertebra_kp.evaluation.store import FILE, checksum, evaluation_of, load_evaluation, pooled, save_evaluation
 from vertebra_kp.evaluation.uncertainty.calibration import calibrate, errors_of
 from vertebra_kp.evaluation.uncertainty.shape import fit_shapes
 from vertebra_kp.evaluation.uncertainty.store import (
@@ -301,7 +303,7 @@ def test_a_calibration_file_is_read_back_and_a_broken_one_told(tmp_path):
     with pytest.raises(UserError, match="of la_lumbar, the network predicts ap_lumbar"):
         load_calibrated(path, SCHEMAS["ap_lumbar"])
     path.write_text("{}")
-    with pytest.raises(UserError, match=r"no calibration that can be read"):
+    with pytest.raises(UserError, match=r"cannot be read \(about: Field required.*calibrate the network again"):
         load_calibrated(path, SCHEMAS["la_lumbar"])
 
 
@@ -372,3 +374,88 @@ def test_rows_of_robustness_are_written_and_the_area_counts_pairs(tmp_path):
     with (tmp_path / "robustness.csv").open() as file:
         assert [row["median_px"] for row in csv.DictReader(file)] == ["1.0", "2.0"]
     assert auc(np.array([2.0, 3.0]), np.array([1.0, 2.0])) == pytest.approx(3.5 / 4)
+
+
+# --- damage -----------------------------------------------------------------------------------------------
+
+
+def without_traceback(folder, told=r"cannot be read|two evaluations"):
+    with pytest.raises(UserError, match=told) as refused:
+        write_report(folder, folder / "report.html")
+    assert str(folder) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mre_px": [1]}, {"mre_px_ci95": [1.0]}, {"per_level": {"L1": {}}}, {"sdr_px": {"2": "x"}}, {"coverage": {}}],
+)
+def test_figures_of_another_kind_are_refused_in_one_line(tmp_path, change):
+    folder = evaluation_folder(tmp_path)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    write_json(metrics | change, folder / "metrics.json")
+    without_traceback(folder, rf"metrics\.json: cannot be read \({next(iter(change))}")
+
+
+def test_figures_that_are_no_json_are_refused_in_one_line(tmp_path):
+    folder = evaluation_folder(tmp_path)
+    for text in ("[" * 100_000, "{", "[]", '{"mre_px": NaN}'):
+        (folder / "metrics.json").write_text(text)
+        without_traceback(folder)
+
+
+def test_halves_of_two_evaluations_are_not_put_together_and_training_images_are_said(tmp_path):
+    folder = evaluation_folder(tmp_path)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics |= {"evaluation_sha256": checksum(folder / FILE), "training_images": 7}
+    write_json(metrics, folder / "metrics.json")
+    write_report(folder, tmp_path / "report.html")
+    assert "7 of these images have trained the network" in (tmp_path / "report.html").read_text()
+    newer = evaluation_folder(tmp_path / "newer", seed=1)
+    (newer / FILE).replace(folder / FILE)  # as after a kill
+    without_traceback(folder, r"metrics\.json and evaluation\.npz are of two evaluations; measure again")
+
+
+def test_a_damaged_evaluation_is_refused_in_one_line(tmp_path):
+    whole, rng = (evaluation_folder(tmp_path) / FILE).read_bytes(), np.random.default_rng(0)
+    for at in rng.integers(0, 8 * len(whole), 100):
+        damaged = bytearray(whole)
+        damaged[at // 8] ^= 1 << at % 8
+        (tmp_path / FILE).write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            load_evaluation(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"worst": [FILMS]},
+        {"median": [-1]},
+        {"points": np.zeros((FILMS, 3, 4, 2))},
+        {"presence": np.zeros(2)},
+        {"group": ["a"]},
+        {"schema": "tail"},
+        {"version": "x"},
+        {"picture_0": np.zeros(3), "worst": [0]},
+    ],
+)
+def test_an_evaluation_whose_parts_do_not_fit_is_refused_in_one_line(tmp_path, change):
+    path = evaluation_folder(tmp_path) / FILE
+    with np.load(path) as content:
+        arrays = dict(content)
+    np.savez_compressed(path, **(arrays | change))
+    with pytest.raises(UserError, match=r"evaluation\.npz cannot be read .*; evaluate again"):
+        load_evaluation(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["network,kind\none,a\n", "network,kind,strength,median_px\none,a,x,1\n"])
+def test_a_damaged_table_of_robustness_is_refused_in_one_line(tmp_path, text):
+    folder = evaluation_folder(tmp_path)
+    (folder / "robustness.csv").write_text(text)
+    without_traceback(folder, r"robustness\.csv: cannot be read")
+
+
+def test_calibrations_that_a_red_team_made_are_refused_in_one_line():
+    for path in field_case("red").glob("file_calibration_*.json"):
+        with pytest.raises(UserError, match=r"cannot be read .*; calibrate the network again") as refused:
+            load_calibrated(path, SCHEMAS["ap_whole_spine"])
+        assert "\n" not in str(refused.value)

@@ -130,8 +130,9 @@ def read_shifts(path: Path) -> dict[str, float]:
 
     Raises UserError for a table of another kind.
     """
+    rows = read_csv(path, dict[str, str], remedy="give films.csv of an evaluation")
     try:
-        return {row["id"]: float(row["shift_levels"]) for row in read_csv(path) if row["shift_levels"]}
+        return {row["id"]: float(row["shift_levels"]) for row in rows if row["shift_levels"]}
     except KeyError as error:
         raise UserError(f"{path}: has no column {error}; give films.csv of an evaluation") from None
     except ValueError as error:

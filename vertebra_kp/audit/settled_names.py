@@ -49,8 +49,9 @@ def count_contradictions(pairs: Sequence[Pair], offsets: Mapping[str, int]) -> l
 
 def read_compared(path: Path) -> list[Pair]:
     """``pairs.csv`` of an earlier comparison. Raises UserError for a table of another kind."""
+    rows = read_csv(path, dict[str, str], remedy="give pairs.csv of a comparison of names")
     try:
-        return [_pair(row) for row in read_csv(path)]
+        return [_pair(row) for row in rows]
     except KeyError as error:
         raise UserError(f"{path}: has no column {error}; give pairs.csv of a comparison of names") from None
     except ValueError as error:

@@ -5,7 +5,13 @@ from pathlib import Path
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.cli.film_choice import choose_films
-from vertebra_kp.cli.network_choice import about_measurement, check_own_images, choose_network, network_file
+from vertebra_kp.cli.network_choice import (
+    about_measurement,
+    check_own_images,
+    choose_network,
+    network_file,
+    say_training_images,
+)
 from vertebra_kp.data.datasets import labelled_spines
 from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.uncertainty.calibration import calibrate, errors_of
@@ -37,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     about = about_measurement(arguments, predictor, films)
     shapes = fit_shapes(labelled_spines(config), schema)
     evaluated = evaluate_films(predictor, films, progress=True)
+    about |= {"training_images": say_training_images(arguments, predictor, evaluated)}
     errors = [errors_of(item, schema) for item in evaluated]
     calibration = calibrate(errors, schema, arguments.coverage)
     trust = fit_trust([signs_of(item.prediction, shapes) for item in evaluated])

@@ -10,6 +10,7 @@ from vertebra_kp.cli.network_choice import (
     check_own_images,
     find_calibration,
     load_network,
+    say_training_images,
 )
 from vertebra_kp.core.files import write_image, write_json
 from vertebra_kp.data.splits import split_hash
@@ -21,7 +22,7 @@ from vertebra_kp.evaluation.summary import PICTURES, shape_figures, summary_of, 
 from vertebra_kp.evaluation.uncertainty.calibration import errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import coverage
 from vertebra_kp.inference.overlays import film_grid, film_panel
-from vertebra_kp.inference.predictions import image_entry, write_predictions
+from vertebra_kp.inference.predictions import CSV_FILE, JSON_FILE, image_entry, write_predictions
 from vertebra_kp.models.device import hardware
 
 
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     arguments, films = choose_films(arguments, config, predictor.film_size)
     about = about_measurement(arguments, predictor, films)
     evaluated = evaluate_films(predictor, films, shown=PICTURES, progress=True)
+    seen = say_training_images(arguments, predictor, evaluated)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     scores = None
     if calibrated is not None:
@@ -57,13 +59,16 @@ def run(arguments: argparse.Namespace) -> None:
         "names": arguments.names,
         "config": trained.recipe,
         "hardware": hardware(predictor.device),
+        "training_images": seen,
+        "evaluation_sha256": save_evaluation(evaluation_of(schema, evaluated, films, scores), out / EVALUATION),
     }
-    write_json(about | summary, out / "metrics.json")
     write_film_rows(evaluated, out / "films.csv")
-    save_evaluation(evaluation_of(schema, evaluated, films, scores), out / EVALUATION)
     write_predictions([image_entry(item.prediction, schema) for item in evaluated], out)
-    picture = film_grid([film_panel(view, schema) for view in worst_views(evaluated)], columns=2)
-    write_image(picture, out / "worst_films.png")
+    written = [EVALUATION, "films.csv", JSON_FILE, CSV_FILE]
+    if worst := worst_views(evaluated):
+        picture = film_grid([film_panel(view, schema) for view in worst], columns=2)
+        write_image(picture, out / "worst_films.png")
+        written.append("worst_films.png")
+    write_json(about | summary, out / "metrics.json")  # last: where it is, everything is
     print("\n".join(summary_lines(summary)))
-    written = ("metrics.json", "films.csv", EVALUATION, "predictions.json", "predictions.csv", "worst_films.png")
-    print(f"written to {out}: {', '.join(written)}")
+    print(f"written to {out}: {', '.join([*written, 'metrics.json'])}")

@@ -1,13 +1,15 @@
 """Which network a command runs, and under which decoding: the same for every command that runs one."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.films import Films
-from vertebra_kp.evaluation.runner import as_measured
+from vertebra_kp.evaluation.runner import Evaluated, as_measured
+from vertebra_kp.evaluation.seen import training_images
 from vertebra_kp.evaluation.uncertainty.store import Calibrated, find_calibrated
 from vertebra_kp.inference.loading import load
 from vertebra_kp.inference.predictor import Predictor
@@ -62,6 +64,17 @@ def check_own_images(predictor: Predictor) -> None:
 def find_calibration(arguments: argparse.Namespace, predictor: Predictor) -> Calibrated | None:
     """The calibration that was named, else the one beside the network; raises as ``find_calibrated``."""
     return find_calibrated(arguments.calibration, network_file(arguments), predictor.schema, predictor.fingerprint)
+
+
+def say_training_images(
+    arguments: argparse.Namespace, predictor: Predictor, evaluated: Sequence[Evaluated]
+) -> int:
+    """How many of the images have trained the network, and a line that says so where there are any."""
+    ids = [item.id for item in evaluated]
+    seen = training_images(predictor.configs, arguments.source, arguments.root, ids)
+    if seen:
+        print(f"note: {seen} of these {len(ids)} images trained the network: on new ones its errors are larger")
+    return seen
 
 
 def about_measurement(arguments: argparse.Namespace, predictor: Predictor, films: Films) -> dict[str, object]:

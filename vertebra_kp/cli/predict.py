@@ -1,6 +1,7 @@
 """The command predict: vertebra corners on images without labels; files, pictures and measurement reports."""
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.cli.network_choice import choose_network, find_calibration
-from vertebra_kp.core.anatomy import PRESENT_FROM, Schema
+from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import DONE, DONE_IN_PART, INTERRUPTED
 from vertebra_kp.core.files import write_image, write_text
@@ -24,11 +25,11 @@ from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.films import Film
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.batch import Prediction, check_finite
 from vertebra_kp.inference.doubts import MEANINGS
 from vertebra_kp.inference.journal import Journal, open_journal
 from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, overlay_original
-from vertebra_kp.inference.predictions import JSON_FILE, ImageEntry, image_entry, write_predictions
+from vertebra_kp.inference.predictions import JSON_FILE, REPORT_FILE, ImageEntry, image_entry, write_predictions
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.spine import SpinePredictor
 from vertebra_kp.inference.streams import in_streams
@@ -120,9 +121,7 @@ class Job:
         path, name, schema = item.path, item.name, self.predictor.schema
         header = None if dicom is None else dicom.info
         item.messages += [f"note: {path}: {note}" for note in (header.notes if header else ())]
-        found = prediction.presence >= PRESENT_FROM if prediction.names is not None else slice(None)
-        if not np.isfinite(prediction.points_xy_image[found][schema.exists[found]]).all():
-            raise UserError(f"{path}: the network gave no finite corners; look at the image and the network")
+        check_finite(prediction, schema)
         entry = image_entry(prediction, schema, header)
         if name != path.name:
             entry["results_name"] = printable(name)
@@ -131,6 +130,7 @@ class Job:
             interpretation = self.interpret(prediction, header)
             report = image_report(printable(prediction.file), interpretation)
             line["report"] = report.model_dump(mode="json", exclude_none=True)
+        json.dumps(line, allow_nan=False)  # what the journal could not keep costs this image alone
         item.line = line
         if self.asked.report:
             with item.caught():
@@ -279,4 +279,4 @@ def write_results(journal: Journal, items: Sequence[Item], out: Path) -> None:
     write_predictions([line["image"] for line in lines], out)
     reports = [ImageReport.model_validate(line["report"], strict=False) for line in lines if "report" in line]
     if reports:
-        write_measurement_report(reports, out / "readings.json")
+        write_measurement_report(reports, out / REPORT_FILE)

@@ -31,6 +31,11 @@ PlaceOf = Callable[[int], str]  # how errors call a line: "configs/x.yaml:12", o
 AnyConfig = TypeVar("AnyConfig", Config, SpineConfig)
 
 BASE = "base"  # the one key of a file that is not a field of Config
+MOST_BASES = 50  # files, each on top of the next
+MOST_BYTES = 2**20  # of a file
+MOST_VALUES = 100_000  # of a text, written out: anchors can stand for billions
+DEEPEST = 30  # levels of lists and mappings
+LARGEST_INTEGER = 2**32 - 1  # of a seed; larger numbers of anything else do not fit into memory
 LONGEST_VALUE = 60  # characters of a value that an error repeats
 CONVERTED: dict[str, type] = {"bool_type": bool, "int_type": int, "int_from_float": int, "float_type": float}
 
@@ -176,11 +181,28 @@ _SCALARS = (  # tag, pattern, first characters
 class _Loader(yaml.SafeLoader):
     """Knows the scalars above, lists and mappings, and nothing else."""
 
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        digits = node.value.replace("_", "")
+        if len(digits) > len(str(-LARGEST_INTEGER)) or abs(int(digits)) > LARGEST_INTEGER:
+            raise yaml.constructor.ConstructorError(
+                problem=f"{_shortened(node.value)} is larger than {LARGEST_INTEGER}", problem_mark=node.start_mark
+            )
+        return int(digits)
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        try:
+            node.value.encode()
+        except UnicodeEncodeError as error:  # of an escape: "\\ud800"
+            raise yaml.constructor.ConstructorError(
+                problem=f"{error.reason}: half a character", problem_mark=node.start_mark
+            ) from None
+        return node.value
+
     def construct_number(self, node: yaml.ScalarNode) -> float:
         number = float(node.value)
         if not math.isfinite(number):
             raise yaml.constructor.ConstructorError(
-                problem=f"{node.value} is not a finite number", problem_mark=node.start_mark
+                problem=f"{_shortened(node.value)} is not a finite number", problem_mark=node.start_mark
             )
         return number
 
@@ -196,8 +218,10 @@ class _Dumper(yaml.SafeDumper):
 _Loader.yaml_implicit_resolvers = {}
 _Loader.yaml_constructors = {
     tag: yaml.SafeLoader.yaml_constructors[tag]
-    for tag in (None, *(_PREFIX + kind for kind in ("null", "bool", "int", "str", "seq", "map")))
+    for tag in (None, *(_PREFIX + kind for kind in ("null", "bool", "seq", "map")))
 }
+_Loader.add_constructor(_PREFIX + "str", _Loader.construct_text)
+_Loader.add_constructor(_PREFIX + "int", _Loader.construct_integer)
 _Loader.add_constructor(_PREFIX + "float", _Loader.construct_number)
 _Dumper.add_representer(list, _Dumper.represent_items)
 for _kind, _pattern, _first in _SCALARS:
@@ -206,8 +230,9 @@ for _kind, _pattern, _first in _SCALARS:
 
 
 def _parse(text: str, place_of: PlaceOf) -> tuple[Any, yaml.Node | None]:
-    """Value and syntax tree of a YAML text; ConfigError where the syntax is broken."""
+    """Value and syntax tree of a YAML text; ConfigError where the syntax is broken or the text is boundless."""
     try:
+        _check_depth(text, place_of)
         loader = _Loader(text)
         node = loader.get_single_node()
         # deep: an anchor that contains itself is an error
@@ -218,7 +243,29 @@ def _parse(text: str, place_of: PlaceOf) -> tuple[Any, yaml.Node | None]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError([f"{place_of(line)}: not readable as YAML: {error.problem}"]) from None
+    if (values := _number_of_values(value, {})) > MOST_VALUES:
+        raise ConfigError([f"{place_of(1)}: stands for {values} values, at most {MOST_VALUES} are read"])
     return json.loads(json.dumps(value)), node  # the copy unshares what anchors share
+
+
+def _check_depth(text: str, place_of: PlaceOf) -> None:
+    """ConfigError where lists and mappings are nested deeper than a config is: reading them would never end."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise ConfigError([f"{place_of(line)}: nested more than {DEEPEST} levels deep"])
+
+
+def _number_of_values(value: Any, known: dict[int, int]) -> int:
+    """Of lists and mappings with all that is in them, each as often as an anchor repeats it."""
+    if not isinstance(value, list | dict):
+        return 1
+    if id(value) not in known:
+        items = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_number_of_values(item, known) for item in items)
+    return known[id(value)]
 
 
 def _scan(node: yaml.Node | None, keys: Keys, place_of: PlaceOf, draft: _Draft) -> None:
@@ -252,6 +299,8 @@ def _read_chain(path: Path, readers: tuple[Path, ...] = (), asked_at: str = "") 
     if path.resolve() in [reader.resolve() for reader in readers]:
         circle = " -> ".join(str(reader) for reader in (*readers, path))
         raise ConfigError([f"{asked_at}base goes round in a circle: {circle}"])
+    if len(readers) > MOST_BASES:
+        raise ConfigError([f"{asked_at}more than {MOST_BASES} files build on each other; write them as fewer"])
     draft = _read_file(path, asked_at)
     if BASE not in draft.values:
         return draft
@@ -269,12 +318,17 @@ def _read_chain(path: Path, readers: tuple[Path, ...] = (), asked_at: str = "") 
 
 def _read_file(path: Path, asked_at: str) -> _Draft:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         near = _did_you_mean(path.name, [file.name for file in path.parent.glob("*.y*ml")])
         raise ConfigError([f"{asked_at}{path}: no such file{near}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{asked_at}{path}: cannot be read as text: {error}"]) from None
+
+    if len(content) > MOST_BYTES:
+        raise ConfigError([f"{asked_at}{path}: is larger than {MOST_BYTES} bytes: no config is"])
 
     def place_of(line: int) -> str:
         return f"{path}:{line}"
@@ -299,11 +353,13 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _apply_override(draft: _Draft, override: str) -> None:
     """Write ``a.b=value`` into the draft; raises ConfigError for a path that cannot be followed."""
-    place = f"override {override}"
+    place = f"override {_shortened(override)}"
     dotted, equals, text = override.partition("=")
     names = dotted.strip().split(".")
     if not equals or not all(names):
         raise ConfigError([f"{place}: wanted KEY=VALUE, such as train.seed=1"])
+    if len(names) > DEEPEST:
+        raise ConfigError([f"{place}: no setting lies more than {DEEPEST} levels deep"])
     value, node = _parse(text, lambda _: place)
     container: Any = draft.values
     keys: Keys = ()
@@ -314,11 +370,9 @@ def _apply_override(draft: _Draft, override: str) -> None:
                 draft.places[keys] = place
             container = container[keys[-1]]
         if isinstance(container, list):
-            if not name.isdecimal() or int(name) >= len(container):
-                problem = (
-                    f"has no item {name}: its length is {len(container)}, the first is 0; or set the whole list"
-                )
-                raise ConfigError([f"{place}: {_dotted(keys)} {problem}"])
+            if not re.fullmatch(r"\d{1,9}", name) or int(name) >= len(container):
+                length = f"its length is {len(container)}, the first is 0; or set the whole list"
+                raise ConfigError([f"{place}: {_dotted(keys)} has no item {_shortened(name)}: {length}"])
             draft.places[keys] = place
             keys = (*keys, int(name))
         elif isinstance(container, dict):
@@ -394,8 +448,9 @@ def _near_value(detail: ErrorDetails) -> str:
     if kind == "list_type" and isinstance(value, str | int | float):
         return f"; did you mean {json.dumps([value])}?"
     if kind in CONVERTED and (kind == "bool_type" or isinstance(value, str | float)):
-        with suppress(ValidationError):
-            return f"; did you mean {json.dumps(TypeAdapter(CONVERTED[kind]).validate_python(value))}?"
+        with suppress(ValueError):  # "inf" is converted, and is no number that can be written
+            meant: bool | float = TypeAdapter(CONVERTED[kind]).validate_python(value)
+            return f"; did you mean {json.dumps(meant, allow_nan=False)}?"
     return ""
 
 
@@ -443,5 +498,8 @@ def _dotted(keys: Keys) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    return _shortened(json.dumps(value, ensure_ascii=False))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

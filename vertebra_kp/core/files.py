@@ -1,8 +1,9 @@
-"""Files written whole: whoever reads sees the old content or the new one, also after a kill or a power cut."""
+"""Files written whole, so that a kill or a power cut leaves the old or the new content; JSON and CSV, checked."""
 
 import csv
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.text import printable
@@ -22,7 +24,10 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of ``path`` at the end; an exception leaves the old one."""
+    """A file to write, which takes the place of ``path`` at the end; an exception leaves the old one.
+
+    An OSError names the file: a full disk knows none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -31,8 +36,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -47,6 +54,59 @@ def write_json(value: Any, path: Path) -> None:
     write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", path)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for what is none, infinite numbers and boundless depth."""
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return number
+
+
+def read_json(path: Path, kind: Any = Any, *, remedy: str) -> Any:
+    """What a JSON file holds, checked to be of ``kind``, any type that pydantic knows.
+
+    Raises UserError, which names file, fault and ``remedy``, for a file that is missing or holds anything else.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(parse_json(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({fault_of(error)}); {remedy}") from None
+
+
+def read_csv(path: Path, kind: Any = dict[str, str], *, remedy: str, whole_lines: bool = False) -> list[Any]:
+    """The rows of a table that ``write_csv`` wrote, by column; cells that a row lacks are empty.
+
+    Each is checked to be of ``kind``, which also makes numbers of text. ``whole_lines`` leaves out a last line
+    without an end, of a write that was cut short. Raises as ``read_json``.
+    """
+    try:
+        lines = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
+        kept = (line for line in lines if line.endswith("\n") or not whole_lines)
+        rows = list(csv.DictReader(kept, restkey="", restval=""))
+        plain = [{plain_cell(key): plain_cell(text) for key, text in row.items() if key} for row in rows]
+        return TypeAdapter(list[kind]).validate_python(plain)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({fault_of(error)}); {remedy}") from None
+
+
+def fault_of(error: Exception) -> str:
+    """What is wrong, in one line; of a pydantic model the first fault with its place."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if not isinstance(error, ValidationError):
+        return str(error)
+    # without the input, which can be large, or small and huge when it is written out
+    first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+    more = f", and {len(others)} more" if others else ""
+    return f"{'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg']}{more}"
+
+
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     """A column that a row lacks stays empty; what is no column is left out. Cells are made by ``csv_cell``."""
     text = io.StringIO()
@@ -54,13 +114,6 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: P
     writer.writerow(map(csv_cell, columns))
     writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
     write_text(text.getvalue(), path)
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that ``write_csv`` wrote, by column; cells that a row lacks are empty."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, restkey="", restval=""))
-    return [{plain_cell(key): plain_cell(text) for key, text in row.items() if key} for row in rows]
 
 
 def csv_cell(value: Any) -> Any:

@@ -3,15 +3,16 @@
 A cache is a folder with a folder for each input size in it (its name also has the resolution that is kept and
 the version of the format, so other settings never meet). There, ``films.bin`` holds the pixels, uint8, row by
 row, film after film, and ``index.jsonl`` a line for every film: its file, that file's size and time of change, the
-film's own height and width, and where its pixels begin. Pixels are only ever appended, and a line is written when
-its pixels are on the disk. So a run that is killed leaves whole films behind, which the next one uses; a film that
-changed is read again, alone; and a cache may grow while others read from it. Labels are not kept: they come from
-the records.
+film's own height and width, where its pixels begin, and their checksum. Pixels are only ever appended, and a line
+is written when its pixels are on the disk. So a run that is killed leaves whole films behind, which the next one
+uses; a film that changed is read again, alone; and a cache may grow while others read from it. Labels are not
+kept: they come from the records.
 """
 
 import json
 import logging
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ from threading import Lock
 
 import numpy as np
 from filelock import FileLock
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter
 
 from vertebra_kp.core.anatomy import Schema
-from vertebra_kp.core.files import replacing
+from vertebra_kp.core.files import parse_json, replacing
 from vertebra_kp.data.film_file import FilmError, open_film
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
@@ -45,14 +47,16 @@ FILMS_PER_SYNC = 64  # so many are read again at most after a run was killed
 class CachedFilm:
     """``file`` as it was read: ``bytes`` long, changed at ``mtime_ns``; the film's own ``size``.
 
-    Its pixels begin at byte ``offset`` of ``films.bin``.
+    Its pixels begin at byte ``offset`` of ``films.bin``; ``crc32`` is their checksum with ``size``, None in caches
+    of earlier versions.
     """
 
     file: str
     bytes: int
     mtime_ns: int
-    size: tuple[int, int]
-    offset: int
+    size: tuple[PositiveInt, PositiveInt]
+    offset: NonNegativeInt
+    crc32: int | None = None
 
     def kept_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
         return kept_frame(self.size, input_size)[0]
@@ -104,16 +108,22 @@ def read_index(folder: Path, input_size: tuple[int, int]) -> dict[str, CachedFil
     return index
 
 
+LINE = TypeAdapter(CachedFilm)
+
+
+def checksum(size: tuple[int, int], pixels: np.ndarray) -> int:
+    """CRC-32 of the film's own size and the kept pixels: both together place its corners."""
+    return zlib.crc32(np.ascontiguousarray(pixels).data, zlib.crc32(f"{size[0]} {size[1]}".encode()))
+
+
 def _line(film: CachedFilm) -> bytes:
     return json.dumps(asdict(film)).encode() + b"\n"
 
 
 def _parsed(line: bytes) -> CachedFilm | None:
     try:
-        fields = json.loads(line)
-        height, width = fields.pop("size")
-        return CachedFilm(**fields, size=(height, width))
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return LINE.validate_python(parse_json(line), strict=False)
+    except ValueError:
         return None
 
 
@@ -161,10 +171,11 @@ def _read_films(
             with open_film(Path(file)) as opened:  # before its pixels: a change meanwhile is seen next time
                 found = os.fstat(opened.fileno())
             image, size = read_kept(Path(file), input_size)
+            crc32 = checksum(size, image)
             with lock:
                 offset = pixels.seek(0, os.SEEK_END)
                 pixels.write(np.ascontiguousarray(image).data)
-                waiting.append(CachedFilm(file, found.st_size, found.st_mtime_ns, size, offset))
+                waiting.append(CachedFilm(file, found.st_size, found.st_mtime_ns, size, offset, crc32))
                 if len(waiting) == FILMS_PER_SYNC:
                     sync()
 
@@ -205,7 +216,10 @@ class CachedFilms(FilmsOfRecords):
         entry = self._entries[index]
         try:
             pixels = np.memmap(self._file, np.uint8, "r", entry.offset, entry.kept_size(self._input_size))
-            return np.asarray(pixels)
         except (OSError, ValueError) as error:  # ValueError: the file is shorter than it was
             told = f"its pixels in {self._file} cannot be read ({error}); start anew, which fills the cache"
             raise FilmError(f"{entry.file}: {told}") from error
+        if entry.crc32 is not None and entry.crc32 != checksum(entry.size, pixels):
+            told = f"its pixels in {self._file} are damaged; remove that file, the next start fills the cache anew"
+            raise FilmError(f"{entry.file}: {told}")
+        return np.asarray(pixels)

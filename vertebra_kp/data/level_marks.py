@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, Schema, State
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import read_json
 from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record, label_arrays
 
@@ -61,15 +62,12 @@ class LevelMarks(_Strict):
 
 
 def load_marks(name_or_path: str) -> LevelMarks:
-    """The committed marks of a source (``aasce``), or a file by its path. Raises MarksError."""
+    """The committed marks of a source (``aasce``), or a file by its path. Raises UserError for what is none."""
     try:
         path = committed_or_own(COMMITTED, name_or_path)
     except FileNotFoundError as error:
         raise MarksError(f"level marks {error}; take the names of the labels") from error
-    try:
-        return LevelMarks.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise MarksError(f"{path}: not a usable file of level marks: {error}") from error
+    return read_json(path, LevelMarks, remedy="take the names of the labels")
 
 
 def label_offset(points_xy_image: np.ndarray, film: MarkedFilm, schema: Schema) -> int | None:

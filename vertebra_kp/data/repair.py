@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, Schema, State
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.files import write_text
+from vertebra_kp.core.files import read_json, write_text
 from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record
 
@@ -68,15 +68,12 @@ class RepairFile(_Strict):
 
 
 def load_repair_file(name_or_path: str) -> RepairFile:
-    """A committed repair file by its name (``aasce``), or any by its path. Raises RepairError."""
+    """A committed repair file by its name (``aasce``), or any by its path. Raises UserError for what is none."""
     try:
         path = committed_or_own(COMMITTED, name_or_path)
     except FileNotFoundError as error:
         raise RepairError(f"repair_file {error}; audit the labels to make one") from error
-    try:
-        return RepairFile.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise RepairError(f"{path}: not a usable repair file: {error}") from error
+    return read_json(path, RepairFile, remedy="audit the labels to make one")
 
 
 def write_repair_file(repair: RepairFile, path: Path) -> None:

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tqdm import tqdm
 
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, Schema, Side, State, View
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import fault_of
 from vertebra_kp.data.films import (
     KEPT_RESOLUTION,
     FilmsOfRecords,
@@ -56,7 +58,8 @@ class ShardedFilm(BaseModel):
     ``size`` is height and width of the original film; the PNG is that film shrunk for a network of ``input_size``
     at ``kept_resolution``. ``points_xy_image`` ``[levels, 4]`` of ``[x, y]`` or null, and ``states``
     ``[levels, 4]`` (numbers of ``State``), are the labels as in ``Record``, over the levels of ``anatomy``; so are
-    ``view`` and ``slips``, which shards of earlier versions lack.
+    ``view`` and ``slips``. ``pixels_crc32`` is the checksum of the PNG's pixels, ``crc32`` of everything here.
+    Shards of earlier versions lack these four, and shards by other tools may.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -74,6 +77,12 @@ class ShardedFilm(BaseModel):
     anterior_side: Side | None = None
     view: View | None = None
     slips: list[Annotated[int, Field(ge=UNKNOWN, lt=len(SLIP_CLASSES))]] | None = None
+    pixels_crc32: int | None = None
+    crc32: int | None = None
+
+    @property
+    def checksum(self) -> int:
+        return zlib.crc32(self.model_dump_json(exclude={"crc32"}).encode())
 
     def record(self, shard: Path) -> Record:
         """As a record of the levels of ``anatomy``; ValueError says what does not fit."""
@@ -107,13 +116,14 @@ class ShardedFilm(BaseModel):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a film's PNG stands in its shard; ``size`` is that of the original film."""
+    """Where a film's PNG stands in its shard, and the checksum of its pixels; ``size`` is the original film's."""
 
     shard: Path
     member: str
     offset: int
     length: int
     size: tuple[int, int]
+    crc32: int | None = None
 
 
 @dataclass(frozen=True)
@@ -216,8 +226,12 @@ def _members(record: Record, schema: Schema, input_size: tuple[int, int], source
         "view": record.view,
         "slips": None if record.slips is None else record.slips.tolist(),
     }
-    _, png = cv2.imencode(".png", film.image)
-    return {"png": png.tobytes(), "json": ShardedFilm.model_validate(described).model_dump_json().encode()}
+    png = cv2.imencode(".png", film.image)[1].tobytes()
+    sharded = ShardedFilm.model_validate(
+        described | {"pixels_crc32": zlib.crc32(np.ascontiguousarray(film.image).data)}
+    )
+    sharded = sharded.model_copy(update={"crc32": sharded.checksum})
+    return {"png": png, "json": sharded.model_dump_json().encode()}
 
 
 def read_shards(
@@ -291,11 +305,11 @@ def _film_of(key: str, parts: dict[str, tuple[int, int, bytes]], shard: Path) ->
     try:
         film = ShardedFilm.model_validate_json(parts["json"][2])
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "as a whole"
-        raise ValueError(f"{key}.json: {place}: {first['msg']}") from error
+        raise ValueError(f"{key}.json: {fault_of(error)}") from error
+    if film.crc32 is not None and film.crc32 != film.checksum:
+        raise ValueError(f"{key}.json is damaged: its checksum differs")
     offset, length, _ = parts["png"]
-    return film, Place(shard, f"{key}.png", offset, length, film.size)
+    return film, Place(shard, f"{key}.png", offset, length, film.size, film.pixels_crc32)
 
 
 def _regular_files(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, int]]:
@@ -395,6 +409,9 @@ class ShardFilms(FilmsOfRecords):
                 if (image.mode, image.size) != ("L", (width, height)):  # by the header, before a pixel is decoded
                     got = f"{image.mode} of {image.height} x {image.width}"
                     raise ValueError(f"wanted 8-bit gray of {height} x {width}, got {got}")
-                return np.asarray(image)
+                pixels = np.asarray(image)
+            if place.crc32 is not None and place.crc32 != zlib.crc32(np.ascontiguousarray(pixels).data):
+                raise ValueError("damaged, its checksum differs")
+            return pixels
         except Exception as error:  # decoders raise OSError, SyntaxError, zlib.error, ...: all mean damage
             raise FilmError(f"{film.file}: {error}; write or copy its shard anew") from error

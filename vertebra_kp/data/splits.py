@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import fault_of, read_json
 from vertebra_kp.data.committed import committed_or_own
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.strata import stratum
@@ -44,16 +45,18 @@ class SplitFile(BaseModel):
 def load_split_file(name_or_path: str) -> SplitFile:
     """A committed split file by its name (``aasce``), or any by its path.
 
-    Raises SplitError when there is none, when an id stands twice, or a group in two splits.
+    Raises SplitError when there is none, when an id stands twice, or a group in two splits; UserError for a file
+    that is no JSON.
     """
     try:
         path = committed_or_own(COMMITTED, name_or_path)
     except FileNotFoundError as error:
         raise SplitError(f"split_file {error}; make one (make_splits)") from error
+    content = read_json(path, dict[str, Any], remedy="make the split file anew")
     try:
-        return split_file_from(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:  # TypeError: it is no object
-        raise SplitError(f"{path}: not a usable split file: {error}") from error
+        return split_file_from(content)
+    except ValueError as error:
+        raise SplitError(f"{path}: not a usable split file: {fault_of(error)}") from error
 
 
 def split_hash(name_or_path: str | None) -> str | None:

@@ -15,13 +15,13 @@ from vertebra_kp.data.films import FilmLabels, Films
 from vertebra_kp.data.loader import sequential
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
 from vertebra_kp.evaluation.missing import filled
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.batch import Prediction, check_finite
+from vertebra_kp.inference.doubts import COLLAPSED_BELOW
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.streams import in_streams
 
 # What a trained network may be measured under: everything else has made it, or decides what it is given.
 MEASURABLE = ("codec.decode", "codec.dark_blur", "inference.")
-COLLAPSED_BELOW = 0.1  # of a heatmap's mass inside its window: the map has no peak worth the name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ def evaluate_films(
 ) -> list[Evaluated]:
     """Predict every film (the first ``limit`` of them) in float32.
 
-    ``films`` are kept in the pixels that the predictor asks for. The first ``shown`` predictions and the ``shown``
+    ``films`` are kept in the pixels that the predictor asks for. Raises UserError for a film on which the network
+    gives no finite numbers. The first ``shown`` predictions and the ``shown``
     with the largest error keep image and heatmaps, for pictures.
     """
 
@@ -70,6 +71,7 @@ def evaluate_films(
     for labels, prediction in tqdm(
         results, "evaluating", len(order), unit="film", leave=False, disable=not progress
     ):
+        check_finite(prediction, predictor.schema)
         evaluated.append(_evaluated(labels, prediction, predictor.schema))
         worst = sorted([*worst, len(evaluated) - 1], key=lambda i: -mean_error_px(evaluated[i]))
         for i in worst[shown:]:

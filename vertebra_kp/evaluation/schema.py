@@ -3,14 +3,17 @@
 Floats, and None where nothing is measurable. Lengths are of the original image; px are its pixels.
 """
 
-from typing import Any, NotRequired
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, cast, get_type_hints
 
+from pydantic import Field
 from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
 from vertebra_kp.config.schema import Names
+from vertebra_kp.core.files import read_json
 
 Figure = float | None
-Ends = list[float] | None
+Ends = Annotated[list[float], Field(min_length=2, max_length=2)] | None
 """Low and high end of an interval."""
 Rates = dict[str, float] | None
 """Percent of the corners within each threshold; the keys are the thresholds ("2.5")."""
@@ -173,7 +176,11 @@ class ShapeFigures(TypedDict):
 
 
 class Metrics(Summary, ClassSummary, total=False):
-    """All of ``metrics.json``: the figures, and what was measured on what."""
+    """All of ``metrics.json``: the figures, and what was measured on what.
+
+    ``evaluation_sha256`` is the checksum of ``evaluation.npz`` beside it; ``training_images``, how many of the
+    images have trained the network, as far as its config says.
+    """
 
     collapsed_share: float
     coverage: Coverage
@@ -197,3 +204,14 @@ class Metrics(Summary, ClassSummary, total=False):
     config: dict[str, Any]
     hardware: dict[str, Any]
     version: str
+    evaluation_sha256: str
+    training_images: int
+
+
+# Every figure as it must be, and none that must be there: earlier versions knew fewer.
+_Known = TypedDict("_Known", get_type_hints(Metrics, include_extras=True), total=False)  # type: ignore[misc]
+
+
+def read_metrics(path: Path) -> Metrics:
+    """``metrics.json`` of an evaluation. Raises UserError for what is none."""
+    return cast(Metrics, read_json(path, _Known, remedy="measure again"))

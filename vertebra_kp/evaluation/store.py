@@ -1,10 +1,11 @@
 """``evaluation.npz``: what an evaluation found, film by film, for reports and comparisons without the network."""
 
+import hashlib
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from vertebra_kp.evaluation.metrics import FilmResult, film_errors
 
 FILE = "evaluation.npz"
 VERSION = 1
+MAX_BYTES = 2**30  # unpacked; 100,000 images take 300 MiB
 SHOWN = 6  # worst films that keep their picture, and as many around the median
 ARRAYS = ("true_points", "true_states", "points", "presence", "covariances")
 
@@ -84,7 +86,8 @@ def _shown(
     return worst[:SHOWN], sorted(median[:SHOWN], key=lambda i: -known[i])
 
 
-def save_evaluation(evaluation: Evaluation, path: Path) -> None:
+def save_evaluation(evaluation: Evaluation, path: Path) -> str:
+    """Returns the file's checksum, which ``metrics.json`` beside it names: the two belong together."""
     results = evaluation.results
     content: dict[str, Any] = {name: np.stack([getattr(result, name) for result in results]) for name in ARRAYS}
     for i, picture in {**evaluation.worst, **evaluation.median}.items():
@@ -104,6 +107,13 @@ def save_evaluation(evaluation: Evaluation, path: Path) -> None:
     }
     with replacing(path) as file:
         np.savez_compressed(file, **content)
+    return checksum(path)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_evaluation(folder: Path) -> Path:
@@ -118,16 +128,38 @@ def load_evaluation(folder: Path) -> Evaluation:
     if not path.is_file():
         raise UserError(f"{path} does not exist; evaluate a network into {folder} first")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > MAX_BYTES:
+                raise ValueError(f"it unpacks to more than {MAX_BYTES // 2**20} MiB")
         with np.load(path) as content:
             arrays = dict(content)
         if int(arrays["version"]) != VERSION:
             raise ValueError("it is of another version of vertebra_kp")
+        _check_shapes(arrays)
         results = [_result(arrays, i) for i in range(len(arrays["id"]))]
         worst, median = ({int(i): _picture(arrays, int(i)) for i in arrays[name]} for name in ("worst", "median"))
         scores = arrays["distrust"] if len(arrays["distrust"]) else None
         return Evaluation(SCHEMAS[str(arrays["schema"])], results, worst, median, scores)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); evaluate again") from None
+    except Exception as error:  # numpy raises many kinds, by what is damaged
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); evaluate again") from None
+
+
+def _check_shapes(arrays: dict[str, np.ndarray]) -> None:
+    n, levels = len(arrays["id"]), SCHEMAS[str(arrays["schema"])].num_levels
+    corners = (n, levels, 4)
+    wanted = {
+        "true_points": (*corners, 2),
+        "true_states": corners,
+        "points": (*corners, 2),
+        "presence": (n, levels),
+    }
+    wanted |= {"covariances": (*corners, 2, 2), "group": (n,), "size": (n, 2), "spacing_mm": (n,)}
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} is of shape {arrays[name].shape}, wanted {shape}")
+    for name in ("worst", "median"):
+        if not all(0 <= i < n for i in arrays[name]):
+            raise ValueError(f"{name} names an image that is not there")
 
 
 def _result(arrays: dict[str, np.ndarray], i: int) -> FilmResult:

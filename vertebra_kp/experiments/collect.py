@@ -1,6 +1,5 @@
 """Finished runs into a study's ledger: from their folders, or from a study beside it that has run the same."""
 
-import json
 import os
 import shutil
 from contextlib import suppress
@@ -9,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
+from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
 from vertebra_kp.config.io import ConfigError, load_config
 from vertebra_kp.config.schema import NetworkConfig
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import read_json
 from vertebra_kp.evaluation.metric_table import figures_for
 from vertebra_kp.experiments.ledger import Entry, Key, Ledger, Row, read_rows
 from vertebra_kp.experiments.study import Planned, Settings, Study
@@ -59,6 +61,15 @@ def _settings_in(run_dir: Path) -> str | None:
         return "of another version"
 
 
+class _Trained(TypedDict):
+    """What must stand in the report of a training; earlier versions wrote less beside it."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    validation: dict[str, Any]
+    steps: int
+    training_seconds: float
+
+
 def collect(study: Study) -> list[Planned]:
     """Write down every run that is finished in its folder and has no row, or one of before settings were kept."""
     whole = {entry.key for entry in Ledger(study.folder).entries() if entry.row.get("config")}
@@ -78,7 +89,9 @@ def record(study: Study, run: Planned) -> Row:
 
 
 def _row(run: Planned) -> Row:
-    report: dict[str, Any] = json.loads(RunFolder(run.run_dir).metrics.read_text(encoding="utf-8"))
+    report = read_json(
+        RunFolder(run.run_dir).metrics, _Trained if run.trains else dict[str, Any], remedy="run it anew"
+    )
     figures, config = (report["validation"] if run.trains else report), run.settings.config
     network, data, train = config.network.model_dump_json(), config.data, config.train
     parameters, macs = _cost(network, data.keypoint_schema, data.input_size)

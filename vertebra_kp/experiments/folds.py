@@ -1,6 +1,5 @@
 """Cross-validation: a run per fold, and every film measured by the network that did not train on it."""
 
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +11,7 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import DONE, FAILED, INTERRUPTED
 from vertebra_kp.core.files import write_json
 from vertebra_kp.evaluation.metrics import summarise
-from vertebra_kp.evaluation.schema import Metrics
+from vertebra_kp.evaluation.schema import Metrics, read_metrics
 from vertebra_kp.evaluation.store import FILE, Evaluation, load_evaluation, pooled, save_evaluation
 from vertebra_kp.evaluation.uncertainty.calibration import COVERAGE, errors_of
 from vertebra_kp.evaluation.uncertainty.coverage import cross_coverage
@@ -83,8 +82,8 @@ def measure_folds(studies: Sequence[Study], stop: Stop, suffix: str = "") -> tup
             return code, None
     evaluation, metrics = pool_folds(studies, name)
     out = study.run_folders / f"all{suffix}"
-    save_evaluation(evaluation, out / FILE)
-    write_json(metrics, out / "metrics.json")
+    written = save_evaluation(evaluation, out / FILE)
+    write_json(metrics | {"evaluation_sha256": written}, out / "metrics.json")
     write_json(metrics, study.folder / f"metrics{suffix}.json")  # beside the rows, to be committed with them
     return DONE, metrics
 
@@ -102,7 +101,7 @@ def pool_folds(studies: Sequence[Study], evaluations: str) -> tuple[Evaluation, 
     schema = every.schema
     fold_of = [run.variant for run, part in zip(study.planned, parts, strict=True) for _ in part.results]
     errors = [errors_of(result, schema) for result in every.results]
-    first = json.loads((study.planned[0].run_dir / evaluations / "metrics.json").read_text(encoding="utf-8"))
+    first = read_metrics(study.planned[0].run_dir / evaluations / "metrics.json")
     configs = [load_config(one.file.base, one.file.overrides).model_dump(mode="json") for one in studies]
     metrics = {
         **{name: first.get(name) for name in COMMON},

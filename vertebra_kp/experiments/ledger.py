@@ -8,10 +8,11 @@ import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock
 
-from vertebra_kp.core.files import read_csv, write_csv, write_text
+from vertebra_kp.core.files import read_csv, read_json, write_csv, write_text
 from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.experiments.study import Settings
 
@@ -58,7 +59,9 @@ class Ledger:
             _key(row): {name: float(text) if text else None for name, text in row.items() if name not in KEY}
             for row in read_rows(self.films)
         }
-        documents = json.loads(self.configs.read_text(encoding="utf-8")) if self.configs.is_file() else {}
+        documents: dict[str, dict[str, Any]] = {}
+        if self.configs.is_file():
+            documents = read_json(self.configs, dict[str, dict[str, Any]], remedy="take it from the last commit")
         settings = {hash_: Settings.from_json(document) for hash_, document in documents.items()}
         return [
             Entry({**row}, films.get(_key(row), {}), settings.get(row.get("config", "")))
@@ -96,4 +99,4 @@ def _key(row: Mapping[str, str | float]) -> Key:
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """None where there is no file."""
-    return read_csv(path) if path.is_file() else []
+    return read_csv(path, remedy="take it from the last commit, or measure again") if path.is_file() else []

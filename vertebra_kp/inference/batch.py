@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from vertebra_kp.config.schema import Config
-from vertebra_kp.core.anatomy import FLIPPED_SLIP
+from vertebra_kp.core.anatomy import FLIPPED_SLIP, PRESENT_FROM, Schema
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.loader import Batch
-from vertebra_kp.inference.doubts import Doubt
+from vertebra_kp.inference.doubts import UNMEASURED, Doubt
 from vertebra_kp.inference.level_decoding import chained
 from vertebra_kp.inference.level_names import Names
 from vertebra_kp.models.codec import HeatmapCodec
@@ -56,6 +57,27 @@ class Prediction:
     def without_maps(self) -> "Prediction":
         """The same without what is large."""
         return replace(self, image=None, heatmaps=None, attention=None)
+
+
+def check_finite(prediction: Prediction, schema: Schema) -> None:
+    """Raises UserError, which names the image, where a number that would be reported is none.
+
+    Of a network that finds vertebrae, and of an image that was refused, absent ones have no corners.
+    """
+    present = prediction.presence >= PRESENT_FROM
+    finds = prediction.names is not None or not UNMEASURED.isdisjoint(prediction.doubts)
+    corners = schema.exists & (present | (not finds))[:, None]
+    for name, values in {
+        "presence": prediction.presence,
+        "corners": prediction.points_xy_image[corners],
+        "scores": prediction.scores[corners],
+        "covariances": prediction.covariances[corners],
+        "probabilities of the view": prediction.view_probabilities,
+        "probabilities of slips": prediction.slip_probabilities,
+    }.items():
+        if values is not None and not np.isfinite(values).all():
+            told = f"the network gave no finite {name}; look at the image and the network"
+            raise UserError(f"{prediction.file}: {told}")
 
 
 def codec_of(config: Config) -> HeatmapCodec:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from vertebra_kp.core.anatomy import LEVELS, VIEWS, Schema, View
+from vertebra_kp.core.anatomy import LEVELS, PRESENT_FROM, VIEWS, Schema, View
 from vertebra_kp.inference.level_names import Names
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ WEAK = 0.35  # score of a vertebra below which it is weak
 MOST_WEAK = 0.15  # share of weak vertebrae from which a spine is implausible
 ROOM = 2.0  # steps between the end of a spine and the image's edge: another vertebra would be seen there
 STEP_RATIO = 1.7  # of neighbouring distances: more is a vertebra left out, or none
+SMALLEST_SIDE_PX = 16  # of an image: fewer pixels show no spine
+COLLAPSED_BELOW = 0.1  # of a heatmap's mass inside its window: the map has no peak worth the name
+COLLAPSED_EXTENT = 0.003  # of the image's diagonal: corners that are all as near to each other make no vertebra
+# Of neighbouring distances, where a network names vertebrae by its channels: it cannot leave one out, and the
+# endplate of the sacrum stands for a whole level.
+STEP_RATIO_BY_CHANNEL = 3.0
 MEANINGS: dict[Doubt, str] = {
     "spine not found": "no row of vertebrae was found",
     "view": "the image shows the spine from another side than the network measures",
@@ -46,7 +52,7 @@ MEANINGS: dict[Doubt, str] = {
     "number of vertebrae": "another number of vertebrae is likely (16 or 18 between neck and sacrum)",
     "cut off": "a vertebra is cut off by the image's edge",
     "ends inside": "the spine was lost far from the image's edge, before its first or last level",
-    "implausible": "a vertebra is found only weakly or not at all, or the distances between vertebrae jump",
+    "implausible": "a vertebra is found only weakly or not at all, corners lie on one place, or distances jump",
     "pixels not square": "by the file's header pixels are not square, so that angles would be wrong; resample it",
     "header: view": "by the file's header the image shows the spine from another side than the network measures",
     "header: orientation": "by the file's header the image does not stand upright",
@@ -116,6 +122,35 @@ def _shows(body_part: str, schema: Schema) -> bool:
     from vertebra_kp.data.dicom.header import SPINE_PARTS  # here: pydicom takes an eighth of a second
 
     return any(level[0] in SPINE_PARTS.get(body_part, "") for level in schema.levels)
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Whether an image ``[H, W]`` shows nothing: all of its pixels are the same, or there are hardly any."""
+    return min(image.shape) < SMALLEST_SIDE_PX or image.min() == image.max()
+
+
+def doubts_by_channel(
+    points: np.ndarray, scores: np.ndarray, presence: np.ndarray, schema: Schema, size: tuple[int, int]
+) -> tuple[Doubt, ...]:
+    """What is doubtful of corners ``[levels, 4, 2]`` px that a network with a channel for each has placed.
+
+    ``scores`` ``[levels, 4]`` and ``presence`` ``[levels]`` in 0..1; the image is of ``size`` (height, width).
+    """
+    levels = np.flatnonzero(presence >= PRESENT_FROM)
+    if not len(levels):
+        return ("spine not found",)
+    corners, exists = points[levels], schema.exists[levels]
+    extent = np.array([np.ptp(own[there], axis=0).max() for own, there in zip(corners, exists, strict=True)])
+    centres = np.array([own[there].mean(axis=0) for own, there in zip(corners, exists, strict=True)])
+    steps = np.diff(centres, axis=0) / np.diff(levels)[:, None]
+    gaps = np.linalg.norm(steps, axis=1)
+    turns_back = steps @ (centres[-1] - centres[0]) <= 0
+    jumps = np.maximum(gaps[1:], gaps[:-1]) > STEP_RATIO_BY_CHANNEL * np.minimum(gaps[1:], gaps[:-1])
+    weak = scores[levels][exists] < COLLAPSED_BELOW
+    collapsed = extent < COLLAPSED_EXTENT * np.hypot(*size)
+    if collapsed.any() or turns_back.any() or jumps.any() or weak.mean() > MOST_WEAK:
+        return ("implausible",)
+    return ()
 
 
 def _ends_inside(spine: "FoundSpine", names: Names, schema: Schema, size: tuple[int, int]) -> bool:

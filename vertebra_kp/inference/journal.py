@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.inference.predictions import CSV_FILE, JSON_FILE
+from vertebra_kp.core.files import parse_json
+from vertebra_kp.inference.predictions import CSV_FILE, JSON_FILE, REPORT_FILE
 
 FILE = "predictions.jsonl"
 
@@ -55,7 +56,7 @@ def open_journal(folder: Path, about: Line, *, resume: bool, overwrite: bool) ->
     try:
         done: dict[str, Line] = {}
         if overwrite:
-            for name in (FILE, JSON_FILE, CSV_FILE):
+            for name in (FILE, JSON_FILE, CSV_FILE, REPORT_FILE):
                 (folder / name).unlink(missing_ok=True)
         elif resume and path.is_file():
             done = _read(path, about)
@@ -79,7 +80,7 @@ def _read(path: Path, about: Line) -> dict[str, Line]:
     if len(whole) < len(content):
         os.truncate(path, len(whole))
     try:
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines = [parse_json(line) for line in whole.splitlines()]
         if lines and lines[0]["about"] != about:
             other = sorted(key for key in about if lines[0]["about"].get(key) != about[key])
             raise UserError(

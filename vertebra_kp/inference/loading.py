@@ -10,7 +10,8 @@ from torch import nn
 from vertebra_kp.config.schema import Config
 from vertebra_kp.config.spine import SpineConfig, is_spine
 from vertebra_kp.core.anatomy import View
-from vertebra_kp.inference.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from vertebra_kp.core.files import fault_of
+from vertebra_kp.inference.checkpoint import Checkpoint, CheckpointError, load_checkpoint, put_weights
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.spine import SpinePredictor
@@ -55,7 +56,7 @@ def load(
     network: VertebraNetwork | Ensemble = first.network
     if others:
         network = Ensemble([first.network, *(one.network for one in others)], first.config.loss.heatmap)
-    return Predictor(_on(network, where), first.config, first.step, refiner)
+    return Predictor(_on(network, where), first.config, first.step, refiner, [one.config for one in others])
 
 
 class _Corners(NamedTuple):
@@ -90,15 +91,17 @@ def _built(stage: Stage | Checkpoint, path: Path) -> _Corners | _Spine:
     try:
         config = kind.model_validate(stage.config, strict=False)
     except ValueError as error:
-        raise CheckpointError(f"{path}: its config is of another version of vertebra_kp: {error}") from error
+        raise CheckpointError(
+            f"{path}: its config is of another version of vertebra_kp ({fault_of(error)})"
+        ) from error
     if isinstance(config, SpineConfig):
         with WithoutFirstWeights():
             spine = SpineNetwork(config.network, load_weights=False)
-        spine.load_state_dict(stage.weights)
+        put_weights(spine, stage.weights, path)
         return _Spine(spine, config, stage.step)
     with WithoutFirstWeights():
         corners = VertebraNetwork(config.network, config.data.keypoint_schema, load_weights=False)
-    corners.load_state_dict(stage.weights)
+    put_weights(corners, stage.weights, path)
     return _Corners(corners, config, stage.step)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vertebra_kp.data.dicom import DicomInfo
 
 JSON_FILE, CSV_FILE = "predictions.json", "predictions.csv"
+REPORT_FILE = "readings.json"  # beside them, where measurement reports are asked for
 CSV_COLUMNS = ("file", "level", "presence", "corner", "x", "y", "score", "var_x", "cov_xy", "var_y")
 
 
@@ -37,10 +38,10 @@ class ImageEntry(TypedDict):
     """One image of ``predictions.json``; ``size`` is height and width, coordinates are continuous.
 
     What only a DICOM header or a classifying network says is there where it was said. ``view`` is that of the
-    keypoint schema. ``notes`` say how a DICOM file was read. ``doubts`` are reasons for a second opinion: those of
-    the header, and of a network that finds and names vertebrae (then empty where there is none), which also gives
-    the probability of its names, and another likely number of vertebrae. ``results_name`` is what the image's
-    files in overlays/, reports/ and so on are called, where that is not the image's own name.
+    keypoint schema. ``notes`` say how a DICOM file was read. ``doubts`` are reasons for a second opinion, those of
+    the header among them (empty where there is none). A network that finds and names vertebrae also gives the
+    probability of its names, and another likely number of vertebrae. ``results_name`` is what the image's files in
+    overlays/, reports/ and so on are called, where that is not the image's own name.
     """
 
     file: str
@@ -91,8 +92,7 @@ def image_entry(prediction: Prediction, schema: Schema, header: "DicomInfo | Non
     if prediction.image_class is not None:
         of_classes = prediction.image_class
         entry["image_class"] = _most_probable(np.array(list(of_classes.values())), tuple(of_classes))
-    if prediction.names is not None or prediction.doubts:
-        entry["doubts"] = list(prediction.doubts)
+    entry["doubts"] = list(prediction.doubts)
     if prediction.names is not None:
         names = prediction.names
         entry["names_probability"] = round(names.probability, 4)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vertebra_kp.config.schema import Config
+from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.anatomy import UNKNOWN, Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.film_file import is_dicom
@@ -19,7 +20,7 @@ from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.loader import FilmDataset
 from vertebra_kp.data.record import label_arrays, unknown_slips
 from vertebra_kp.inference.batch import Prediction, predict_batch
-from vertebra_kp.inference.doubts import header_doubts
+from vertebra_kp.inference.doubts import doubts_by_channel, header_doubts, is_blank
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.streams import in_streams
 from vertebra_kp.models.ensemble import Ensemble
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Image = np.ndarray | str | Path
 
+_PLACED = ("points_xy_image", "covariances", "scores")
 CPU_BATCH_SIZE = 1  # several streams run; larger batches are no faster there
 
 
@@ -37,13 +39,26 @@ class Predictor:
     """Predicts films of any size; ``schema`` says which levels and corners it knows, ``step`` its training."""
 
     def __init__(
-        self, network: VertebraNetwork | Ensemble, config: Config, step: int, refiner: Refiner | None = None
+        self,
+        network: VertebraNetwork | Ensemble,
+        config: Config,
+        step: int,
+        refiner: Refiner | None = None,
+        members: Sequence[Config] = (),
     ) -> None:
+        """``members`` are the configs of an ensemble's other networks."""
         self.network, self.config, self.step, self.refiner = network.eval(), config, step, refiner
+        self.members = members
 
     def with_config(self, config: Config) -> "Predictor":
         """The same network under another decoding."""
-        return Predictor(self.network, config, self.step, self.refiner)
+        return Predictor(self.network, config, self.step, self.refiner, self.members)
+
+    @property
+    def configs(self) -> Sequence[Config | SpineConfig]:
+        """What each of its networks was trained by."""
+        refinement = [] if self.refiner is None else [self.refiner.config]
+        return [self.config, *self.members, *refinement]
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -131,7 +146,9 @@ class Predictor:
         predictions = predict_batch(
             self.network, batch, self.config, with_maps=with_maps, with_attention=with_attention
         )
-        return predictions if self.refiner is None else self.refiner.refine(predictions, films, self.schema)
+        if self.refiner is not None:
+            predictions = self.refiner.refine(predictions, films, self.schema)
+        return [_doubted(one, film, self.schema) for one, film in zip(predictions, films, strict=True)]
 
     def film_of(self, image: Image, name: str = "image", *, header: "DicomInfo | None" = None) -> Film:
         """An unlabelled film in the pixels that the network asks for; raises as ``predict_many``.
@@ -169,3 +186,13 @@ class Predictor:
             size=(image.shape[0], image.shape[1]),
             header=header,
         )
+
+
+def _doubted(prediction: Prediction, film: Film, schema: Schema) -> Prediction:
+    """With reasons for a second opinion; an image that shows nothing has no vertebra, whatever is predicted."""
+    if is_blank(film.image):
+        nothing = {name: np.full_like(getattr(prediction, name), np.nan) for name in _PLACED}
+        absent = np.zeros_like(prediction.presence)
+        return replace(prediction, **nothing, presence=absent, doubts=("spine not found",))
+    about = prediction.points_xy_image, prediction.scores, prediction.presence, schema, prediction.size
+    return replace(prediction, doubts=doubts_by_channel(*about))

@@ -94,6 +94,10 @@ class SpinePredictor(Predictor):
         return self.spine_config.model_dump(mode="json")
 
     @property
+    def configs(self) -> Sequence[Config | SpineConfig]:
+        return [self.spine_config] if self.refiner is None else [self.spine_config, self.refiner.config]
+
+    @property
     def mirrors(self) -> bool:
         return self.spine_config.views.flip
 

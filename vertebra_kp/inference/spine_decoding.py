@@ -12,8 +12,8 @@ from vertebra_kp.models.spine_network import USUAL_STEP
 PEAK_FROM = 0.15  # of a centre's probability
 MOST_PEAKS = 80
 PEAK_COST = 0.1  # of every vertebra of a path: a weak peak off the path's end is none
-# Of a step: how far a neighbour may lie from where the vertebra expects it. The cost grows with the square, up to this
-# value, so that a sharp bend does not end a path that goes on behind it.
+# Of a step: how far a neighbour may lie from where the vertebra expects it. The cost grows with the square, up to
+# this value, so that a sharp bend does not end a path that goes on behind it.
 OFF_STEP = 0.7
 GAP_COST = 0.6  # of a vertebra left out between two
 CORNER_WINDOW = 0.22  # of a step: how far a corner's peak may lie from where the vertebra expects it
@@ -39,7 +39,8 @@ class FoundSpine:
 
     ``centres`` ``[n, 2]``; ``corners`` ``[n, 4, 2]``; ``steps`` ``[n]``; ``scores`` ``[n]`` and ``corner_scores``
     ``[n, 4]`` in 0..1, 0 for one that was filled in between two; ``levels`` ``[n, L]`` log-probabilities of
-    ``LEVELS``. ``value`` of the path: its scores less the cost of what vertebrae lie off from where neighbours expect them.
+    ``LEVELS``. ``value`` of the path: its scores less the cost of what vertebrae lie off from where neighbours
+    expect them.
     """
 
     centres: np.ndarray

@@ -8,18 +8,21 @@ brings some files along, each in a folder of its name, with its checksum, its ca
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
-from vertebra_kp.core.files import replacing, write_text
-from vertebra_kp.inference.checkpoint import CheckpointError
+from vertebra_kp.core.files import fault_of, parse_json, replacing, write_text
+from vertebra_kp.inference.checkpoint import ZIP, CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,6 @@ FILE = "weights.safetensors"
 SUFFIX = ".safetensors"
 RENAMED = {"aasce-ap": "ap-spine"}  # published names of earlier versions
 FORMAT = "1"
-ZIP = b"PK\x03\x04"
 SCALE = "8-bit scale of "  # before the name of a rounded tensor: the name of its scales
 LARGEST = 127
 SMALLEST_ROUNDED = 256  # numbers in a tensor: rounding smaller ones would save nothing
@@ -40,6 +42,13 @@ class Stage:
 
     config: dict[str, Any]
     weights: dict[str, Tensor]
+    step: int
+
+
+class _Described(TypedDict):
+    """A stage without its weights, as the metadata has it."""
+
+    config: dict[str, Any]
     step: int
 
 
@@ -99,6 +108,7 @@ def save_weights(stages: list[Stage], path: Path, about: dict[str, Any]) -> str:
             tensors |= _rounded(f"{i}.{name}", value.detach().cpu().contiguous())
     configs = [{"config": stage.config, "step": stage.step} for stage in stages]
     metadata = {"format": FORMAT, "looks": json.dumps(configs), "about": json.dumps(about)}
+    metadata["sha256"] = _content_sha256(tensors, metadata)
     with replacing(path) as file:
         file.write(save(tensors, metadata))
     digest = _sha256(path)
@@ -107,9 +117,12 @@ def save_weights(stages: list[Stage], path: Path, about: dict[str, Any]) -> str:
 
 
 def load_weights(path: Path) -> list[Stage]:
-    """Raises CheckpointError for a file that is damaged, of another format, or not the one of its checksum."""
+    """Raises CheckpointError for a file that is damaged, of another format, or not the one of its checksum.
+
+    That stands in the file (not in those of earlier versions) and perhaps in another one beside it.
+    """
     checksum = _checksum_file(path)
-    if checksum.is_file() and checksum.read_text(encoding="utf-8").split()[0] != _sha256(path):
+    if checksum.is_file() and checksum.read_bytes().split()[:1] != [_sha256(path).encode()]:
         raise CheckpointError(f"{path}: is not the file of {checksum.name}; fetch it again")
     try:
         with safe_open(path, framework="pt") as file:
@@ -117,12 +130,16 @@ def load_weights(path: Path) -> list[Stage]:
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: no weights of vertebra_kp in format {FORMAT}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        stages = json.loads(metadata["looks"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: cannot be read ({error}); fetch it again") from error
-    exact = {name: _exact(tensors, name) for name in tensors if not name.startswith(SCALE)}
+        if metadata.get("sha256", "") not in ("", _content_sha256(tensors, metadata)):
+            raise CheckpointError(f"{path}: is damaged, its checksum differs; fetch it again")
+        stages = TypeAdapter(list[_Described]).validate_python(parse_json(metadata["looks"]))
+        if not stages:
+            raise ValueError("it holds no network")
+        exact = {name: _exact(tensors, name) for name in tensors if not name.startswith(SCALE)}
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # RuntimeError: shapes
+        raise CheckpointError(f"{path}: cannot be read ({fault_of(error)}); fetch it again") from error
     return [
         Stage(
             stage["config"],
@@ -144,6 +161,17 @@ def _rounded(name: str, value: Tensor) -> dict[str, Tensor]:
 def _exact(tensors: dict[str, Tensor], name: str) -> Tensor:
     value, scale = tensors[name], tensors.get(SCALE + name)
     return value if scale is None else value * scale.reshape(-1, *[1] * (value.ndim - 1))
+
+
+def _content_sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of everything that a file says, in an order of its own: the file itself cannot hold its checksum."""
+    digest = hashlib.sha256()
+    for name in ("format", "looks", "about"):
+        digest.update(metadata.get(name, "").encode() + b"\n")
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _checksum_file(path: Path) -> Path:

@@ -1,23 +1,23 @@
 """A run's report: one HTML page of what an evaluation found, made from its folder without the network."""
 
-import csv
-import json
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import yaml
+from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.files import write_text
+from vertebra_kp.core.files import read_csv, write_text
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.evaluation.agreement import agreement, auc
 from vertebra_kp.evaluation.metric_table import metrics_for
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
 from vertebra_kp.evaluation.robustness import FILE as ROBUSTNESS
-from vertebra_kp.evaluation.schema import FilmFigures
-from vertebra_kp.evaluation.store import Evaluation, Picture, load_evaluation
+from vertebra_kp.evaluation.schema import FilmFigures, Metrics, read_metrics
+from vertebra_kp.evaluation.store import FILE as EVALUATION
+from vertebra_kp.evaluation.store import Evaluation, Picture, checksum, load_evaluation
 from vertebra_kp.evaluation.uncertainty.calibration import FilmErrors, errors_of, reported_points
 from vertebra_kp.evaluation.uncertainty.coverage import cross_coverage
 from vertebra_kp.reports import plots
@@ -31,10 +31,22 @@ FEWEST_PAIRS = 10  # of a measure: fewer make no Bland-Altman plot
 TRUE, PREDICTED = "#51cf66", "#ffa94d"
 
 
+class _Disturbed(TypedDict):
+    """What a report shows of ``robustness.Row``."""
+
+    network: str
+    kind: str
+    strength: float
+    median_px: float
+
+
 def write_report(folder: Path, out: Path) -> None:
     """The report of the evaluation in ``folder``; raises UserError where there is none."""
     evaluation = load_evaluation(folder)
-    metrics = _metrics_in(folder / "metrics.json")
+    metrics = read_metrics(folder / "metrics.json")
+    if metrics.get("evaluation_sha256") not in (None, checksum(folder / EVALUATION)):
+        raise UserError(f"{folder}: metrics.json and {EVALUATION} are of two evaluations; measure again")
+    robustness = _robustness(folder / ROBUSTNESS, metrics.get("mark"))
     errors = [errors_of(result, evaluation.schema) for result in evaluation.results]
     config = metrics.get("config")
     name = config.get("name") if isinstance(config, dict) else None
@@ -48,22 +60,12 @@ def write_report(folder: Path, out: Path) -> None:
         measures=_measures(errors),
         coverage=_coverage(errors, evaluation.schema, metrics),
         trust=_trust(evaluation),
-        robustness=_robustness(folder / ROBUSTNESS, metrics.get("mark")),
+        robustness=robustness,
         worst=[_shown(evaluation.results[i], picture) for i, picture in evaluation.worst.items()],
         median=[_shown(evaluation.results[i], picture) for i, picture in evaluation.median.items()],
         config=yaml.safe_dump(config or {}, sort_keys=False),
     )
     write_text(page, out)
-
-
-def _metrics_in(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not a JSON object")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); measure again") from None
-    return content
 
 
 def _error_plots(evaluation: Evaluation) -> dict[str, str]:
@@ -103,7 +105,7 @@ def label_of(measure: str) -> str:
     return NAMES[measure].alone or NAMES[measure].short
 
 
-def _coverage(errors: list[FilmErrors], schema: Schema, metrics: dict[str, object]) -> dict[str, object]:
+def _coverage(errors: list[FilmErrors], schema: Schema, metrics: Metrics) -> dict[str, object]:
     """By the calibration that the images were measured with, else cross-conformal; the diagram always is."""
     found = {promised: cross_coverage(errors, schema, promised=promised) for promised in PROMISED}
     corners, measures = zip(*((held["corners"], held["all_measures"]) for held in found.values()), strict=True)
@@ -142,14 +144,13 @@ def _robustness(path: Path, fingerprint: object) -> str | None:
     if not path.is_file():
         return None
     kinds: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["network"] != fingerprint:
-                raise UserError(
-                    f"{path} is of another network than the evaluation beside it; measure the robustness of this "
-                    "network, or remove the file"
-                )
-            kinds[row["kind"]].append((float(row["strength"]), float(row["median_px"])))
+    for row in read_csv(path, _Disturbed, remedy="measure the robustness again"):
+        if row["network"] != fingerprint:
+            raise UserError(
+                f"{path} is of another network than the evaluation beside it; measure the robustness of this "
+                "network, or remove the file"
+            )
+        kinds[row["kind"]].append((row["strength"], row["median_px"]))
     return figure_uri(plots.robustness(kinds, "px")) if kinds else None
 
 

@@ -25,7 +25,7 @@ from vertebra_kp.evaluation.runner import evaluate_films
 from vertebra_kp.evaluation.schema import Metrics
 from vertebra_kp.evaluation.summary import PICTURES, first_views, row_of, summary_of, worst_views, write_film_rows
 from vertebra_kp.inference.batch import codec_of
-from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, put_weights, save_checkpoint
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.models.device import Hardware, hardware, peak_memory_mb
 from vertebra_kp.models.losses import KeypointLoss, Targets
@@ -348,7 +348,7 @@ def final_report(run: Run, state: RunState, version: str) -> TrainingReport:
     """The best checkpoint on all validation films, with intervals, kept in ``metrics.json`` and ``films.csv``."""
     config, schema = run.config, run.config.data.keypoint_schema
     best: Checkpoint = load_checkpoint(run.folder.best)
-    state.network.load_state_dict(best.weights)
+    put_weights(state.network, best.weights, run.folder.best)
     evaluated = evaluate_films(Predictor(state.network, config, best.step), run.validation)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     report: TrainingReport = {

@@ -27,6 +27,7 @@ from vertebra_kp.inference.checkpoint import (
     Checkpoint,
     load_checkpoint,
     moments_by_name,
+    put_weights,
     random_state,
     restore_moments,
     restore_random_state,
@@ -112,13 +113,15 @@ def _start(config: SpineConfig, device: torch.device, *, load_weights: bool) -> 
 
 def _restore(state: _State, checkpoint: Checkpoint, config: SpineConfig, films: Films) -> None:
     """Raises RunFolderError for a checkpoint of another config or of other images."""
-    if _what_decides(checkpoint.config) != _what_decides(config.model_dump(mode="json")):
+    if "sources" not in checkpoint.config or _what_decides(checkpoint.config) != _what_decides(
+        config.model_dump(mode="json")
+    ):
         raise RunFolderError("cannot resume: the config differs from the run's own; give the same, or start anew")
     if checkpoint.progress.get("films") != identity_of(films):
         raise RunFolderError("cannot resume: the images or their labels differ from those that the run began with")
     state.step = checkpoint.step
-    state.network.load_state_dict(checkpoint.network)
-    state.average.module.load_state_dict(checkpoint.weights)
+    put_weights(state.network, checkpoint.network, "cannot resume")
+    put_weights(state.average.module, checkpoint.weights, "cannot resume")
     state.average.n_averaged.fill_(checkpoint.step)
     restore_moments(state.optimiser, state.network, checkpoint.moments)
     restore_random_state(checkpoint.random[0])

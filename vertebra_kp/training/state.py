@@ -6,16 +6,20 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import fault_of
 from vertebra_kp.inference.checkpoint import (
     Checkpoint,
+    CheckpointError,
     Moments,
     moments_by_name,
+    put_weights,
     random_state,
     restore_moments,
     restore_random_state,
@@ -136,25 +140,32 @@ def checkpoint_of(state: RunState, config: Config, group: Group) -> Checkpoint |
 
 
 def restore(state: RunState, checkpoint: Checkpoint, group: Group) -> None:
-    """Take up a checkpoint; UserError where the processes or the films changed: the batches would be others."""
+    """Take up a checkpoint; UserError where the processes or the films changed: the batches would be others.
+
+    CheckpointError where parts of it are of another run.
+    """
     if len(checkpoint.random) != group.world_size:
         raise UserError(
             f"cannot resume: the run had {len(checkpoint.random)} processes, now there are {group.world_size}; "
             "start as many, a resumed run sees the same batches"
         )
-    films = checkpoint.progress["films"]
+    try:
+        progress = TypeAdapter(Progress).validate_python(checkpoint.progress)
+    except ValueError as error:
+        raise CheckpointError(f"cannot resume: progress: {fault_of(error)}; start anew") from None
+    films = progress.films
     if films != state.progress.films:
         raise UserError(
             f"cannot resume: the run was started on other films ({films}, now {state.progress.films}): the data "
             "folder or the split file has changed; restore them, or start a new run"
         )
-    state.network.load_state_dict(checkpoint.network)
+    put_weights(state.network, checkpoint.network, "cannot resume")
     if state.average is not None and checkpoint.average is not None:
-        state.average.module.load_state_dict(checkpoint.average)
+        put_weights(state.average.module, checkpoint.average, "cannot resume")
         state.average.n_averaged.fill_(checkpoint.step)  # one update a step
     take_up_moments(state, checkpoint.moments)
     if checkpoint.scaler:  # empty where the run was in bf16: a GPU without it starts a new one
         state.scaler.load_state_dict(checkpoint.scaler)
     state.step = checkpoint.step
-    state.progress = Progress(**checkpoint.progress)
+    state.progress = progress
     restore_random_state(checkpoint.random[group.rank])

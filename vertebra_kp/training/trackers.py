@@ -2,7 +2,6 @@
 
 import html
 import importlib.util
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from vertebra_kp.config.schema import TrackerName
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.files import write_json
+from vertebra_kp.core.files import read_json, write_json
 from vertebra_kp.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,8 @@ class Identity:
 
     def _ids(self) -> dict[str, str]:
         path = self.folder.tracker_ids
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        remedy = "remove it, which starts new logs"
+        return read_json(path, dict[str, str], remedy=remedy) if path.is_file() else {}
 
 
 class Backend(Protocol):

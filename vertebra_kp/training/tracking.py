@@ -1,16 +1,17 @@
 """What a run leaves for people to look at: ``metrics.csv``, and curves and pictures in every tracker."""
 
-import csv
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict
+from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
 from vertebra_kp.config.differences import flat_config
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import Schema
-from vertebra_kp.core.files import write_csv
+from vertebra_kp.core.files import read_csv, write_csv
 from vertebra_kp.evaluation.classification import class_headlines
 from vertebra_kp.evaluation.metric_table import figures_for
 from vertebra_kp.evaluation.schema import Metrics
@@ -96,6 +97,13 @@ class Tracker(AbstractContextManager):
             backend.finish(self._step, metrics)
 
 
+class _Row(TypedDict):
+    """With a figure in every other column."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    step: int
+
+
 class _MetricsTable:
     """Rows by step in a CSV file that is written anew with each; later rows may bring new columns."""
 
@@ -106,11 +114,10 @@ class _MetricsTable:
         if last_step is None:
             path.unlink(missing_ok=True)
         elif path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             # A kill of an older version, which appended, left half a line.
-            reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-            self._columns = list(reader.fieldnames or [])
-            self._rows = [row for row in reader if int(row["step"]) <= last_step]
+            rows = read_csv(path, _Row, remedy="remove it, which loses the curves so far", whole_lines=True)
+            self._columns = list(rows[0]) if rows else []
+            self._rows = [row for row in rows if row["step"] <= last_step]
             write_csv(self._columns, self._rows, path)
 
     def append(self, row: Mapping[str, float | str | None]) -> None:

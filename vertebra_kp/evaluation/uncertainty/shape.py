@@ -149,7 +149,10 @@ def fit_shapes(spines: Sequence[np.ndarray], schema: Schema) -> ShapeModel:
 
 def shape_model_from_dict(content: ShapeContent, schema: Schema) -> ShapeModel:
     """Raises UserError where the model is of another schema or has another size."""
-    mean, covariance = np.array(content["mean"]), np.array(content["covariance"])
+    try:
+        mean, covariance = np.array(content["mean"]), np.array(content["covariance"])
+    except ValueError:
+        raise UserError("the rows of the shape model differ in length; calibrate the network again") from None
     K = schema.num_channels
     if content["schema"] != schema.name or mean.shape != (K, 2) or covariance.shape != (2 * K, 2 * K):
         raise UserError(f"the shape model is of {content['schema']}, {schema.name} was asked for")

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.files import write_json
+from vertebra_kp.core.files import read_json, write_json
 from vertebra_kp.evaluation.uncertainty.calibration import Calibration, FilmErrors, reported_points
 from vertebra_kp.evaluation.uncertainty.shape import ShapeContent, ShapeModel, shape_model_from_dict
 from vertebra_kp.evaluation.uncertainty.trust import TrustModel, signs_of
@@ -106,8 +105,8 @@ def find_calibrated(given: Path | None, checkpoint: Path, schema: Schema, finger
 
 def load_calibrated(path: Path, schema: Schema, fingerprint: str | None = None) -> Calibrated:
     """Raises UserError for a file that is missing, broken, of another schema or, by ``fingerprint``, network."""
+    content = read_json(path, CalibrationFile, remedy="calibrate the network again")
     try:
-        content = TypeAdapter(CalibrationFile).validate_json(path.read_bytes())
         made_for = content["calibration"].schema
         if made_for != schema.name:
             raise UserError(f"the calibration is of {made_for}, the network predicts {schema.name}")
@@ -118,7 +117,4 @@ def load_calibrated(path: Path, schema: Schema, fingerprint: str | None = None) 
         shapes = shape_model_from_dict(content["shapes"], schema)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except (OSError, ValueError) as error:
-        told = f"no calibration that can be read ({error}); calibrate the network again"
-        raise UserError(f"{path}: {told}") from None
     return Calibrated(content["calibration"], shapes, content["trust"], frozenset(content["patients"]))
