@@ -9,7 +9,6 @@ from small_run import make_all
 from tries import JOBS, Nursery, Try
 
 
-
 @pytest.fixture(scope="session")
 def place():
     """A folder that other users may look into, as pytest's own are not."""
@@ -20,7 +19,7 @@ def place():
 
 
 @pytest.fixture(scope="session")
-def small(place):
+def small(place, nursery):  # which starts meanwhile
     """Images, configs, and what a training of them gives."""
     folder = place / "small"
     folder.mkdir()
@@ -29,7 +28,7 @@ def small(place):
 
 
 @pytest.fixture(scope="session")
-def nursery(place, small):
+def nursery(place):
     started = Nursery(place)
     yield started
     started.close()

@@ -1,4 +1,4 @@
-"""Every command that takes its time, tried under a fault; and what its results are, apart from the time they took."""
+"""Every command that takes its time, tried under a fault; and its results, apart from the time they took."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ from vertebra_kp.data.cache import read_index
 
 HANGS_S = 300
 DOCUMENTED = (0, 1, 2, 3, 75, 130)
-TIMING = ("seconds", "training_seconds", "images_per_second", "peak_memory_mb", "minutes", "interruptions")
+TIMING = ("seconds", "training_seconds", "images_per_second", "peak_memory_mb", "minutes", "seconds_per_step")
 LOGS = ("log.txt", "evaluation.txt", "table.md")
 LOG_FOLDERS = ("tensorboard", "plots")
 
@@ -151,7 +151,10 @@ def _ablate(job: SmallRun, out: Path) -> list[Any]:
 def _write_study(job: SmallRun, out: Path) -> None:
     out.mkdir()
     study = {"base": str(job.config), "seeds": [0], "baseline": "plain"}
-    study |= {"variants": {"plain": [], "wide": ["codec.sigma=2.5"]}, "measured": {"argmax": ["codec.decode=argmax"]}}
+    study |= {
+        "variants": {"plain": [], "wide": ["codec.sigma=2.5"]},
+        "measured": {"argmax": ["codec.decode=argmax"]},
+    }
     (out / "study.yaml").write_text(yaml.safe_dump(study))
 
 
@@ -260,7 +263,7 @@ def _digest(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_digest(item) for item in value]
     if isinstance(value, torch.Tensor):
-        value = value.cpu().contiguous().view(torch.uint8).numpy() if value.numel() else value.numpy()
+        value = value.numpy()
     if isinstance(value, np.ndarray):
         return value.shape, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
     return repr(value)

@@ -1,6 +1,5 @@
 """Training of a spine network: one loss over several sources; a run that stops goes on where it was."""
 
-import csv
 import hashlib
 import logging
 import math
@@ -39,6 +38,7 @@ from vertebra_kp.training.loop import Interrupted, signals_caught
 from vertebra_kp.training.run_folder import RunFolderError, lock_run_folder
 from vertebra_kp.training.start import begins_anew, load_start
 from vertebra_kp.training.state import moving_average
+from vertebra_kp.training.tracking import MetricsTable
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +74,15 @@ def train_spine(
     torch.manual_seed(config.train.seed)
     state = _start(config, device, load_weights=not resume)
     with lock_run_folder(folder):
+        check_spine_folder(folder, resume=resume, overwrite=overwrite)  # another process may have ended meanwhile
         if resume:
             _restore(state, load_checkpoint(folder / LAST), config, films)
         else:
             _clear(folder)
+        # Rows behind the checkpoint are of steps that a kill undid.
+        table = MetricsTable(folder / METRICS, last_step=state.step if resume else None)
         with SummaryWriter(str(folder / BOARD)) as board, signals_caught() as signals:
-            _run(state, config, films, folder, board, signals)
+            _run(state, config, films, folder, (table, board), signals)
     return folder / LAST
 
 
@@ -152,7 +155,12 @@ def _clear(folder: Path) -> None:
 
 
 def _run(
-    state: _State, config: SpineConfig, films: Films, folder: Path, board: SummaryWriter, signals: list[int]
+    state: _State,
+    config: SpineConfig,
+    films: Films,
+    folder: Path,
+    figures: tuple[MetricsTable, SummaryWriter],
+    signals: list[int],
 ) -> None:
     train, device = config.train, next(state.network.parameters()).device
     sums: dict[str, float] = {}
@@ -164,7 +172,7 @@ def _run(
             means = {name: value / (state.step - since) for name, value in sums.items()}
             if not math.isfinite(means["total"]):
                 raise UserError(f"the loss is not finite at step {state.step}; lower train.lr (last.pt is kept)")
-            _note(folder, board, state.step, means, (time.perf_counter() - started) / (state.step - since))
+            _note(*figures, state.step, means, (time.perf_counter() - started) / (state.step - since))
             _save(state, config, films, folder / LAST)
             sums, started, since = {}, time.perf_counter(), state.step
         if signals:
@@ -230,14 +238,9 @@ def _batches(config: SpineConfig, films: Films, first: int) -> Iterator[tuple[Te
             yield ready
 
 
-def _note(folder: Path, board: SummaryWriter, step: int, means: dict[str, float], seconds: float) -> None:
-    path = folder / METRICS
-    is_new = not path.is_file()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(["step", *means, "seconds_per_step"])
-        writer.writerow([step, *(f"{value:.5f}" for value in means.values()), f"{seconds:.3f}"])
+def _note(table: MetricsTable, board: SummaryWriter, step: int, means: dict[str, float], seconds: float) -> None:
+    figures = {name: f"{value:.5f}" for name, value in means.items()}
+    table.append({"step": step, **figures, "seconds_per_step": f"{seconds:.3f}"})
     for name, value in means.items():
         board.add_scalar(f"train/{name}", value, step)
     log.info("step %d: loss %.3f, %.2f s per step", step, means["total"], seconds)
