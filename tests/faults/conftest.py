@@ -11,9 +11,8 @@ from tries import JOBS, Nursery, Try
 
 @pytest.fixture(scope="session")
 def place():
-    """A folder that other users may look into, as pytest's own are not."""
+    """A folder for the session, removed at its end."""
     path = Path(tempfile.mkdtemp(prefix="faults-"))
-    path.chmod(0o755)
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

@@ -67,7 +67,7 @@ def test_a_folder_that_is_read_only_is_told_in_one_line(nursery, small, place):
     survived = 0
     try:
         for name, words in commands.items():
-            ended = nursery.run(words(out), out, nobody=True)
+            ended = nursery.run(words(out), out, as_owner=True)
             assert ended.code in (1, 3), f"{name}: {ended.code} {ended.output[-800:]}"
             assert "Traceback" not in ended.output, f"{name}: {ended.output[-1500:]}"
             assert str(out) in ended.output, f"{name}: {ended.output[-800:]}"
@@ -89,7 +89,7 @@ def test_images_in_a_read_only_folder_are_used(nursery, small, place):
         for folder in folders:
             folder.chmod(0o555)
         for name in names:
-            ended = nursery.run(JOBS[name].first(small, out / name), out, nobody=True)
+            ended = nursery.run(JOBS[name].first(small, out / name), out, as_owner=True)
             assert ended.code == 0, f"{name}: {ended.output[-800:]}"
             survived += 1
     finally:

@@ -26,7 +26,7 @@ from vertebra_kp.data.cache import read_index
 
 HANGS_S = 300
 DOCUMENTED = (0, 1, 2, 3, 75, 130)
-TIMING = ("seconds", "training_seconds", "images_per_second", "peak_memory_mb", "minutes", "seconds_per_step")
+TIMING = ("seconds", "training_seconds", "images_per_second", "peak_memory_mb", "seconds_per_step")
 LOGS = ("log.txt", "evaluation.txt", "table.md")
 LOG_FOLDERS = ("tensorboard", "plots")
 
@@ -214,7 +214,7 @@ class Try:
             for name in {*found, *self.whole}
             if found.get(name) != self.whole.get(name) and any(Path(name).match(pattern) for pattern in kept)
         )
-        assert different == [], f"another result after {self.job.name}"
+        assert not different, f"another result of {self.job.name}: {different}"
 
 
 # --- results --------------------------------------------------------------------------------------------------

@@ -86,7 +86,8 @@ def check(folder: Path, *, cases: int, seed: int) -> None:
     tallies = fuzzed(folder, cases=cases, seed=seed)
     for tally in tallies:
         read, refused = tally["taken"], tally["refused"]
-        seen = f"{refused:,} refused with what is wrong, {read:,} read"
+        done = "done, or the usage" if tally["kind"].startswith("words") else "read"
+        seen = f"{refused:,} refused with what is wrong, {read:,} {done}"
         reliability.record(
             tally["kind"], tally["target"], cases=tally["cases"], survived=read + refused, seen=seen
         )
