@@ -1,5 +1,6 @@
 """Training of a spine network: one loss over several sources; a run that stops goes on where it was."""
 
+import csv
 import hashlib
 import logging
 import math
@@ -19,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import write_text
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.spine_films import SpineFilm
 from vertebra_kp.data.spine_views import SpineTargets, random_view, targets_of
@@ -38,7 +40,6 @@ from vertebra_kp.training.loop import Interrupted, signals_caught
 from vertebra_kp.training.run_folder import RunFolderError, lock_run_folder
 from vertebra_kp.training.start import begins_anew, load_start
 from vertebra_kp.training.state import moving_average
-from vertebra_kp.training.tracking import MetricsTable
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +78,11 @@ def train_spine(
         check_spine_folder(folder, resume=resume, overwrite=overwrite)  # another process may have ended meanwhile
         if resume:
             _restore(state, load_checkpoint(folder / LAST), config, films)
+            _cut_figures(folder / METRICS, state.step)
         else:
             _clear(folder)
-        # Rows behind the checkpoint are of steps that a kill undid.
-        table = MetricsTable(folder / METRICS, last_step=state.step if resume else None)
         with SummaryWriter(str(folder / BOARD)) as board, signals_caught() as signals:
-            _run(state, config, films, folder, (table, board), signals)
+            _run(state, config, films, folder, board, signals)
     return folder / LAST
 
 
@@ -154,13 +154,21 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / BOARD, ignore_errors=True)
 
 
+def _cut_figures(path: Path, last_step: int) -> None:
+    """Take off the rows behind the checkpoint, and half a row: steps that a kill undid are made again."""
+    if path.is_file():
+        head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        steps = [row.partition(",")[0] for row in rows]
+        kept = [
+            row
+            for row, step in zip(rows, steps, strict=True)
+            if row.endswith("\n") and step.isdecimal() and int(step) <= last_step
+        ]
+        write_text("".join([head, *kept]), path)
+
+
 def _run(
-    state: _State,
-    config: SpineConfig,
-    films: Films,
-    folder: Path,
-    figures: tuple[MetricsTable, SummaryWriter],
-    signals: list[int],
+    state: _State, config: SpineConfig, films: Films, folder: Path, board: SummaryWriter, signals: list[int]
 ) -> None:
     train, device = config.train, next(state.network.parameters()).device
     sums: dict[str, float] = {}
@@ -172,7 +180,7 @@ def _run(
             means = {name: value / (state.step - since) for name, value in sums.items()}
             if not math.isfinite(means["total"]):
                 raise UserError(f"the loss is not finite at step {state.step}; lower train.lr (last.pt is kept)")
-            _note(*figures, state.step, means, (time.perf_counter() - started) / (state.step - since))
+            _note(folder, board, state.step, means, (time.perf_counter() - started) / (state.step - since))
             _save(state, config, films, folder / LAST)
             sums, started, since = {}, time.perf_counter(), state.step
         if signals:
@@ -238,9 +246,14 @@ def _batches(config: SpineConfig, films: Films, first: int) -> Iterator[tuple[Te
             yield ready
 
 
-def _note(table: MetricsTable, board: SummaryWriter, step: int, means: dict[str, float], seconds: float) -> None:
-    figures = {name: f"{value:.5f}" for name, value in means.items()}
-    table.append({"step": step, **figures, "seconds_per_step": f"{seconds:.3f}"})
+def _note(folder: Path, board: SummaryWriter, step: int, means: dict[str, float], seconds: float) -> None:
+    path = folder / METRICS
+    is_new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow(["step", *means, "seconds_per_step"])
+        writer.writerow([step, *(f"{value:.5f}" for value in means.values()), f"{seconds:.3f}"])
     for name, value in means.items():
         board.add_scalar(f"train/{name}", value, step)
     log.info("step %d: loss %.3f, %.2f s per step", step, means["total"], seconds)

@@ -31,7 +31,7 @@ class Tracker(AbstractContextManager):
 
     def __init__(self, folder: RunFolder, config: Config, *, resume_step: int | None = None):
         folder.path.mkdir(parents=True, exist_ok=True)
-        self._table = MetricsTable(folder.curves, last_step=resume_step)
+        self._table = _MetricsTable(folder.curves, last_step=resume_step)
         # Lists and None as text: not every tracker takes them.
         settings = {k: v if isinstance(v, str | float | int) else str(v) for k, v in flat_config(config).items()}
         run = Identity(config.name, folder, settings, resume_step)
@@ -96,7 +96,7 @@ class Tracker(AbstractContextManager):
             backend.finish(self._step, metrics)
 
 
-class MetricsTable:
+class _MetricsTable:
     """Rows by step in a CSV file that is written anew with each; later rows may bring new columns."""
 
     def __init__(self, path: Path, *, last_step: int | None):
