@@ -26,7 +26,8 @@ from vertebra_kp.data.cache import read_index
 
 HANGS_S = 300
 DOCUMENTED = (0, 1, 2, 3, 75, 130)
-TIMING = ("seconds", "training_seconds", "images_per_second", "peak_memory_mb", "seconds_per_step")
+# What depends on the machine's other work, or on edits of the code while the tests run.
+TIMING = ("seconds", "training_seconds", "images_per_second", "peak_memory_mb", "seconds_per_step", "version")
 LOGS = ("log.txt", "evaluation.txt", "table.md")
 LOG_FOLDERS = ("tensorboard", "plots")
 
