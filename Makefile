@@ -14,7 +14,7 @@ train = @how=; if [ -f runs/$(1)/checkpoints/last.pt ]; then how=--resume; fi; \
 	set -x; $(BIN)/vertebra-kp train --config $(1) $$how $(if $(2),--set $(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock quickstart aasce-cpu la-lumbar tensorboard test test-slow test-all wheel-test lint format docs clean
+.PHONY: help setup lock quickstart aasce-cpu la-lumbar tensorboard test test-slow test-all test-long audit wheel-test lint format docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -75,6 +75,17 @@ test-slow: $(READY)  ## the long matrix, the notebook included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 test-all: test test-slow  ## both
+
+test-long: $(READY)  ## faults and damaged inputs at length (hours); what is found goes into docs/reliability.md
+	@echo "== faults and damaged inputs"
+	OMP_NUM_THREADS=1 VERTEBRA_KP_RELIABILITY=1 VERTEBRA_KP_FUZZ=10000 VERTEBRA_KP_KILLS=50 VERTEBRA_KP_FULL_DISKS=50 \
+	    $(BIN)/python -m pytest -n 2 tests/faults tests/fuzz
+	$(BIN)/python tests/reliability.py
+
+audit: $(READY)  ## known vulnerabilities of the locked packages
+	@echo "== audit of $(LOCKED)"
+	$(PIP) pip-audit
+	$(BIN)/python .ci/audit $(BIN)/pip-audit $(LOCKED)
 
 wheel-test: $(READY)  ## build the wheel and use it in a clean environment outside the checkout
 	@echo "== wheel"

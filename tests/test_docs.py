@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import reliability
 
 pytest.importorskip("mkdocs", reason="the site needs the extra docs")
 from mkdocs.commands.build import build
@@ -59,6 +60,11 @@ def test_commands_within_sentences_and_tables_are_taken_too():
     assert len(found) > 10
     for call in found:
         check_needs(build_parser().parse_args(shlex.split(call)))
+
+
+def test_the_table_of_reliability_is_that_of_its_results():
+    assert reliability.read()
+    assert reliability.PAGE.read_text(encoding="utf-8") == reliability.page(), "python tests/reliability.py"
 
 
 def test_pages_use_the_words_of_the_field():

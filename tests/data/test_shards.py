@@ -169,6 +169,20 @@ def test_shards_are_never_mixed_with_older_ones_nor_left_empty(records, shards, 
         write(records, tmp_path, shards=6)
 
 
+def test_shards_of_a_run_that_was_killed_between_their_names_are_refused_and_written_anew(
+    records, shards, tmp_path
+):
+    for shard in shards.glob("*.tar"):
+        (tmp_path / shard.name).write_bytes(shard.read_bytes())
+    last = tmp_path / "films-000001.tar"
+    last.rename(last.with_name(last.name + ".partial"))
+    with pytest.raises(SourceError, match=r"not whole, films-000001\.tar\.partial .*prepare the shards again"):
+        opened(tmp_path)
+    write(records, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["films-000000.tar", "films-000001.tar"]
+    assert len(opened(tmp_path)) == 5
+
+
 def regular(name, content, size=None):
     member = tarfile.TarInfo(name)
     member.size = len(content) if size is None else size

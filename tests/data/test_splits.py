@@ -15,7 +15,15 @@ from vertebra_kp.core.anatomy import SCHEMAS, State
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.data.sources.aasce import case_group
-from vertebra_kp.data.splits import SplitError, deal, load_split_file, select, split_file_from, unite_groups
+from vertebra_kp.data.splits import (
+    SplitError,
+    deal,
+    load_split_file,
+    read_pairs,
+    select,
+    split_file_from,
+    unite_groups,
+)
 from vertebra_kp.data.strata import CURVE_DEG, UNMEASURED, stratum
 
 ROOT = Path(__file__).parents[2]
@@ -297,3 +305,15 @@ def test_the_command_reports_a_missing_data_set_in_one_line(tmp_path):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "x.json").exists()
+
+
+def test_pairs_are_the_first_two_columns_and_a_line_without_them_is_named(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(b"\xef\xbb\xbffirst,second,note\na.png,b.png,same day\n\nc.png,d.png\n")
+    assert read_pairs(path) == [("a.png", "b.png"), ("c.png", "d.png")]
+    path.write_text("first,second\na.png,b.png\nc.png\n")
+    with pytest.raises(SplitError, match=r"pairs\.csv: line 3 has one column, 'c\.png'"):
+        read_pairs(path)
+    path.write_bytes("first,second\nWirbels\xe4ule.png,b.png\n".encode("latin-1"))
+    with pytest.raises(SplitError, match="not readable as CSV in UTF-8"):
+        read_pairs(path)

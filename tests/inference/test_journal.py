@@ -38,6 +38,22 @@ def test_a_journal_goes_on_where_it_was_cut_off_in_the_middle_of_a_line(tmp_path
     assert done["b.png"] == {"image": {"file": "b.png"}}
 
 
+@pytest.mark.parametrize("change", [("a.png", "c.png"), ('"crc32"', '"other"'), ("0123", "0124")])
+def test_a_line_that_was_changed_is_damage(tmp_path, change):
+    write(tmp_path, ["a.png", "b.png"])
+    text = (tmp_path / FILE).read_text()
+    (tmp_path / FILE).write_text(text.replace(*change, 1))
+    with pytest.raises(UserError, match=r"damaged .*not as it was written.*overwrite it"):
+        write(tmp_path, ["c.png"], resume=True)
+
+
+def test_a_journal_of_an_earlier_version_is_resumed(tmp_path):
+    write(tmp_path, ["a.png"])
+    plain = [{key: value for key, value in line.items() if key != "crc32"} for line in lines(tmp_path)]
+    (tmp_path / FILE).write_text("".join(json.dumps(line) + "\n" for line in plain))
+    assert list(write(tmp_path, ["b.png"], resume=True)) == ["a.png", "b.png"]
+
+
 @pytest.mark.parametrize("kept", [FILE, "predictions.json"])
 def test_older_results_are_not_replaced_unasked(tmp_path, kept):
     write(tmp_path, ["a.png"])

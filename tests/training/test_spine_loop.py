@@ -78,6 +78,16 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(folder, tmp_path, mo
         torch.testing.assert_close(resumed.weights[name], value, rtol=0, atol=0, msg=name)
 
 
+def test_figures_of_steps_that_a_kill_undid_are_not_there_twice(folder, tmp_path):
+    config = SpineConfig.model_validate(values(folder), strict=False)
+    last = run(config, tmp_path / "run")
+    figures = last.with_name("metrics.csv")
+    whole = figures.read_text()
+    figures.write_text(whole + whole.splitlines()[-1].replace("4,", "6,", 1) + "\n" + "8,0.3")
+    run(config, tmp_path / "run", resume=True)
+    assert figures.read_text() == whole
+
+
 def test_a_trained_network_predicts_and_half_of_the_images_validate(folder, tmp_path):
     config = SpineConfig.model_validate(values(folder), strict=False)
     train, held_back = deal(config.sources[0], fold=0)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import cv2
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from tqdm import tqdm
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = {"png": 64 * 2**20, "json": 2**20}  # of a member; larger ones are not read
 MAX_HEADER_BYTES = 2**16
+PARTIAL = ".partial"  # behind the name of a shard that is not finished, or whose set is not
 DEALT_BY = 0  # seed of the order in which films are dealt out, so that films of a patient do not lie together
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -156,17 +158,45 @@ def write_shards(
 ) -> list[Path]:
     """``films-000000.tar`` and so on in ``folder``, each with its share of the films.
 
-    The same films give the same bytes. Shards get their names when the last one is written. Raises UserError where
-    the folder has shards already or there are fewer films than shards, and FilmError naming every film that cannot
-    be read, or where only centres or unnamed vertebrae are marked.
+    The same films give the same bytes. Shards get their names when the last one is written; what a run that was
+    killed has left is written anew. Raises UserError where the folder has shards already, another process writes
+    there, or there are fewer films than shards, and FilmError naming every film that cannot be read, or where only
+    centres or unnamed vertebrae are marked.
     """
     check_records(records, schema)
     folder = folder.expanduser()
-    if found := sorted(folder.glob("*.tar")):
-        raise UserError(f"{folder} holds shards already ({found[0].name} ...); name another folder or remove them")
     if shards > len(records):
         raise UserError(f"shards {shards}: there are {len(records)} films; ask for fewer shards")
     folder.mkdir(parents=True, exist_ok=True)
+    try:  # beside the folder, in which there is nothing but shards
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            _make_room(folder)
+            return _write_shards(
+                records, schema, input_size, folder, source=source, shards=shards, workers=workers
+            )
+    except Timeout:
+        raise UserError(f"{folder}: another process writes shards there; wait for it, or name another") from None
+
+
+def _make_room(folder: Path) -> None:
+    """Remove what a run that was killed has left; UserError where the shards are whole."""
+    found, partial = sorted(folder.glob("*.tar")), list(folder.glob(f"*.tar{PARTIAL}"))
+    if found and not partial:
+        raise UserError(f"{folder} holds shards already ({found[0].name} ...); name another folder or remove them")
+    for path in (*found, *partial):
+        path.unlink()
+
+
+def _write_shards(
+    records: Sequence[Record],
+    schema: Schema,
+    input_size: tuple[int, int],
+    folder: Path,
+    *,
+    source: str,
+    shards: int,
+    workers: int | None,
+) -> list[Path]:
     failures: list[str] = []
 
     def sample(number: int) -> dict | None:
@@ -181,7 +211,7 @@ def write_shards(
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(records), unit="film", leave=False) as bar:
         for i, numbers in enumerate(np.array_split(dealt, shards)):
             bar.set_description(f"shard {i + 1} of {shards}")
-            partial.append(folder / f"films-{i:06d}.tar.partial")
+            partial.append(folder / f"films-{i:06d}.tar{PARTIAL}")
             with _tar_writer(partial[-1]) as tar:
                 for written in pool.map(sample, numbers):
                     if written is not None:
@@ -247,6 +277,8 @@ def read_shards(
     shards = sorted(folder.glob("*.tar"))
     if not shards:
         raise SourceError(f"{folder} holds no .tar; prepare shards first")
+    if partial := sorted(folder.glob(f"*.tar{PARTIAL}")):
+        raise SourceError(f"{folder} is not whole, {partial[0].name} was never finished; prepare the shards again")
     found: dict[str, tuple[Record, Place]] = {}
     problems = []
     for shard in shards:

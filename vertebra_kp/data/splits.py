@@ -153,9 +153,16 @@ def make_splits(
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Ids in the first two columns of a CSV file with a header."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [(row[0], row[1]) for row in list(csv.reader(file))[1:]]
+    """Ids in the first two columns of a CSV file with a header; raises SplitError that names a line without."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.reader(file))[1:]
+    except (ValueError, csv.Error) as error:
+        raise SplitError(f"{path}: not readable as CSV in UTF-8 ({error}); save it as such") from error
+    for number, line in enumerate(lines, start=2):
+        if line and len(line) < 2:
+            raise SplitError(f"{path}: line {number} has one column, {line[0]!r}; name two images in each")
+    return [(line[0], line[1]) for line in lines if line]
 
 
 def deal(groups: Mapping[str, str], strata: Mapping[str, int], sizes: Mapping[str, float]) -> dict[str, list]:

@@ -1,11 +1,12 @@
 """``predictions.jsonl``: what was found on each image, written as it is found, so that no end loses it.
 
 The first line says what the results are made with; every other line is one image. A run that was interrupted goes
-on behind the last whole line.
+on behind the last whole line. Every line carries a checksum of itself; those of earlier versions have none.
 """
 
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from vertebra_kp.core.files import parse_json
 from vertebra_kp.inference.predictions import CSV_FILE, JSON_FILE, REPORT_FILE
 
 FILE = "predictions.jsonl"
+CHECKSUM = "crc32"
 
 Line = dict[str, Any]  # JSON
 
@@ -34,7 +36,7 @@ class Journal:
         self._write({"file": name, **line})
 
     def _write(self, line: Line) -> None:
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._file.write(_text({**line, CHECKSUM: zlib.crc32(_text(line))}) + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -80,12 +82,27 @@ def _read(path: Path, about: Line) -> dict[str, Line]:
     if len(whole) < len(content):
         os.truncate(path, len(whole))
     try:
-        lines = [parse_json(line) for line in whole.splitlines()]
+        lines = _checked([parse_json(line) for line in whole.splitlines()])
         if lines and lines[0]["about"] != about:
             other = sorted(key for key in about if lines[0]["about"].get(key) != about[key])
             raise UserError(
                 f"{path}: made with another {', '.join(other)}; overwrite it, or choose another folder"
             )
         return {line.pop("file"): line for line in lines[1:]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error!r}); overwrite it, or choose another folder") from None
+
+
+def _text(line: Line) -> bytes:
+    return json.dumps(line, allow_nan=False).encode()
+
+
+def _checked(lines: list[Line]) -> list[Line]:
+    """The lines without their checksums; ValueError where one is not as it was written."""
+    if any(CHECKSUM in line for line in lines):  # of this version: then all have one
+        for line in lines:
+            if line.pop(CHECKSUM, None) != zlib.crc32(_text(line)):
+                raise ValueError("a line is not as it was written")
+    return lines

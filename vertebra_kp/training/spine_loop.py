@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import write_text
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.data.spine_films import SpineFilm
 from vertebra_kp.data.spine_views import SpineTargets, random_view, targets_of
@@ -75,8 +76,10 @@ def train_spine(
     torch.manual_seed(config.train.seed)
     state = _start(config, device, load_weights=not resume)
     with lock_run_folder(folder):
+        check_spine_folder(folder, resume=resume, overwrite=overwrite)  # another process may have ended meanwhile
         if resume:
             _restore(state, load_checkpoint(folder / LAST), config, films)
+            _cut_figures(folder / METRICS, state.step)
         else:
             _clear(folder)
         with SummaryWriter(str(folder / BOARD)) as board, signals_caught() as signals:
@@ -152,6 +155,19 @@ def _clear(folder: Path) -> None:
     for name in (LAST, METRICS):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / BOARD, ignore_errors=True)
+
+
+def _cut_figures(path: Path, last_step: int) -> None:
+    """Take off the rows behind the checkpoint, and half a row: steps that a kill undid are made again."""
+    if path.is_file():
+        head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        steps = [row.partition(",")[0] for row in rows]
+        kept = [
+            row
+            for row, step in zip(rows, steps, strict=True)
+            if row.endswith("\n") and step.isdecimal() and int(step) <= last_step
+        ]
+        write_text("".join([head, *kept]), path)
 
 
 def _run(
