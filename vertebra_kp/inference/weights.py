@@ -1,7 +1,8 @@
 """Networks to give away: one safetensors file with weights of 8 bits, the configs, and where they come from.
 
 A file holds the stages of one predictor: a network of whole images and, where it has one, a crop refinement.
-Weights of layers are rounded to 8 bits per output channel, everything of one dimension stays as it is. The package
+Weights of layers are rounded to 8 bits per output channel; everything of one dimension and the head that names
+vertebrae stay as they are. The package
 brings some files along, each in a folder of its name, with its checksum, its calibration and a model card.
 """
 
@@ -34,6 +35,7 @@ FORMAT = "1"
 SCALE = "8-bit scale of "  # before the name of a rounded tensor: the name of its scales
 LARGEST = 127
 SMALLEST_ROUNDED = 256  # numbers in a tensor: rounding smaller ones would save nothing
+NOT_ROUNDED = ".level_head."  # in a tensor's name: names of vertebrae hang on close calls
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,8 @@ def load_weights(path: Path) -> list[Stage]:
 
 
 def _rounded(name: str, value: Tensor) -> dict[str, Tensor]:
-    if value.ndim < 2 or value.numel() < SMALLEST_ROUNDED or not value.is_floating_point():
+    is_small = value.ndim < 2 or value.numel() < SMALLEST_ROUNDED
+    if is_small or NOT_ROUNDED in name or not value.is_floating_point():
         return {name: value}
     scale = value.abs().flatten(1).amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST
     steps = value / scale.reshape(-1, *[1] * (value.ndim - 1))
