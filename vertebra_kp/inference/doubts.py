@@ -122,6 +122,8 @@ def _shows(body_part: str, schema: Schema) -> bool:
     from vertebra_kp.data.dicom.header import SPINE_PARTS  # here: pydicom takes an eighth of a second
 
     return any(level[0] in SPINE_PARTS.get(body_part, "") for level in schema.levels)
+
+
 def is_blank(image: np.ndarray) -> bool:
     """Whether an image ``[H, W]`` shows nothing: all of its pixels are the same, or there are hardly any."""
     return min(image.shape) < SMALLEST_SIDE_PX or image.min() == image.max()
