@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.text import printable
 
 JPEG_QUALITY = 80
+ZIP = b"PK\x03\x04"  # how an archive begins
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -93,6 +95,23 @@ def read_csv(path: Path, kind: Any = dict[str, str], *, remedy: str, whole_lines
         return TypeAdapter(list[kind]).validate_python(plain)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({fault_of(error)}); {remedy}") from None
+
+
+def check_archive(path: Path) -> None:
+    """Raises BadZipFile for what is no archive as torch saves it, or differs from its checksums.
+
+    torch itself does not check these. Parts are stored as they are: reading them takes no more than the file.
+    """
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            raise zipfile.BadZipFile("no archive of torch")
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise zipfile.BadZipFile("its parts are compressed, torch's are not")
+        if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+            raise zipfile.BadZipFile("its parts are larger than the file")
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"checksum of {damaged} differs")
 
 
 def fault_of(error: Exception) -> str:

@@ -5,17 +5,16 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor, nn
 
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.files import fault_of, replacing
+from vertebra_kp.core.files import check_archive, fault_of, replacing
 
 FORMAT = 2
-ZIP = b"PK\x03\x04"  # how an archive begins
 
 Moments = dict[str, dict[str, Tensor]]  # the optimiser's state by parameter name
 
@@ -41,7 +40,7 @@ class Checkpoint:
     average: dict[str, Tensor] | None
     moments: Moments
     scaler: dict[str, Any]
-    random: Annotated[list[dict[str, Tensor]], Field(min_length=1)]
+    random: list[dict[str, Tensor]]
     progress: dict[str, Any]
     format: int = FORMAT
 
@@ -87,11 +86,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def read_tensors(path: Path) -> Any:
     """What torch has saved in a file, checked against the checksums that its archive has for every part.
 
-    torch itself does not check them. Parts are stored as they are: what is read takes no more than the file.
     Raises CheckpointError for a file that is damaged, or that torch has not saved so.
     """
     try:
-        _check_archive(path)
+        check_archive(path)
         with path.open("rb") as file:  # by its name, torch would take it for another format
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of the archive, of the pickle in it, of whatever that names
@@ -99,22 +97,9 @@ def read_tensors(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read ({told}); the file is damaged or no checkpoint") from error
 
 
-def _check_archive(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(4) != ZIP:  # torch would take it for one of its older formats, and unpack it to look
-            raise zipfile.BadZipFile("no archive of torch")
-    with zipfile.ZipFile(path) as archive:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-            raise zipfile.BadZipFile("its parts are compressed, torch's are not")
-        if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
-            raise zipfile.BadZipFile("its parts are larger than the file")
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"checksum of {damaged} differs")
-
-
 def _is_whole(path: Path) -> bool:
     try:
-        _check_archive(path)
+        check_archive(path)
     except Exception:  # as above
         return False
     return True

@@ -39,9 +39,9 @@ class ImageEntry(TypedDict):
 
     What only a DICOM header or a classifying network says is there where it was said. ``view`` is that of the
     keypoint schema. ``notes`` say how a DICOM file was read. ``doubts`` are reasons for a second opinion, those of
-    the header among them (empty where there is none). A network that finds and names vertebrae also gives the
-    probability of its names, and another likely number of vertebrae. ``results_name`` is what the image's files in
-    overlays/, reports/ and so on are called, where that is not the image's own name.
+    the header among them. A network that finds and names vertebrae gives them always (then empty where there is
+    none), with the probability of its names, and another likely number of vertebrae. ``results_name`` is what the
+    image's files in overlays/, reports/ and so on are called, where that is not the image's own name.
     """
 
     file: str
@@ -92,7 +92,8 @@ def image_entry(prediction: Prediction, schema: Schema, header: "DicomInfo | Non
     if prediction.image_class is not None:
         of_classes = prediction.image_class
         entry["image_class"] = _most_probable(np.array(list(of_classes.values())), tuple(of_classes))
-    entry["doubts"] = list(prediction.doubts)
+    if prediction.names is not None or prediction.doubts:
+        entry["doubts"] = list(prediction.doubts)
     if prediction.names is not None:
         names = prediction.names
         entry["names_probability"] = round(names.probability, 4)

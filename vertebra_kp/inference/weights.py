@@ -22,8 +22,8 @@ from safetensors.torch import save
 from torch import Tensor
 from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
-from vertebra_kp.core.files import fault_of, parse_json, replacing, write_text
-from vertebra_kp.inference.checkpoint import ZIP, CheckpointError
+from vertebra_kp.core.files import ZIP, fault_of, parse_json, replacing, write_text
+from vertebra_kp.inference.checkpoint import CheckpointError
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """Weights as other programs save them: the state dict in a file, by the names that a network here has."""
 
+import tarfile
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.files import ZIP, check_archive
 
 # Of our own files (inference/checkpoint.py, weights.py), whose readers also check them
 CHECKPOINT_KEYS = {"format", "network", "moments"}
@@ -47,7 +49,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> tuple[bool, object]:
-    """Whether it is a file of ours, and what is in it."""
+    """Whether it is a file of ours, and what is in it; tar files are refused: torch unpacks them to look."""
+    with path.open("rb") as file:
+        start = file.read(len(ZIP))
+    if start == ZIP or tarfile.is_tarfile(path):
+        check_archive(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
     return isinstance(content, Mapping) and content.keys() >= CHECKPOINT_KEYS, content
 

@@ -127,7 +127,8 @@ def _restore(state: _State, checkpoint: Checkpoint, config: SpineConfig, films: 
     put_weights(state.average.module, checkpoint.weights, "cannot resume")
     state.average.n_averaged.fill_(checkpoint.step)
     restore_moments(state.optimiser, state.network, checkpoint.moments)
-    restore_random_state(checkpoint.random[0])
+    for random in checkpoint.random[:1]:
+        restore_random_state(random)
     log.info("continues after step %d", state.step)
 
 
