@@ -24,7 +24,7 @@ from vertebra_kp.cli.main import main as command
 from vertebra_kp.config.io import find_config, load_config
 from vertebra_kp.core.files import write_csv
 
-IMAGES, STEPS = 24, 16
+IMAGES, STEPS = 24, 8
 SMALL = (
     *("data.input_size=[128,64]", "train.batch_size=2", "train.batch_norm_calibration=2", "train.start_from=null"),
     *(f"data.phantom.films={2 * STEPS}", "data.phantom.validation_films=4", "train.evaluate_films=2"),
