@@ -86,6 +86,7 @@ def fuzz(name: str, cases: int, number: int, folder: Path, watch: Watch) -> Tall
         suppress_health_check=list(HealthCheck),
     )
     seed(number)(quiet(drawn))()
+    os.chdir(folder)
     shutil.rmtree(sound.parent)
     return tally
 
