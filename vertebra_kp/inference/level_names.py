@@ -15,7 +15,7 @@ FLOOR = 0.01  # probability that a vertebra looks like any level: one wrong look
 BEYOND = FLOOR + 1 / len(LEVELS)  # evidence of a level that no network of the schema is trained to know
 BESIDE_THE_SCHEMA = ("C7", "S1")  # what stands beyond the ends of T1..L5: networks know it by name
 # Neighbours look alike for the same reasons: their summed evidence counts by this over the root of their number.
-SHARED = 0.62
+SHARED = 0.55
 RARE = 0.03  # prior of a variant against the usual number of vertebrae
 REPORTED_FROM = 0.2  # probability of a variant that is worth a word
 
