@@ -285,6 +285,14 @@ def test_damaged_files_end_in_source_errors(tmp_path, image):
     check_damaged_files(read_records, root / "tasks.json", tasks)
 
 
+def test_half_a_character_in_what_is_left_out_is_written_as_its_code(tmp_path, caplog):
+    other = {"type": "choices\ud800", "value": {"choices": ["good"]}}
+    root = tmp_path / "films"
+    write_json(root, [task(annotation(region(), other))])
+    read_records(root, AP)
+    assert "choices\\ud800 regions left out" in caplog.text
+
+
 # --- writing -------------------------------------------------------------------------------------
 
 

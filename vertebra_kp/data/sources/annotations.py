@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vertebra_kp.core.anatomy import CORNERS, Schema, Side, State
+from vertebra_kp.core.text import printable
 from vertebra_kp.data.images import FilmError, film_size
 from vertebra_kp.data.names import corner_name
 from vertebra_kp.data.record import Record, label_arrays
@@ -108,7 +109,8 @@ class Reading(Faults):
     def finish(self, where: Path, remedy: str, *, empty: str) -> list[Record]:
         """The records by id; SourceError lists the faults of ``where``, or is ``empty`` where no record is."""
         for what, places in self._left_out.items():
-            log.warning("%s: %d %s left out: %s", where, len(places), what, some(list(dict.fromkeys(places)))[1])
+            named = some(list(dict.fromkeys(places)))[1]
+            log.warning("%s: %d %s left out: %s", where, len(places), printable(what), named)
         raise_if_any(self.found, where, remedy)
         if not self.records:
             raise SourceError(empty)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.text import printable
 
 LONGEST_LINE = 2000  # characters
 NAMED = 5  # films that a warning names
@@ -37,7 +38,7 @@ class Faults:
 
 def some(names: Sequence[str]) -> tuple[int, str]:
     """How many there are, and the first of them: for a warning."""
-    return len(names), ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")
+    return len(names), printable(", ".join(names[:NAMED])) + (" ..." if len(names) > NAMED else "")
 
 
 def raise_if_any(problems: Iterable[str], where: Path, remedy: str) -> None:
