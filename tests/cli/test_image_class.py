@@ -85,7 +85,7 @@ def test_a_class_of_ones_own_trains_and_is_measured(films, tmp_path):
     ("settings", "message"),
     [
         (["network.classification={targets: [image_class]}"], "needs two names or more in classes"),
-        (["network.classification={classes: [a, b]}"], "classes is read for image_class only"),
+        (["network.classification={classes: [a, b]}"], "classes is not read without the target image_class"),
         (["network.classification={targets: [view, view]}"], "targets names something twice: view, view"),
         (["network.classification={targets: [image_class], classes: [a, b]}"], "classes needs data.class_file"),
         (["data.class_file=x.csv"], "but no image_class is predicted; add it to network.classification.targets"),

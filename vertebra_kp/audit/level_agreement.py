@@ -67,12 +67,15 @@ def compare_films(
     with ThreadPoolExecutor() as pool:
         reformed = pool.map(lambda film: reformation_of(film, schema), films.values())
         found = dict(zip(films, tqdm(reformed, "reformatting", len(films), leave=False), strict=True))
-    compared = []
-    for first, second in tqdm(chosen, "comparing names of levels", unit="pair", leave=False):
-        one, other = found[first.id], found[second.id]
-        if one is not None and other is not None and (offset := level_offset(one, other)) is not None:
-            compared.append((first, second, offset))
-    return compared
+
+        def offset_of(pair: tuple[Record, Record]) -> LevelOffset | None:
+            one, other = (found[record.id] for record in pair)
+            return None if one is None or other is None else level_offset(one, other)
+
+        offsets = pool.map(offset_of, chosen)
+        told = tqdm(offsets, "comparing names of levels", len(chosen), unit="pair", leave=False)
+        pairs = zip(chosen, told, strict=True)
+        return [(first, second, offset) for (first, second), offset in pairs if offset is not None]
 
 
 def level_findings(records: Sequence[Record], schema: Schema) -> list[Finding]:
