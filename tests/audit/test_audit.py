@@ -16,6 +16,7 @@ from vertebra_kp.audit.duplicates import same_films, thumbnail
 from vertebra_kp.audit.labels import FILMS_FOR_USUAL, audit_labels, corner_findings, order_findings, repaired
 from vertebra_kp.audit.records import gap_findings, outside_findings, patient_findings, spacing_findings
 from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, State
+from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import FilmSelection, records_of
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
 from vertebra_kp.data.record import LabelledFilm, Record, take_levels
@@ -304,7 +305,7 @@ def test_a_repair_file_that_is_none_is_told(tmp_path):
     with pytest.raises(RepairError, match="no such file"):
         load_repair_file(str(tmp_path / "none.json"))
     (tmp_path / "bad.json").write_text('{"source": "aasce", "anatomy": "ap_whole_spine", "filsm": {}}')
-    with pytest.raises(RepairError, match="filsm"):
+    with pytest.raises(UserError, match="filsm"):
         load_repair_file(str(tmp_path / "bad.json"))
 
 

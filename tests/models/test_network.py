@@ -125,10 +125,10 @@ def test_a_skip_reaches_the_heatmaps_and_one_left_out_does_not(thin):
     decoder = UNetDecoder({"F2": 4, "S16": 4, "F4": 8}, [8, 8, 8, 8, 8], output_stride=2).eval()
     maps = {"F2": (4, 16, 24), "F3": (4, 8, 12), "S16": (4, 4, 6), "F4": (8, 2, 3)}
     features = {name: torch.randn(1, *shape) for name, shape in maps.items()}
-    base = decoder(features)
+    base, _ = decoder(features)
     assert base.shape == (1, 8, 32, 48)
     for name in maps:
-        moved = decoder(features | {name: features[name] + 1})
+        moved, _ = decoder(features | {name: features[name] + 1})
         assert torch.equal(moved, base) == (name == "F3")
 
 
