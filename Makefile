@@ -72,7 +72,7 @@ test: $(READY)  ## the fast tests
 
 test-slow: $(READY)  ## the long matrix, the notebook included
 	@echo "== slow tests"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(SLOW)
 
 test-all: test test-slow  ## both
 
