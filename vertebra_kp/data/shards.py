@@ -167,36 +167,6 @@ def write_shards(
     folder = folder.expanduser()
     if shards > len(records):
         raise UserError(f"shards {shards}: there are {len(records)} films; ask for fewer shards")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:  # beside the folder, in which there is nothing but shards
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
-            _make_room(folder)
-            return _write_shards(
-                records, schema, input_size, folder, source=source, shards=shards, workers=workers
-            )
-    except Timeout:
-        raise UserError(f"{folder}: another process writes shards there; wait for it, or name another") from None
-
-
-def _make_room(folder: Path) -> None:
-    """Remove what a run that was killed has left; UserError where the shards are whole."""
-    found, partial = sorted(folder.glob("*.tar")), list(folder.glob(f"*.tar{PARTIAL}"))
-    if found and not partial:
-        raise UserError(f"{folder} holds shards already ({found[0].name} ...); name another folder or remove them")
-    for path in (*found, *partial):
-        path.unlink()
-
-
-def _write_shards(
-    records: Sequence[Record],
-    schema: Schema,
-    input_size: tuple[int, int],
-    folder: Path,
-    *,
-    source: str,
-    shards: int,
-    workers: int | None,
-) -> list[Path]:
     failures: list[str] = []
 
     def sample(number: int) -> dict | None:
@@ -208,7 +178,12 @@ def _write_shards(
 
     dealt = np.random.default_rng(DEALT_BY).permutation(len(records))
     partial = []
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(records), unit="film", leave=False) as bar:
+    with (
+        _alone_in(folder),
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(records), unit="film", leave=False) as bar,
+    ):
+        _make_room(folder)
         for i, numbers in enumerate(np.array_split(dealt, shards)):
             bar.set_description(f"shard {i + 1} of {shards}")
             partial.append(folder / f"films-{i:06d}.tar{PARTIAL}")
@@ -217,11 +192,35 @@ def _write_shards(
                     if written is not None:
                         tar.write(written)
                     bar.update()
-    if failures:
-        for path in partial:
-            path.unlink()
-        raise FilmError("\n".join(sorted(failures)))
-    return [path.rename(path.with_suffix("")) for path in partial]
+        if failures:
+            for path in partial:
+                path.unlink()
+            raise FilmError("\n".join(sorted(failures)))
+        return [path.rename(path.with_suffix("")) for path in partial]
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """The folder, made where it is missing, with no other process that writes shards there; else UserError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))  # beside it: in it there is nothing but shards
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder}: another process writes shards there; wait for it, or name another") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make_room(folder: Path) -> None:
+    """Remove what a run that was killed has left; UserError where the shards are whole."""
+    found, partial = sorted(folder.glob("*.tar")), list(folder.glob(f"*.tar{PARTIAL}"))
+    if found and not partial:
+        raise UserError(f"{folder} holds shards already ({found[0].name} ...); name another folder or remove them")
+    for path in (*found, *partial):
+        path.unlink()
 
 
 @contextmanager

@@ -111,9 +111,8 @@ def header_doubts(header: "DicomInfo", schema: Schema) -> tuple[Doubt, ...]:
         found.append("header: orientation")
     if header.body_part is not None and not _shows(header.body_part, schema):
         found.append("header: body part")
-    if (
-        header.laterality in ("L", "R") and schema.view == "AP"
-    ):  # of a lateral image it may be the side of the tube
+    # Of a lateral image it may be the side of the tube.
+    if header.laterality in ("L", "R") and schema.view == "AP":
         found.append("header: laterality")
     return tuple(found)
 

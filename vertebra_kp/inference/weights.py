@@ -2,8 +2,8 @@
 
 A file holds the stages of one predictor: a network of whole images and, where it has one, a crop refinement.
 Weights of layers are rounded to 8 bits per output channel; everything of one dimension and the head that names
-vertebrae stay as they are. The package
-brings some files along, each in a folder of its name, with its checksum, its calibration and a model card.
+vertebrae stay as they are. The package brings some files along, each in a folder of its name, with its checksum,
+its calibration and a model card.
 """
 
 import hashlib

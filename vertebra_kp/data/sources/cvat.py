@@ -65,9 +65,8 @@ def read_records(root: Path, schema: Schema) -> list[Record]:
             place, labels = f"image {image.get('name')!r}", Labels(schema)
             shapes = []
             for shape in image:
-                if shape.tag in SHAPES and is_vertebral(
-                    shape.get("label") or "L1"
-                ):  # without a name it is a fault
+                label = shape.get("label") or "L1"  # one without a name is a fault, to be found later
+                if shape.tag in SHAPES and is_vertebral(label):
                     shapes.append(shape)
                 elif shape.tag not in NO_SHAPES:
                     reading.leave_out(f"{shape.tag} shapes {short(shape.get('label'))}", place)
