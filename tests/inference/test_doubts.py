@@ -51,6 +51,15 @@ def test_each_doubt_alone(doubt, arguments, options):
     assert doubts_of(*arguments, WHOLE, SIZE, **options) == (doubt,)
 
 
+def test_weak_vertebrae_beyond_the_levels_that_are_asked_for_are_no_reason_to_doubt():
+    longer = spine(19)
+    longer.scores[:2] = 0.0  # in the neck, filled in
+    above = replace(names(count=19), levels=np.r_[LEVELS.index("T1") - 2 : LEVELS.index("L5") + 1])
+    assert doubts_of(longer, above, AP, WHOLE, (1000, 400)) == ()
+    longer.scores[5] = 0.0
+    assert doubts_of(longer, above, AP, WHOLE, (1000, 400)) == ("implausible",)
+
+
 def test_distances_that_jump_are_implausible():
     jumps = spine()
     jumps.centres[9:, 1] += 0.8 * STEP
