@@ -291,6 +291,21 @@ def test_damaged_labels_are_a_clear_error_or_sound_records(sound, tmp_path, name
         assert record.unnamed_xy_image is None or np.isfinite(record.unnamed_xy_image).all()
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_number_beyond_any_film_becomes_a_point(sound, tmp_path, name):
+    """Finite in the file, infinite as a 32-bit coordinate; up to forty numbers of a file, one at a time."""
+    root, schema = tmp_path / "data", SOURCES[name][1]
+    shutil.copytree(sound[name], root)
+    path = label_files(root)[0]
+    whole = path.read_bytes()
+    numbers = list(re.finditer(rb"(?<![\w.])-?\d+\.?\d*", whole)) if path.suffix != ".mat" else []
+    for number in numbers[:: -(-len(numbers) // 40) or 1]:
+        path.write_bytes(whole[: number.start()] + b"1e39" + whole[number.end() :])
+        for record in outcome(lambda: read_records(name, root, schema))[0] or []:
+            labelled = record.points_xy_image[record.states == State.LABELLED]
+            assert (np.abs(labelled) < 1e6 + 1).all(), whole[number.start() - 20 : number.end()]
+
+
 def png_of_size(height, width, depth=8, colour=0):
     """A PNG whose header claims a size and that holds almost nothing."""
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, colour, 0, 0, 0])

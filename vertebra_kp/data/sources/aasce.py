@@ -26,6 +26,7 @@ from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources.annotations import Labels, Reading
 from vertebra_kp.data.sources.matlab import read_matrix
 from vertebra_kp.data.sources.problems import SourceError
+from vertebra_kp.data.sources.values import is_pixel
 
 ROOT_VARIABLE = "VERTEBRA_KP_AASCE"
 FOLDER = "boostnet_labeldata"
@@ -107,7 +108,6 @@ def _read_corners(path: Path) -> np.ndarray:
     if indices.shape != wanted:
         raise ValueError(f"{path.name} has p2 of shape {indices.shape}, wanted {wanted}")
     indices = indices.astype(np.float64)  # stored as uint16, which would wrap around below 0
-    if not np.isfinite(indices).all():
-        bad = int((~np.isfinite(indices).all(axis=1)).sum())
-        raise ValueError(f"{path.name} has {bad} points that are NaN or infinite")
+    if not (on_film := is_pixel(indices)).all():
+        raise ValueError(f"{path.name} has {int((~on_film).sum())} points that are NaN or beyond any film")
     return points_from_indices(indices - MATLAB_FIRST_INDEX).reshape(len(LEVELS), len(CORNERS), 2)

@@ -23,6 +23,7 @@ import csv
 import logging
 import re
 from pathlib import Path
+from reprlib import repr as short
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from vertebra_kp.data.record import Record, unknown_slips
 from vertebra_kp.data.sources.annotations import Labels, Reading
 from vertebra_kp.data.sources.files import read_text
 from vertebra_kp.data.sources.problems import Faults, SourceError
+from vertebra_kp.data.sources.values import is_pixel
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +143,8 @@ def _read_endplates(path: Path, view: str) -> tuple[np.ndarray, list[int]]:
             if len(row) not in ROW_COLUMNS:
                 raise ValueError(f"has {len(row)} columns, wanted x1,y1,x2,y2[,label]")
             ends.append([float(cell) for cell in row[:4]])
-            if not np.isfinite(ends[-1]).all():
-                raise ValueError(f"holds NaN or infinity: {','.join(row[:4])}")
+            if not is_pixel(np.reshape(ends[-1], (2, 2))).all():
+                raise ValueError(f"holds NaN, or a number beyond any film: {short(','.join(row[:4]))}")
             cell = row[4] if len(row) > 4 else ""
             labels.append(_read_label(cell) if cell.strip() else UNKNOWN)
     faults.raise_all()

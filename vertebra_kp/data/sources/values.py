@@ -4,6 +4,8 @@ import math
 from reprlib import repr as short
 from typing import TypeVar
 
+import numpy as np
+
 MAX_NUMBER = 1e6  # pixels, percent, mm: no film is larger, and float32 is still good to 1/16 pixel there
 
 Kind = TypeVar("Kind")
@@ -29,3 +31,8 @@ def number_of(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     return float(value) if abs(value) <= MAX_NUMBER else math.nan
+
+
+def is_pixel(points: np.ndarray) -> np.ndarray:
+    """Which of ``[..., 2]`` may lie on a film: both numbers are up to ``MAX_NUMBER``, so no NaN."""
+    return (np.abs(points) <= MAX_NUMBER).all(axis=-1)
