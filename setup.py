@@ -91,7 +91,7 @@ setup(
             "reports/templates/*",
         ]
     },
-    entry_points={"console_scripts": ["vertebra-kp=vertebra_kp.cli.main:main"]},
+    entry_points={"console_scripts": ["vertebra-kp=vertebra_kp.__main__:main"]},
     install_requires=REQUIRED,
     extras_require={
         "dev": DEVELOPMENT,

@@ -2,7 +2,7 @@
 
 import sys
 
-from vertebra_kp.cli.main import main
+from vertebra_kp.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main(["convert", *sys.argv[1:]]))

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from typing import get_args
@@ -226,6 +227,20 @@ def test_a_script_is_a_call_of_its_command(script):
     called = [command for command in COMMANDS if f'main(["{command}", *sys.argv[1:]])' in text]
     assert len(called) == 1
     assert len(text.splitlines()) <= 8
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="asks what a signal ended")
+def test_an_import_that_ctrl_c_interrupts_shows_no_traceback(tmp_path):
+    (tmp_path / "argcomplete.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    places = os.pathsep.join((str(tmp_path), str(REPOSITORY)))
+    done = subprocess.run(
+        [sys.executable, "-m", "vertebra_kp", "config-schema"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": places},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_a_script_ends_as_its_command():

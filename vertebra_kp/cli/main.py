@@ -20,6 +20,14 @@ PROGRAM = "vertebra-kp"
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command as from a shell; returns its exit code (``core/exit_codes.py``)."""
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return CTRL_C
+
+
+def _run(words: Sequence[str] | None) -> int:
     parser = build_parser()
     argcomplete.autocomplete(parser)
     arguments, unknown = parser.parse_known_args(words)
@@ -42,9 +50,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return CTRL_C
 
 
 def build_parser() -> argparse.ArgumentParser:
