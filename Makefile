@@ -79,6 +79,7 @@ test-all: test test-slow  ## both
 test-long: $(READY)  ## faults and damaged inputs at length (hours); what is found goes into docs/reliability.md
 	@echo "== faults and damaged inputs"
 	OMP_NUM_THREADS=1 VERTEBRA_KP_RELIABILITY=1 VERTEBRA_KP_FUZZ=10000 VERTEBRA_KP_KILLS=50 VERTEBRA_KP_FULL_DISKS=50 \
+	    VERTEBRA_KP_STARTS=200 \
 	    $(BIN)/python -m pytest -n 2 tests/faults tests/fuzz
 	$(BIN)/python tests/reliability.py
 

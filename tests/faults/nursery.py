@@ -121,7 +121,8 @@ def obey_modes() -> None:
 def serve() -> None:
     library.efficientnet_v2_s = thin_efficientnet
     launch.subprocess = type("Forking", (), {**vars(subprocess), "Popen": Forked})
-    torch.set_num_threads(1)
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     for command in COMMANDS.values():
         import_module(f"vertebra_kp.cli.{command.module}")
     counter, outputs = Counter(), {}

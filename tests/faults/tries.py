@@ -46,11 +46,14 @@ class Ended:
 
 
 class Nursery:
-    """See ``nursery.py``."""
+    """See ``nursery.py``; ``threads`` is its OMP_NUM_THREADS, None for none."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, threads: str | None = "1") -> None:
         paths = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests")))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": paths}
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": paths}
+        environment.pop("OMP_NUM_THREADS", None)
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = threads
         command = [sys.executable, str(Path(__file__).with_name("nursery.py")), str(place)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True

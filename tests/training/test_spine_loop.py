@@ -99,6 +99,27 @@ def test_a_trained_network_predicts_and_half_of_the_images_validate(folder, tmp_
     assert prediction.points_xy_image.shape == (17, 4, 2)
 
 
+def test_without_a_fold_every_image_trains(folder):
+    config = SpineConfig.model_validate(values(folder) | {"fold": None}, strict=False)
+    by_parts, by_share = config.sources[0], config.sources[0].model_copy(update={"folds": None, "validation": 0.5})
+    whole = {f"films/film{i}.png" for i in range(4)}
+    for source in (by_parts, by_share):
+        train, held_back = deal(source, config.fold)
+        assert ({record.id for record in train}, held_back) == (whole, [])
+    assert len(training_films_of(config)) == 4
+
+
+def test_without_a_fold_the_validation_splits_train_too(folder, tmp_path):
+    ids = [f"films/film{i}.png" for i in range(4)]
+    split = {"source": "corners", "method": "by hand", "splits": {"a": ids[:1], "b": ids[1:3], "rest": ids[3:]}}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    source = SpineConfig.model_validate(values(folder), strict=False).sources[0]
+    parts = {"split_file": str(tmp_path / "split.json"), "train_splits": ["a"], "validation_splits": ["b"]}
+    split_source = source.model_copy(update=parts)
+    assert [[record.id for record in part] for part in deal(split_source, 0)] == [ids[:1], ids[1:3]]
+    assert [[record.id for record in part] for part in deal(split_source, None)] == [ids[:3], []]
+
+
 def test_the_command_trains_and_replaces_no_run_unasked(folder, tmp_path, capsys):
     config = tmp_path / "tiny.yaml"
     config.write_text(json.dumps(values(folder)))

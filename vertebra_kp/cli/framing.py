@@ -26,6 +26,8 @@ def run(arguments: argparse.Namespace) -> None:
     schema = predictor.schema
     trained = predictor.spine_config if isinstance(predictor, SpinePredictor) else None
     if trained is not None and trained.name == config.name and trained.fold != config.fold:
+        if trained.fold is None:
+            raise UsageError("--network: all images of this config trained it; none is left to measure it on")
         raise UsageError(f"the network was trained for fold {trained.fold}; give --set fold={trained.fold}")
     figures: dict[str, dict[str, float | int | None]] = {}
     for source in config.sources:

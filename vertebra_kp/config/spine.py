@@ -96,8 +96,9 @@ class SpineConfig(Section):
     anatomy: SchemaName = "ap_whole_spine"
     """Keypoint schema of what is predicted."""
     sources: Annotated[list[SpineSourceConfig], Field(min_length=1)]
-    fold: Count = 0
-    """Of the sources that are dealt into ``folds``: the part that validates."""
+    fold: Count | None = 0
+    """Of the sources that are dealt into ``folds``: the part that validates; null: every image of every source
+    trains, once the validation images have said how good it is."""
     network: NetworkConfig = NetworkConfig()
     views: ViewsConfig = ViewsConfig()
     train: SpineTrainConfig

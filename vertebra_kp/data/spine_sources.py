@@ -31,8 +31,8 @@ def training_films_of(config: SpineConfig) -> list[tuple[SpineFilm, float]]:
     return training
 
 
-def deal(source: SpineSourceConfig, fold: int) -> tuple[list[Record], list[Record]]:
-    """Records that train and records that validate; patients stay together."""
+def deal(source: SpineSourceConfig, fold: int | None) -> tuple[list[Record], list[Record]]:
+    """Records that train and records that validate, none without a ``fold``; patients stay together."""
 
     def read(splits: list[str] | None) -> list[Record]:
         selection = FilmSelection(
@@ -47,9 +47,13 @@ def deal(source: SpineSourceConfig, fold: int) -> tuple[list[Record], list[Recor
         )
         return records_of(selection)
 
+    if source.split_file is not None and fold is None:
+        return read([*source.train_splits, *source.validation_splits]), []
     if source.split_file is not None:
         return read(source.train_splits), read(source.validation_splits)
     records = read(None)
+    if fold is None:
+        return records, []
     if source.folds is not None:
         order = sorted({record.group for record in records}, key=lot)
         chosen = set(order[fold % source.folds :: source.folds])
