@@ -93,7 +93,7 @@ def _run(words: list[str], output: int, counter: Counter | None = None) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         code = main(words)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

@@ -99,6 +99,23 @@ def test_a_trained_network_predicts_and_half_of_the_images_validate(folder, tmp_
     assert prediction.points_xy_image.shape == (17, 4, 2)
 
 
+def test_the_curves_go_to_every_tracker(folder, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = SpineConfig.model_validate(values(folder, trackers=["tensorboard", "mlflow"]), strict=False)
+    run(config, tmp_path / "run")
+    from mlflow import MlflowClient
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    client = MlflowClient((tmp_path / "run" / "mlflow").resolve().as_uri())
+    (logged,) = client.search_runs([client.get_experiment_by_name("vertebra_kp").experiment_id])
+    curve = [(point.step, point.value) for point in client.get_metric_history(logged.info.run_id, "train/total")]
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Scalars("train/total")
+    assert logged.info.status == "FINISHED"
+    assert [step for step, _ in curve] == [event.step for event in events] == [2, 4]
+    assert [value for _, value in curve] == pytest.approx([event.value for event in events], rel=1e-6)
+
+
 def test_without_a_fold_every_image_trains(folder):
     config = SpineConfig.model_validate(values(folder) | {"fold": None}, strict=False)
     by_parts, by_share = config.sources[0], config.sources[0].model_copy(update={"folds": None, "validation": 0.5})

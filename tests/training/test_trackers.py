@@ -1,7 +1,10 @@
 """The same curves, pictures and identity in every tracker, read back with the trackers' own libraries."""
 
+import contextlib
 import importlib.util
+import shutil
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from vertebra_kp.models import library
 from vertebra_kp.training import loop, trackers
 from vertebra_kp.training.loop import train
 from vertebra_kp.training.run_folder import RunFolder
-from vertebra_kp.training.trackers import Identity, Mlflow, Wandb
+from vertebra_kp.training.trackers import Identity, Mlflow, TensorBoard, Wandb
 
 CONFIG = tiny_config(films=4, trackers=["tensorboard", "mlflow", "wandb"], save_every_steps=1)
 STEPS = [1, 2, 3, 4]  # two batches of two films in each of two phases
@@ -258,3 +261,19 @@ def test_trackers_are_no_difference_between_runs_and_old_configs_have_the_one_of
     before = Config.model_validate(old)
     assert before.train.trackers == ["tensorboard"]
     assert differences(before, CONFIG) == {}
+
+
+def test_curves_that_cannot_be_written_are_one_line(tmp_path, capfd):
+    board = TensorBoard(Identity("run", RunFolder(tmp_path), {}, None))
+    shutil.rmtree(tmp_path / "tensorboard")
+
+    def log_until_told():
+        for step in range(100):
+            board.scalars(step, {"train/total": 1.0})
+            time.sleep(0.01)  # a thread of TensorBoard's writes
+
+    with pytest.raises(UserError, match=r"tensorboard takes no more curves \(No such file"):
+        log_until_told()
+    with contextlib.suppress(UserError):
+        board.close()
+    assert capfd.readouterr().err == ""

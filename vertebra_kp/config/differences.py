@@ -3,6 +3,7 @@
 from typing import Any
 
 from vertebra_kp.config.schema import Config
+from vertebra_kp.config.section import Section
 
 # Where a run is taken up on another machine, these may differ without changing a single weight.
 MAY_DIFFER = (
@@ -36,6 +37,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {key: item for flat in inner for key, item in flat.items()}
 
 
-def flat_config(config: Config) -> dict[str, Any]:
+def flat_config(config: Section) -> dict[str, Any]:
     """The config as dotted keys, for tables of hyperparameters."""
     return _flat(config.model_dump(mode="json"))

@@ -7,14 +7,22 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
-from vertebra_kp.config.section import Count, Fraction, Name, NonNegative, Positive, Section, StartSection
+from vertebra_kp.config.section import (
+    Count,
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+    Section,
+    StartSection,
+    TrackerName,
+)
 from vertebra_kp.core.anatomy import ONE_VERTEBRA, OTHER_VIEW, SCHEMAS, Schema
 
 DataSet = Literal["aasce", "buu_lspine", "csxa", "lateral_whole", "mendeley", "spinal_ai2024"]
 # Of labels of one's own
 Format = Literal["centres", "coco", "corners", "csv", "cvat", "json", "label_studio", "labelme", "slicer"]
 Names = Literal["labels", "settled"]  # of levels
-TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 HeatmapLoss = Literal["cross_entropy", "mse", "adaptive_wing"]
 Precision = Literal["auto", "bf16", "fp16", "off"]
 MARKED = ("aasce",)  # data sets of which level marks are committed

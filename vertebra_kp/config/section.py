@@ -1,7 +1,7 @@
 """What the sections of a config have in common: strictness, and ranges of numbers."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +11,7 @@ Positive = Annotated[float, Field(gt=0)]
 # Of runs: folders and commands are made of it.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 Count = Annotated[int, Field(ge=0)]
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 class Section(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
-from vertebra_kp.config.section import Count, Fraction, Name, Positive, Section, StartSection
+from vertebra_kp.config.section import Count, Fraction, Name, Positive, Section, StartSection, TrackerName
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 
 SchemaName = Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical", "la_whole_spine"]
@@ -89,6 +89,8 @@ class SpineTrainConfig(StartSection):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     seed: Count = 0
     save_every_steps: Annotated[int, Field(ge=1)] = 100
+    trackers: list[TrackerName] = ["tensorboard"]
+    """Where curves go, besides ``metrics.csv``; ``mlflow`` and ``wandb`` are extras to install."""
 
 
 class SpineConfig(Section):

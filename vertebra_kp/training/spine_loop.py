@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.tensorboard import SummaryWriter
 
 from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.errors import UserError
@@ -38,13 +37,14 @@ from vertebra_kp.models.spine_loss import spine_loss
 from vertebra_kp.models.spine_network import USUAL_STEP, SpineNetwork
 from vertebra_kp.training.batch_norm import check_batch_norms
 from vertebra_kp.training.loop import Interrupted, signals_caught
-from vertebra_kp.training.run_folder import RunFolderError, lock_run_folder
+from vertebra_kp.training.run_folder import RunFolder, RunFolderError, lock_run_folder
 from vertebra_kp.training.start import begins_anew, load_start
 from vertebra_kp.training.state import moving_average
+from vertebra_kp.training.trackers import Backend, Identity, check_trackers, open_trackers
 
 log = logging.getLogger(__name__)
 
-LAST, METRICS, BOARD = "last.pt", "metrics.csv", "tensorboard"
+LAST, METRICS = "last.pt", "metrics.csv"
 Films = list[tuple[SpineFilm, float]]  # each with how often it is shown against the others
 
 
@@ -73,6 +73,7 @@ def train_spine(
     signal, when ``last.pt`` is written.
     """
     check_spine_folder(folder, resume=resume, overwrite=overwrite)
+    check_trackers(config.train.trackers)
     torch.manual_seed(config.train.seed)
     state = _start(config, device, load_weights=not resume)
     with lock_run_folder(folder):
@@ -82,8 +83,9 @@ def train_spine(
             _cut_figures(folder / METRICS, state.step)
         else:
             _clear(folder)
-        with SummaryWriter(str(folder / BOARD)) as board, signals_caught() as signals:
-            _run(state, config, films, folder, board, signals)
+        run = Identity.of(config, RunFolder(folder), state.step if resume else None)
+        with open_trackers(config.train.trackers, run) as trackers, signals_caught() as signals:
+            _run(state, config, films, folder, trackers, signals)
     return folder / LAST
 
 
@@ -132,7 +134,7 @@ def _restore(state: _State, checkpoint: Checkpoint, config: SpineConfig, films: 
     log.info("continues after step %d", state.step)
 
 
-MAY_CHANGE = ("save_every_steps", "start_from", "start_parts")  # to change where a run is resumed
+MAY_CHANGE = ("save_every_steps", "start_from", "start_parts", "trackers")  # to change where a run is resumed
 
 
 def _what_decides(config: dict[str, Any]) -> dict[str, Any]:
@@ -153,9 +155,11 @@ def identity_of(films: Films) -> str:
 
 def _clear(folder: Path) -> None:
     """Remove what an older run wrote, and nothing else."""
-    for name in (LAST, METRICS):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / BOARD, ignore_errors=True)
+    logs = RunFolder(folder)
+    for path in (folder / LAST, folder / METRICS, logs.tracker_ids):
+        path.unlink(missing_ok=True)
+    for path in (logs.tensorboard, logs.mlflow, logs.wandb):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _cut_figures(path: Path, last_step: int) -> None:
@@ -172,7 +176,12 @@ def _cut_figures(path: Path, last_step: int) -> None:
 
 
 def _run(
-    state: _State, config: SpineConfig, films: Films, folder: Path, board: SummaryWriter, signals: list[int]
+    state: _State,
+    config: SpineConfig,
+    films: Films,
+    folder: Path,
+    trackers: Sequence[Backend],
+    signals: list[int],
 ) -> None:
     train, device = config.train, next(state.network.parameters()).device
     sums: dict[str, float] = {}
@@ -184,11 +193,13 @@ def _run(
             means = {name: value / (state.step - since) for name, value in sums.items()}
             if not math.isfinite(means["total"]):
                 raise UserError(f"the loss is not finite at step {state.step}; lower train.lr (last.pt is kept)")
-            _note(folder, board, state.step, means, (time.perf_counter() - started) / (state.step - since))
+            _note(folder, trackers, state.step, means, (time.perf_counter() - started) / (state.step - since))
             _save(state, config, films, folder / LAST)
             sums, started, since = {}, time.perf_counter(), state.step
         if signals:
             raise Interrupted(f"signal {signals[0]} after step {state.step}")
+    for tracker in trackers:
+        tracker.finish(state.step, {})
 
 
 def _step(state: _State, config: SpineConfig, image: Tensor, targets: SpineTargets) -> dict[str, Tensor]:
@@ -250,7 +261,7 @@ def _batches(config: SpineConfig, films: Films, first: int) -> Iterator[tuple[Te
             yield ready
 
 
-def _note(folder: Path, board: SummaryWriter, step: int, means: dict[str, float], seconds: float) -> None:
+def _note(folder: Path, trackers: Sequence[Backend], step: int, means: dict[str, float], seconds: float) -> None:
     path = folder / METRICS
     is_new = not path.is_file()
     with path.open("a", newline="") as file:
@@ -258,6 +269,6 @@ def _note(folder: Path, board: SummaryWriter, step: int, means: dict[str, float]
         if is_new:
             writer.writerow(["step", *means, "seconds_per_step"])
         writer.writerow([step, *(f"{value:.5f}" for value in means.values()), f"{seconds:.3f}"])
-    for name, value in means.items():
-        board.add_scalar(f"train/{name}", value, step)
+    for tracker in trackers:
+        tracker.scalars(step, {f"train/{name}": value for name, value in means.items()})
     log.info("step %d: loss %.3f, %.2f s per step", step, means["total"], seconds)

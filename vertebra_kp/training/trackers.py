@@ -4,14 +4,19 @@ import html
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
-from vertebra_kp.config.schema import TrackerName
+from vertebra_kp.config.differences import flat_config
+from vertebra_kp.config.schema import Config
+from vertebra_kp.config.section import TrackerName
+from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import read_json, write_json
 from vertebra_kp.training.run_folder import RunFolder
@@ -39,6 +44,13 @@ class Identity:
     folder: RunFolder
     settings: dict[str, str | float | int | bool]
     resume_step: int | None
+
+    @classmethod
+    def of(cls, config: Config | SpineConfig, folder: RunFolder, resume_step: int | None) -> "Identity":
+        # Lists and None as text: not every tracker takes them.
+        flat = flat_config(config).items()
+        settings = {key: value if isinstance(value, str | float | int) else str(value) for key, value in flat}
+        return cls(config.name, folder, settings, resume_step)
 
     def id_in(self, tracker: TrackerName) -> str | None:
         """What the tracker calls this run, where it is resumed and was logged there before."""
@@ -81,41 +93,73 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
             )
 
 
+@contextmanager
+def open_trackers(names: Sequence[TrackerName], run: Identity) -> Iterator[list[Backend]]:
+    """The logs of a run, closed with the block; raises UserError where one cannot log."""
+    with ExitStack() as opened:  # where one cannot be opened, the others are closed
+        yield [opened.enter_context(closing(BACKENDS[name](run))) for name in dict.fromkeys(names)]
+
+
 class TensorBoard:
-    """Events in the run folder; those after ``resume_step`` are hidden."""
+    """Events in the run folder; those after ``resume_step`` are hidden.
+
+    A thread of TensorBoard's writes them. What it cannot write is told in one line where a training logs next.
+    """
 
     def __init__(self, run: Identity) -> None:
         # Imported here: it takes a second, and only the main process of a training needs it.
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _without_what_is_told_later
+        self._folder = run.folder.tensorboard
         purge_step = None if run.resume_step is None else run.resume_step + 1
         self._writer = SummaryWriter(str(run.folder.tensorboard), purge_step=purge_step)
         self._writer.add_custom_scalars(CHARTS)
         self._settings = run.settings
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+        with self._told():
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
 
     def text(self, step: int, tag: str, markdown: str) -> None:
-        self._writer.add_text(tag, markdown, step)
-        self._writer.flush()
+        with self._told():
+            self._writer.add_text(tag, markdown, step)
+            self._writer.flush()
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        for tag, picture in pictures.items():
-            self._writer.add_image(tag, picture, step, dataformats="HWC")
-        self._writer.flush()
+        with self._told():
+            for tag, picture in pictures.items():
+                self._writer.add_image(tag, picture, step, dataformats="HWC")
+            self._writer.flush()
 
     def finish(self, step: int, metrics: Mapping[str, float]) -> None:
         """Under HParams in this very run: ``add_hparams`` opens a second."""
         from torch.utils.tensorboard.summary import hparams
 
-        for summary in hparams(self._settings, dict(metrics)):
-            self._writer._get_file_writer().add_summary(summary, step)
+        with self._told():
+            for summary in hparams(self._settings, dict(metrics)):
+                self._writer._get_file_writer().add_summary(summary, step)
         self.scalars(step, metrics)
 
     def close(self) -> None:
-        self._writer.close()
+        with self._told():
+            self._writer.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            fault = error.strerror or error
+            raise UserError(f"{self._folder} takes no more curves ({fault}); make room, and resume") from error
+
+
+def _without_what_is_told_later(failure: threading.ExceptHookArgs) -> None:
+    """No traceback where TensorBoard's thread cannot write: whoever logs next gets that error."""
+    written_by = type(failure.thread).__module__
+    if not (written_by.startswith("tensorboard.") and isinstance(failure.exc_value, OSError)):
+        threading.__excepthook__(failure)
 
 
 class Mlflow:

@@ -1,14 +1,13 @@
 """What a run leaves for people to look at: ``metrics.csv``, and curves and pictures in every tracker."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import numpy as np
 from pydantic import ConfigDict
 from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
-from vertebra_kp.config.differences import flat_config
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.files import read_csv, write_csv
@@ -18,7 +17,7 @@ from vertebra_kp.evaluation.schema import Metrics
 from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, film_panel
 from vertebra_kp.reports.plots import plot_error_per_level
 from vertebra_kp.training.run_folder import RunFolder
-from vertebra_kp.training.trackers import BACKENDS, Identity
+from vertebra_kp.training.trackers import Identity, open_trackers
 
 GRID_COLUMNS = 4
 
@@ -33,13 +32,10 @@ class Tracker(AbstractContextManager):
     def __init__(self, folder: RunFolder, config: Config, *, resume_step: int | None = None):
         folder.path.mkdir(parents=True, exist_ok=True)
         self._table = _MetricsTable(folder.curves, last_step=resume_step)
-        # Lists and None as text: not every tracker takes them.
-        settings = {k: v if isinstance(v, str | float | int) else str(v) for k, v in flat_config(config).items()}
-        run = Identity(config.name, folder, settings, resume_step)
-        with ExitStack() as opened:  # where one cannot be opened, the others are closed
-            names = dict.fromkeys(config.train.trackers)
-            self._backends = [opened.enter_context(closing(BACKENDS[name](run))) for name in names]
-            self._close = opened.pop_all().close
+        opened = ExitStack()
+        run = Identity.of(config, folder, resume_step)
+        self._backends = opened.enter_context(open_trackers(config.train.trackers, run))
+        self._close = opened.close
         self._phase: int | None = None
         self._step = 0 if resume_step is None else resume_step
 
