@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.io import find_config, load_job
 from vertebra_kp.config.spine import SpineConfig
 from vertebra_kp.core.exit_codes import INTERRUPTED
@@ -22,8 +21,6 @@ def run(arguments: argparse.Namespace) -> int | None:
     config = load_job(find_config(arguments.config), arguments.overrides)
     path = arguments.run_dir or Path("runs") / config.name
     if arguments.describe:
-        if isinstance(config, SpineConfig):
-            raise UsageError("--describe knows networks with a channel for every corner, not spine networks")
         print(describe(config))
         return None
     try:

@@ -3,13 +3,17 @@
 Counted on the meta device: nothing is computed and no memory is taken.
 """
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vertebra_kp.config.network import STRIDES
 from vertebra_kp.config.schema import Config
-from vertebra_kp.models.network import VertebraNetwork
+from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.models.network import Output, VertebraNetwork
+from vertebra_kp.models.spine_network import SpineNetwork, SpineOutput
 
 COLAB_GPU_GIB = 15.0
 BATCHES = (4, 8, 16, 32)
@@ -17,6 +21,7 @@ SIZES = ((256, 128), (512, 192), (512, 512), (1024, 384))
 PROBE_BATCH = 2  # with a batch of 1 some layers keep less
 MIB, GIB = 2**20, 2**30
 FLOAT32_BYTES = 4
+Network = VertebraNetwork | SpineNetwork
 RESERVED_GIB = 1.0  # CUDA context and convolution workspace
 # Weights, gradients, AdamW's two moments and the moving average, all float32.
 COPIES_OF_WEIGHTS = 5
@@ -26,14 +31,14 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_macs(network: VertebraNetwork, input_size: tuple[int, int]) -> int:
+def count_macs(network: Network, input_size: tuple[int, int]) -> int:
     """Multiply-accumulates of one film's forward pass (half the floating-point operations)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.zeros(1, 1, *input_size, device="meta"))
     return counter.get_total_flops() // 2
 
 
-def activation_bytes(network: VertebraNetwork, input_size: tuple[int, int], batch_size: int) -> tuple[int, int]:
+def activation_bytes(network: Network, input_size: tuple[int, int], batch_size: int) -> tuple[int, int]:
     """Bytes that autograd keeps of one training forward pass in float32: of the network, and of the loss.
 
     The loss (logits, their softmax, the targets) stays float32 under mixed precision.
@@ -50,24 +55,39 @@ def activation_bytes(network: VertebraNetwork, input_size: tuple[int, int], batc
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = network(torch.zeros(batch_size, 1, *input_size, device="meta"))
     body = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    return body, 3 * FLOAT32_BYTES * output.heatmap_logits.numel()
+    return body, 3 * FLOAT32_BYTES * sum(feature.numel() for feature in _maps(output).values())
 
 
-def describe(config: Config) -> str:
-    """A page of text: every map with its shape, every part with its parameters, cost by batch size."""
-    schema, size = config.data.keypoint_schema, config.data.input_size
+def _maps(output: Output | SpineOutput) -> dict[str, Tensor]:
+    """What the network answers with at each place of the image."""
+    if isinstance(output, Output):
+        return {"heatmaps": output.heatmap_logits}
+    return {field.name: getattr(output, field.name) for field in fields(output) if field.name != "view"}
+
+
+def describe(config: Config | SpineConfig) -> str:
+    """A page of text: every map with its shape, every part with its parameters, cost by batch size.
+
+    Of a spine network at the size of a training view: in use, images have any size.
+    """
+    network: Network
     with torch.device("meta"):
-        network = VertebraNetwork(config.network, schema, load_weights=False).eval()
+        if isinstance(config, SpineConfig):
+            schema, size, told = config.keypoint_schema, config.views.size, "a training view of"
+            network = SpineNetwork(config.network, load_weights=False).eval()
+        else:
+            schema, size, told = config.data.keypoint_schema, config.data.input_size, "input"
+            network = VertebraNetwork(config.network, schema, load_weights=False).eval()
     features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
     output = network(torch.zeros(1, 1, *size, device="meta"))
-    lines = [f"{config.name}: {schema.name}, {schema.num_channels} corners, input {size[0]} x {size[1]}", ""]
+    lines = [f"{config.name}: {schema.name}, {schema.num_channels} corners, {told} {size[0]} x {size[1]}", ""]
     _, levels = network.decoder(network.neck(features)[0])
     lines.append(f"{'map':<10}{'channels':>9}{'height x width':>17}{'stride':>8}{'MiB':>8}")
-    strides = {**STRIDES, **{level: 2 ** int(level[1:]) for level in levels}, "heatmaps": network.output_stride}
-    for name, feature in {**features, **levels, "heatmaps": output.heatmap_logits}.items():
+    strides = {**STRIDES, **{level: 2 ** int(level[1:]) for level in levels}}
+    for name, feature in {**features, **levels, **_maps(output)}.items():
         _, C, h, w = feature.shape
-        mib = feature.numel() * FLOAT32_BYTES / MIB
-        lines.append(f"{name:<10}{C:>9}{f'{h} x {w}':>17}{strides[name]:>8}{mib:>8.2f}")
+        mib, stride = feature.numel() * FLOAT32_BYTES / MIB, strides.get(name, network.output_stride)
+        lines.append(f"{name:<10}{C:>9}{f'{h} x {w}':>17}{stride:>8}{mib:>8.2f}")
     lines += [
         f"{'':<10}MiB of one image in float32, half of it in bf16",
         "",
@@ -91,7 +111,7 @@ def describe(config: Config) -> str:
     return "\n".join([*lines, "", *_memory_table(network, size)])
 
 
-def _memory_table(network: VertebraNetwork, own_size: tuple[int, int]) -> list[str]:
+def _memory_table(network: Network, own_size: tuple[int, int]) -> list[str]:
     """Estimated GiB of a training step by input size and batch size, bf16 first; * does not fit."""
     lines = [
         f"training memory in GiB, bf16 / float32 (estimate; * is more than a {COLAB_GPU_GIB:.0f} GB GPU has)",

@@ -6,6 +6,7 @@ with offsets: Zhou et al., "Objects as points", 2019). The same weights find the
 finder) and place corners on a crop in which vertebrae have a constant size (the corner network).
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -67,7 +68,12 @@ class SpineNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         for part in (self.decoder, self.point_head, self.shape_head, self.level_head, self.view_head):
             initialise(part, config.initialisation)
-        nn.init.constant_(self.point_head.bias, -torch.tensor(1 / RARE - 1).log().item())  # type: ignore[arg-type]
+        nn.init.constant_(self.point_head.bias, -math.log(1 / RARE - 1))  # type: ignore[arg-type]
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts of this network, by name."""
+        return dict(self.named_children())
 
     def forward(self, image: Tensor) -> SpineOutput:
         """Grey image ``[B, 1, H, W]`` in 0..1, H and W divisible by 32. ValueError for other sizes."""
