@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -103,8 +104,9 @@ def _run(words: list[str], output: int, counter: Counter | None = None) -> None:
         if counter is not None:
             counter.pid = 0
             print(f"{MARK}{counter.count}", flush=True)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # a log on a full disk: without an end here, two processes would go on
+                stream.flush()
         os._exit(code or 0)
 
 
