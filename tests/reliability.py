@@ -20,7 +20,7 @@ WANTED = "VERTEBRA_KP_RELIABILITY"
 
 
 def record(kind: str, name: str, *, cases: int, survived: int, seen: str) -> None:
-    """Put a row in place of the older one of the same class, if the environment asks for it and a case was tried."""
+    """Put a row in place of the older one of the same class, if the environment asks for it, and of a case."""
     if not os.environ.get(WANTED) or cases == 0:
         return
     with FileLock(RESULTS.with_suffix(".lock")):
