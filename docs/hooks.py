@@ -24,8 +24,7 @@ STUDIES = REPOSITORY / "experiments"
 COPIED = {  # pages that stand elsewhere in the repository
     "reference/changelog.md": REPOSITORY / "CHANGELOG.md",
     "reference/ap-spine.md": REPOSITORY / "vertebra_kp/models/pretrained/ap-spine/MODEL_CARD.md",
-    "reference/ap-spine-held-out.md": REPOSITORY
-    / "vertebra_kp/models/pretrained/ap-spine-held-out/MODEL_CARD.md",
+    "reference/ap-spine-held-out.md": REPOSITORY / "vertebra_kp/models/pretrained/ap-spine-held-out/MODEL_CARD.md",
     "reference/la-spine.md": REPOSITORY / "vertebra_kp/models/pretrained/la-spine/MODEL_CARD.md",
 }
 SHOWN = (".md", ".png", ".svg", ".csv", ".yaml")  # of a study; predictions and run folders stay out of the site
