@@ -126,6 +126,17 @@ def test_without_a_fold_every_image_trains(folder):
     assert len(training_films_of(config)) == 4
 
 
+def test_a_network_that_has_seen_all_images_is_not_measured_on_them(folder, tmp_path, capsys):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(json.dumps(values(folder)))
+    words = ["--config", str(config), "--device", "cpu", "--set", "fold=null"]
+    assert main(["train", *words, "--run-dir", str(tmp_path / "run")]) == 0
+    last = str(tmp_path / "run" / "last.pt")
+    with pytest.raises(SystemExit):
+        main(["framing", "--network", last, *words[:4], "--out", str(tmp_path / "out")])
+    assert "all images of this config trained it" in capsys.readouterr().err
+
+
 def test_without_a_fold_the_validation_splits_train_too(folder, tmp_path):
     ids = [f"films/film{i}.png" for i in range(4)]
     split = {"source": "corners", "method": "by hand", "splits": {"a": ids[:1], "b": ids[1:3], "rest": ids[3:]}}
