@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import shutil
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -264,6 +265,7 @@ def test_trackers_are_no_difference_between_runs_and_old_configs_have_the_one_of
 
 
 def test_curves_that_cannot_be_written_are_one_line(tmp_path, capfd):
+    before = threading.excepthook
     board = TensorBoard(Identity("run", RunFolder(tmp_path), {}, None))
     shutil.rmtree(tmp_path / "tensorboard")
 
@@ -277,3 +279,4 @@ def test_curves_that_cannot_be_written_are_one_line(tmp_path, capfd):
     with contextlib.suppress(UserError):
         board.close()
     assert capfd.readouterr().err == ""
+    assert threading.excepthook == before

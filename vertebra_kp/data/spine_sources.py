@@ -47,13 +47,12 @@ def deal(source: SpineSourceConfig, fold: int | None) -> tuple[list[Record], lis
         )
         return records_of(selection)
 
-    if source.split_file is not None and fold is None:
-        return read([*source.train_splits, *source.validation_splits]), []
-    if source.split_file is not None:
+    by_file = source.split_file is not None
+    if fold is None:
+        return read([*source.train_splits, *source.validation_splits] if by_file else None), []
+    if by_file:
         return read(source.train_splits), read(source.validation_splits)
     records = read(None)
-    if fold is None:
-        return records, []
     if source.folds is not None:
         order = sorted({record.group for record in records}, key=lot)
         chosen = set(order[fold % source.folds :: source.folds])

@@ -21,10 +21,11 @@ SIZES = ((256, 128), (512, 192), (512, 512), (1024, 384))
 PROBE_BATCH = 2  # with a batch of 1 some layers keep less
 MIB, GIB = 2**20, 2**30
 FLOAT32_BYTES = 4
-Network = VertebraNetwork | SpineNetwork
 RESERVED_GIB = 1.0  # CUDA context and convolution workspace
 # Weights, gradients, AdamW's two moments and the moving average, all float32.
 COPIES_OF_WEIGHTS = 5
+
+Network = VertebraNetwork | SpineNetwork
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -103,32 +103,32 @@ def open_trackers(names: Sequence[TrackerName], run: Identity) -> Iterator[list[
 class TensorBoard:
     """Events in the run folder; those after ``resume_step`` are hidden.
 
-    A thread of TensorBoard's writes them. What it cannot write is told in one line where a training logs next.
+    A thread of TensorBoard's writes them. Where it cannot, the next call raises UserError.
     """
 
     def __init__(self, run: Identity) -> None:
         # Imported here: it takes a second, and only the main process of a training needs it.
         from torch.utils.tensorboard import SummaryWriter
 
-        threading.excepthook = _without_what_is_told_later
         self._folder = run.folder.tensorboard
+        self._hook_before, threading.excepthook = threading.excepthook, self._thread_failed
         purge_step = None if run.resume_step is None else run.resume_step + 1
         self._writer = SummaryWriter(str(run.folder.tensorboard), purge_step=purge_step)
         self._writer.add_custom_scalars(CHARTS)
         self._settings = run.settings
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        with self._told():
+        with self._checked():
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step)
 
     def text(self, step: int, tag: str, markdown: str) -> None:
-        with self._told():
+        with self._checked():
             self._writer.add_text(tag, markdown, step)
             self._writer.flush()
 
     def images(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        with self._told():
+        with self._checked():
             for tag, picture in pictures.items():
                 self._writer.add_image(tag, picture, step, dataformats="HWC")
             self._writer.flush()
@@ -137,29 +137,31 @@ class TensorBoard:
         """Under HParams in this very run: ``add_hparams`` opens a second."""
         from torch.utils.tensorboard.summary import hparams
 
-        with self._told():
+        with self._checked():
             for summary in hparams(self._settings, dict(metrics)):
                 self._writer._get_file_writer().add_summary(summary, step)
         self.scalars(step, metrics)
 
     def close(self) -> None:
-        with self._told():
-            self._writer.close()
+        try:
+            with self._checked():
+                self._writer.close()
+        finally:
+            threading.excepthook = self._hook_before
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _checked(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             fault = error.strerror or error
             raise UserError(f"{self._folder} takes no more curves ({fault}); make room, and resume") from error
 
-
-def _without_what_is_told_later(failure: threading.ExceptHookArgs) -> None:
-    """No traceback where TensorBoard's thread cannot write: whoever logs next gets that error."""
-    written_by = type(failure.thread).__module__
-    if not (written_by.startswith("tensorboard.") and isinstance(failure.exc_value, OSError)):
-        threading.__excepthook__(failure)
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """No traceback where TensorBoard's thread cannot write: the next call raises that error."""
+        of_tensorboard = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (of_tensorboard and isinstance(failure.exc_value, OSError)):
+            self._hook_before(failure)
 
 
 class Mlflow:
