@@ -111,6 +111,27 @@ def test_a_large_image_is_shown_small_with_everything_at_its_place():
     assert abs(ellipse.turn_deg) == pytest.approx(90)  # the longer axis runs down the image
 
 
+def test_on_a_narrow_image_no_name_covers_another_and_angles_stand_beside_the_spine():
+    whole = SCHEMAS["ap_whole_spine"]
+    down = 300 + 25.0 * np.arange(whole.num_levels)
+    points = np.zeros((whole.num_levels, 4, 2))
+    points[..., 0] = np.array([138, 162, 138, 162])
+    points[..., 1] = down[:, None] + np.array([0, 0, 20, 20])
+    points[4:, 1::2, 1] += 2.0  # a tilt: the angles are above 0
+    spine = Spine(whole, points, (1000, 300), None, None)
+    found = Interpretation(spine, np.ones(whole.num_levels), measure(spine), [], None)
+    drawing = spine_drawing(np.zeros((1000, 300), np.uint8), found)
+    names = [label for label in drawing.labels if label.text in whole.levels]
+    angles = [label for label in drawing.labels if label.text not in whole.levels]
+    assert len(names) == whole.num_levels
+    assert max(label.size for label in names) < 25
+    assert angles
+    for label in angles:  # a letter is at most 0.6 of the size wide
+        half = 0.6 * label.size * len(label.text) / 2
+        assert half <= label.x <= 300 - half
+        assert label.x + half < 138 or label.x - half > 162
+
+
 def test_a_grade_and_an_interval_stand_beside_their_value():
     film = drawn("la_lumbar")[0]
     spine = Spine(LATERAL, film.points_xy_image, SIZE, None, "left")

@@ -16,6 +16,9 @@ COLOURS = ("#ffd43b", "#63e6be", "#ff8787")  # of the angles, in this order
 VERTEBRA, REGION, TEXT = "#74c0fc", "#ffa94d", "#fff"
 PLAIN_REGION = 0.02  # of the picture's height: half an axis of the largest region that is drawn plainly
 REACH = 0.3  # of the picture's width: how far an endplate's line is drawn on
+LETTER = 0.6  # width of a letter over the size of the text
+NAME_IN_STEP = 0.6  # largest size of a name, of the distance of neighbouring vertebrae: names do not overlap
+ANGLE_WIDTH = 0.4  # largest width of an angle's text, of the picture's width: it has room beside the spine
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def spine_drawing(image: np.ndarray, found: Interpretation) -> Drawing:
         known = np.isfinite(points).all(axis=-1) & np.isfinite(found.regions).all(axis=(-2, -1))
         pairs = zip(points[known], found.regions[known] * factor**2, strict=True)
         drawing.ellipses += [_ellipse(*pair, drawing.height) for pair in pairs]
-    size = 12 * drawing.stroke
+    size = min(12 * drawing.stroke, NAME_IN_STEP * _step(points[found.visible]))
     drawing.outline(points[found.visible], VERTEBRA)
     for i in np.flatnonzero(found.visible):
         x, y = points[i, spine.schema.exists[i]].mean(axis=0)
@@ -101,6 +104,12 @@ def spine_drawing(image: np.ndarray, found: Interpretation) -> Drawing:
     for measurement, colour in zip(drawn, COLOURS, strict=False):
         _add_angle(drawing, measurement, points, colour)
     return drawing
+
+
+def _step(points: np.ndarray) -> float:
+    """Median distance of the middles of neighbouring vertebrae ``[levels, 4, 2]``; infinite for fewer than two."""
+    middles = np.array([corners[np.isfinite(corners).all(axis=1)].mean(axis=0) for corners in points])
+    return float(np.median(np.linalg.norm(np.diff(middles, axis=0), axis=1))) if len(middles) > 1 else np.inf
 
 
 def _ellipse(centre: np.ndarray, region: np.ndarray, height: int) -> Ellipse:
@@ -125,7 +134,11 @@ def _add_angle(drawing: Drawing, measurement: Measurement, points: np.ndarray, c
     for middle, direction, end in zip(middles, directions, ends, strict=True):
         start = middle - reach / 3 * direction
         drawing.lines.append(Line(np.stack([start, end]), colour, 1.5 * drawing.stroke))
-    margin = np.array((60, 20)) * drawing.stroke
-    x, y = np.clip(np.mean(ends, axis=0), margin, (drawing.width, drawing.height) - margin)
     text = f"{measurement.at} {measurement.value:.1f}°"
-    drawing.labels.append(Label(x, y, text, colour, 15 * drawing.stroke))
+    size = min(15 * drawing.stroke, ANGLE_WIDTH * drawing.width / (LETTER * len(text)))
+    half = LETTER * size * len(text) / 2
+    x, y = np.mean(ends, axis=0)
+    beside = np.mean(middles, axis=0)[0] + nearer * (half + np.linalg.norm(b - a))
+    x = max(x, beside) if nearer > 0 else min(x, beside)
+    x, y = np.clip((x, y), (half, size), (drawing.width - half, drawing.height - size))
+    drawing.labels.append(Label(x, y, text, colour, size))
