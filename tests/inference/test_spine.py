@@ -8,7 +8,7 @@ import torch
 
 from tests.inference.test_spine_decoding import maps_of
 from vertebra_kp.config.network import BackboneConfig, DecoderConfig, NeckConfig, NetworkConfig
-from vertebra_kp.config.spine import SpineConfig, SpineSourceConfig, SpineTrainConfig
+from vertebra_kp.config.spine import SourcesTrainConfig, SpineConfig, SpineSourceConfig
 from vertebra_kp.core.anatomy import LEVELS, SCHEMAS, VIEWS
 from vertebra_kp.core.geometry import compose, rotate, translate
 from vertebra_kp.data.borders import content_box
@@ -24,7 +24,7 @@ NETWORK = NetworkConfig(
     decoder=DecoderConfig(channels=[16, 16, 16], output_stride=4),
 )
 CONFIG = SpineConfig(
-    name="test", sources=[SpineSourceConfig(source="centres")], network=NETWORK, train=SpineTrainConfig(steps=1)
+    name="test", sources=[SpineSourceConfig(source="centres")], network=NETWORK, train=SourcesTrainConfig(steps=1)
 )
 
 

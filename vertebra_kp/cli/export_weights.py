@@ -7,7 +7,7 @@ from typing import Any
 
 from vertebra_kp.cli.arguments import UsageError
 from vertebra_kp.config.schema import Config
-from vertebra_kp.config.spine import SpineConfig, is_spine
+from vertebra_kp.config.spine import LevelConfig, sources_kind
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.inference.checkpoint import load_checkpoint
@@ -20,24 +20,41 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--output-file {path}: must end in {SUFFIX}")
     stages = [stage_of(arguments.network, arguments.overrides)]
     if arguments.refine:
-        stages.append(stage_of(arguments.refine, []))
+        stages.append(stage_of(arguments.refine, [], None))
+    if arguments.levels:
+        stages.append(stage_of(arguments.levels, [], LevelConfig))
     digest = save_weights(stages, path, {"about": arguments.about, "version": code_version()})
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {digest}")
 
 
-def stage_of(name_or_path: str, overrides: Sequence[str]) -> Stage:
-    """The network of a checkpoint, or the last stage of a file of weights, without the places of this machine."""
+ANY = object()
+
+
+def stage_of(name_or_path: str, overrides: Sequence[str], kind: object = ANY) -> Stage:
+    """The network of a checkpoint, or of a file of weights its first stage, without the places of this machine.
+
+    ``kind`` asks for a stage of that kind of config (as ``sources_kind``), the last one in a file of weights.
+    Raises UsageError where there is none.
+    """
     path = find_network(name_or_path)
     if is_weights(path):
-        return load_weights(path)[-1]
+        stages = load_weights(path)
+        of_kind = stages[:1] if kind is ANY else [s for s in stages if sources_kind(s.config) == kind][-1:]
+        if not of_kind:
+            raise UsageError(f"{name_or_path}: has no network of that kind; name another")
+        return of_kind[0]
     checkpoint = load_checkpoint(path)
-    if is_spine(checkpoint.config):
+    if kind is not ANY and sources_kind(checkpoint.config) != kind:
+        raise UsageError(f"{name_or_path}: has no network of that kind; name another")
+    if several := sources_kind(checkpoint.config):
         if overrides:
-            raise UsageError(f"--set {overrides[0]}: a spine network has nothing to set; leave it out")
-        spine = SpineConfig.model_validate(checkpoint.config, strict=False).model_dump(mode="json")
-        spine["sources"] = [source | {"root": None} for source in spine["sources"]]
-        spine["train"] |= {"start_from": None, "start_parts": None}
-        return Stage(without_places(spine), checkpoint.weights, checkpoint.step)
+            raise UsageError(
+                f"--set {overrides[0]}: a network of several sources has nothing to set; leave it out"
+            )
+        config = several.model_validate(checkpoint.config, strict=False).model_dump(mode="json")
+        config["sources"] = [source | {"root": None} for source in config["sources"]]
+        config["train"] |= {"start_from": None, "start_parts": None}
+        return Stage(without_places(config), checkpoint.weights, checkpoint.step)
     config = as_measured(Config.model_validate(checkpoint.config, strict=False), overrides).model_dump(mode="json")
     config["data"] |= {"root": None, "cache": None, "shards": None}
     config["train"] |= {"start_from": None, "start_parts": None}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from vertebra_kp.config.io import find_config, load_job
-from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.config.spine import LevelConfig, SpineConfig
 from vertebra_kp.core.exit_codes import INTERRUPTED
 from vertebra_kp.data.spine_sources import training_films_of
 from vertebra_kp.models.describe import describe
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int | None:
         print(describe(config))
         return None
     try:
-        if isinstance(config, SpineConfig):
+        if isinstance(config, SpineConfig | LevelConfig):
             _train_spine(config, path, arguments)
             return None
         with process_group(arguments.device) as group:
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int | None:
     return None
 
 
-def _train_spine(config: SpineConfig, path: Path, arguments: argparse.Namespace) -> None:
+def _train_spine(config: SpineConfig | LevelConfig, path: Path, arguments: argparse.Namespace) -> None:
     how = {"resume": arguments.resume, "overwrite": arguments.overwrite}
     check_spine_folder(path, **how)  # before the images are read
     films = training_films_of(config)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from vertebra_kp.config.schema import Config
-from vertebra_kp.config.spine import SpineConfig, is_spine
+from vertebra_kp.config.spine import LevelConfig, SpineConfig, sources_kind
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import write_text
 
@@ -28,7 +28,7 @@ SHIPPED = Path(__file__).parent / "files"
 Keys = tuple[str | int, ...]  # of a value in a config: ("train", "phases", 0, "lr")
 PlaceOf = Callable[[int], str]  # how errors call a line: "configs/x.yaml:12", or the override it stands in
 
-AnyConfig = TypeVar("AnyConfig", Config, SpineConfig)
+AnyConfig = TypeVar("AnyConfig", Config, SpineConfig, LevelConfig)
 
 BASE = "base"  # the one key of a file that is not a field of Config
 MOST_BASES = 50  # files, each on top of the next
@@ -109,11 +109,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     return _checked(_read_chain(Path(path)), overrides, Config)
 
 
-def load_job(path: Path, overrides: Sequence[str] = ()) -> Config | SpineConfig:
-    """As ``load_config``; a file that names ``sources`` is a spine network's."""
+def load_job(path: Path, overrides: Sequence[str] = ()) -> Config | SpineConfig | LevelConfig:
+    """As ``load_config``; a file that names ``sources`` is a spine network's or a level network's."""
     draft = _read_chain(Path(path))
+    kind = sources_kind(draft.values)
+    if kind is None:
+        return _checked(draft, overrides, Config)
     return (
-        _checked(draft, overrides, SpineConfig) if is_spine(draft.values) else _checked(draft, overrides, Config)
+        _checked(draft, overrides, LevelConfig) if kind is LevelConfig else _checked(draft, overrides, SpineConfig)
     )
 
 
@@ -146,7 +149,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return draft.values
 
 
-def save_config(config: Config | SpineConfig, path: Path) -> None:
+def save_config(config: Config | SpineConfig | LevelConfig, path: Path) -> None:
     """Write every field of a config, defaults included, as YAML that ``load_config`` reads back equal."""
     text = yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     write_text(text, Path(path))

@@ -1,4 +1,4 @@
-"""Config of a spine network: several sources at once, each complete or not, and one schedule."""
+"""Configs of networks trained on several sources at once, each complete or not: spine networks, level networks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vertebra_kp.config.network import STRIDE, NetworkConfig, size_fault
+from vertebra_kp.config.network import STRIDE, BackboneConfig, NeckConfig, NetworkConfig, size_fault
 from vertebra_kp.config.section import Count, Fraction, Name, Positive, Section, StartSection, TrackerName
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 
@@ -41,7 +41,19 @@ class SpineSourceConfig(Section):
         return SCHEMAS[self.anatomy]
 
 
-class ViewsConfig(Section):
+class IntensitySection(Section):
+    """How grays are changed in training, as ``AugmentConfig`` has them."""
+
+    gamma: Annotated[float, Field(ge=0)] = 0.35
+    contrast: Fraction = 0.2
+    brightness: Fraction = 0.1
+    blur_px: Annotated[float, Field(ge=0)] = 0.8
+    noise: Fraction = 0.04
+    invert: Fraction = 0.1
+    cutout: Fraction = 0.2
+
+
+class ViewsConfig(IntensitySection):
     """How an image is shown in training: partly as the finder sees it, partly as the corner network does."""
 
     size: tuple[Annotated[int, Field(ge=STRIDE)], Annotated[int, Field(ge=STRIDE)]] = (512, 256)
@@ -56,13 +68,6 @@ class ViewsConfig(Section):
     """Distance of neighbouring vertebrae's centres for which corners are placed."""
     rotate_deg: Annotated[float, Field(ge=0, le=90)] = 20.0
     flip: bool = True
-    gamma: Annotated[float, Field(ge=0)] = 0.35
-    contrast: Fraction = 0.2
-    brightness: Fraction = 0.1
-    blur_px: Annotated[float, Field(ge=0)] = 0.8
-    noise: Fraction = 0.04
-    invert: Fraction = 0.1
-    cutout: Fraction = 0.2
 
     @model_validator(mode="after")
     def _size_is_taken(self) -> Self:
@@ -75,7 +80,7 @@ class ViewsConfig(Section):
         return self
 
 
-class SpineTrainConfig(StartSection):
+class SourcesTrainConfig(StartSection):
     steps: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)] = 8
     freeze_stages: Count = 2
@@ -93,7 +98,9 @@ class SpineTrainConfig(StartSection):
     """Where curves go, besides ``metrics.csv``; ``mlflow`` and ``wandb`` are extras to install."""
 
 
-class SpineConfig(Section):
+class SourcesConfig(Section):
+    """What is common to all networks that are trained on several sources."""
+
     name: Name
     anatomy: SchemaName = "ap_whole_spine"
     """Keypoint schema of what is predicted."""
@@ -101,15 +108,67 @@ class SpineConfig(Section):
     fold: Count | None = 0
     """Of the sources that are dealt into ``folds``: the part that validates; null: every image of every source
     trains, once the validation images have said how good it is."""
-    network: NetworkConfig = NetworkConfig()
-    views: ViewsConfig = ViewsConfig()
-    train: SpineTrainConfig
+    train: SourcesTrainConfig
 
     @property
     def keypoint_schema(self) -> Schema:
         return SCHEMAS[self.anatomy]
 
 
-def is_spine(values: Mapping[str, object]) -> bool:
-    """Whether the values of a config are those of a spine network."""
-    return "sources" in values
+class SpineConfig(SourcesConfig):
+    network: NetworkConfig = NetworkConfig()
+    views: ViewsConfig = ViewsConfig()
+
+
+class ReformationConfig(IntensitySection):
+    """How the level network sees a spine: a curved planar reformation, in which it is straight and upright."""
+
+    rows: Annotated[int, Field(ge=4)] = 24
+    """Vertebra steps that are shown, with what lies beyond both ends; longer spines get more."""
+    step_px: Annotated[int, Field(ge=4)] = 24
+    """Height of a vertebra step."""
+    beside: Positive = 4.0
+    """Vertebra steps that are shown to each side: the chest's width."""
+    part: Fraction = 0.5
+    """Share of training views that know a part of the vertebrae only, from ``least`` upwards."""
+    least: Annotated[int, Field(ge=2)] = 5
+    beyond: Fraction = 0.5
+    """Share of training views in which neighbours beyond the marked ends count as found."""
+    collimated: Fraction = 0.3
+    """Share of training views with one side cut off."""
+    flip: bool = True
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if fault := size_fault(self.size):
+            raise ValueError(f"rows: {fault}")
+        if self.least > self.rows:
+            raise ValueError(f"least is {self.least}, more than rows, {self.rows}; lower it")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return self.rows * self.step_px, round(2 * self.beside * self.step_px)
+
+
+class LevelNetworkConfig(Section):
+    backbone: BackboneConfig = BackboneConfig()
+    channels: Annotated[int, Field(ge=8)] = 96
+    """Of the map, at stride 16, from which each vertebra's row is read."""
+    encoder: NeckConfig = NeckConfig(depth=2, width=160, heads=5, mlp_ratio=2.0)
+    """Transformer encoder along the spine: every vertebra sees every other."""
+
+
+class LevelConfig(SourcesConfig):
+    """A level network: it names vertebrae that were found."""
+
+    network: LevelNetworkConfig = LevelNetworkConfig()
+    reformation: ReformationConfig = ReformationConfig()
+
+
+def sources_kind(values: Mapping[str, object]) -> type[SpineConfig] | type[LevelConfig] | None:
+    """The kind of a config by its values, None for that of a network with a channel for every corner."""
+    if "sources" not in values:
+        return None
+    return LevelConfig if "reformation" in values else SpineConfig

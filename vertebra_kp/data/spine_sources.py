@@ -3,17 +3,18 @@
 import hashlib
 import logging
 
-from vertebra_kp.config.spine import SpineConfig, SpineSourceConfig
+from vertebra_kp.config.spine import LevelConfig, SourcesConfig, SpineSourceConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import FilmSelection, records_of
 from vertebra_kp.data.record import Record
+from vertebra_kp.data.reformation import named_run
 from vertebra_kp.data.spine_films import SpineFilm, spine_films
 
 log = logging.getLogger(__name__)
 
 
-def training_films_of(config: SpineConfig) -> list[tuple[SpineFilm, float]]:
-    """Images to train on, each with how often it is shown against the others.
+def training_films_of(config: SourcesConfig) -> list[tuple[SpineFilm, float]]:
+    """Images to train on, each with how often it is shown against the others; of a level network, named ones.
 
     Raises UserError where no source's folder is named.
     """
@@ -24,11 +25,23 @@ def training_films_of(config: SpineConfig) -> list[tuple[SpineFilm, float]]:
             continue
         records, held_back = deal(source, config.fold)
         films = spine_films(records, source.schema_of_labels)
+        if isinstance(config, LevelConfig):
+            films = _named(films, config.reformation.least, source.source)
         log.info("%s: %d images train, %d validate", source.source, len(films), len(held_back))
         training += [(film, source.share / len(films)) for film in films]
     if not training:
         raise UserError("no image to train on: name the folder of at least one source (sources.0.root and so on)")
     return training
+
+
+def _named(films: list[SpineFilm], least: int, source: str) -> list[SpineFilm]:
+    """Those with so many vertebrae whose names follow each other."""
+    named = [film for film in films if len(named_run(film.vertebrae).levels) >= least]
+    if len(named) < len(films):
+        log.warning(
+            "%s: %d images name fewer than %d neighbours: left out", source, len(films) - len(named), least
+        )
+    return named
 
 
 def deal(source: SpineSourceConfig, fold: int | None) -> tuple[list[Record], list[Record]]:

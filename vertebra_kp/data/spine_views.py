@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vertebra_kp.config.schema import AugmentConfig
 from vertebra_kp.config.spine import ViewsConfig
 from vertebra_kp.core.anatomy import FLIPPED_CORNER, LEVELS, UNKNOWN
 from vertebra_kp.core.geometry import (
@@ -21,7 +20,7 @@ from vertebra_kp.core.geometry import (
     warp_image,
 )
 from vertebra_kp.data.spine_films import SpineFilm, Vertebrae
-from vertebra_kp.data.transforms import change_intensity
+from vertebra_kp.data.transforms import augmentation_of, change_intensity
 
 CLOSE_JITTER = (-0.3, 0.7)  # log-range of the size of vertebrae in close views: corners are placed on larger ones
 SPINE_JITTER = 0.15  # log-range, to both sides, where the whole spine is shown
@@ -82,13 +81,7 @@ def random_view(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) 
     if mirrored:
         corners = vertebrae.corners[:, FLIPPED_CORNER, :]
         vertebrae = Vertebrae(vertebrae.centres, corners, vertebrae.levels)
-    augmentation = AugmentConfig(
-        **{
-            name: getattr(config, name)
-            for name in ("gamma", "contrast", "brightness", "blur_px", "noise", "invert", "cutout")
-        }
-    )
-    return change_intensity(image, augmentation, rng), vertebrae
+    return change_intensity(image, augmentation_of(config), rng), vertebrae
 
 
 def _close(film: SpineFilm, config: ViewsConfig, rng: np.random.Generator) -> np.ndarray:

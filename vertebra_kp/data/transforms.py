@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from vertebra_kp.config.schema import AugmentConfig
+from vertebra_kp.config.spine import IntensitySection
 from vertebra_kp.core.anatomy import FLIPPED_CORNER, FLIPPED_SLIP, UNKNOWN
 from vertebra_kp.core.geometry import (
     apply_affine,
@@ -74,6 +75,11 @@ def random_affine(size: tuple[int, int], config: AugmentConfig, rng: np.random.G
     to_centre = translate(-width / 2, -height / 2)
     back = translate(width / 2 + dx, height / 2 + dy)
     return compose(to_centre, rotate(angle), scale(factor / stretch, factor * stretch), back)
+
+
+def augmentation_of(config: IntensitySection) -> AugmentConfig:
+    """What ``change_intensity`` is to do by the config of a network that is trained on several sources."""
+    return AugmentConfig(**{name: getattr(config, name) for name in IntensitySection.model_fields})
 
 
 def change_intensity(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:

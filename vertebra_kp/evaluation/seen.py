@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from vertebra_kp.config.schema import Config
-from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.config.spine import LevelConfig, SpineConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.spine_sources import deal
 from vertebra_kp.data.splits import load_split_file
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def training_images(
-    configs: Sequence[Config | SpineConfig], source: str, root: Path | None, ids: Collection[str]
+    configs: Sequence[Config | SpineConfig | LevelConfig], source: str, root: Path | None, ids: Collection[str]
 ) -> int:
     """How many of ``ids``, images of ``source`` in the folder ``root``, have trained one of the networks.
 
@@ -37,8 +37,8 @@ def _draws(config: Config) -> bool:
     return config.data.source == "phantom" or any(phase.films != "data" for phase in config.train.phases)
 
 
-def _trained(config: Config | SpineConfig, source: str, root: Path | None) -> list[str]:
-    if isinstance(config, SpineConfig):
+def _trained(config: Config | SpineConfig | LevelConfig, source: str, root: Path | None) -> list[str]:
+    if not isinstance(config, Config):
         dealt = (
             deal(one.model_copy(update={"root": root or one.root}), config.fold)[0]
             for one in config.sources

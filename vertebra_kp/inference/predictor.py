@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vertebra_kp.config.schema import Config
-from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.config.spine import LevelConfig, SpineConfig
 from vertebra_kp.core.anatomy import UNKNOWN, Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.film_file import is_dicom
@@ -55,7 +55,7 @@ class Predictor:
         return Predictor(self.network, config, self.step, self.refiner, self.members)
 
     @property
-    def configs(self) -> Sequence[Config | SpineConfig]:
+    def configs(self) -> Sequence[Config | SpineConfig | LevelConfig]:
         """What each of its networks was trained by."""
         refinement = [] if self.refiner is None else [self.refiner.config]
         return [self.config, *self.members, *refinement]

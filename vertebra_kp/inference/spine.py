@@ -11,7 +11,7 @@ import torch
 from vertebra_kp.config.differences import differences
 from vertebra_kp.config.network import STRIDE
 from vertebra_kp.config.schema import Config, DataConfig, PhaseConfig, TrainConfig
-from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.config.spine import LevelConfig, SpineConfig
 from vertebra_kp.core.anatomy import LEVELS, PRESENT_FROM, VIEWS, Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, scale_of, translate, warp_image
@@ -20,6 +20,7 @@ from vertebra_kp.data.films import Film
 from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.doubts import UNMEASURED, doubts_of
 from vertebra_kp.inference.level_names import Names, name_levels
+from vertebra_kp.inference.levels import LevelReader
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.spine_decoding import FoundSpine, SpineMaps, decode, place_corners
@@ -68,10 +69,15 @@ class SpinePredictor(Predictor):
     """A ``Predictor`` whose first stages are the finder and the corner network of one spine network."""
 
     def __init__(
-        self, spine: SpineNetwork, spine_config: SpineConfig, step: int, refiner: Refiner | None = None
+        self,
+        spine: SpineNetwork,
+        spine_config: SpineConfig,
+        step: int,
+        refiner: Refiner | None = None,
+        level_reader: LevelReader | None = None,
     ) -> None:
         self.spine, self.spine_config = spine.eval(), spine_config
-        self.step, self.refiner = step, refiner
+        self.step, self.refiner, self.level_reader = step, refiner, level_reader
         self.config = _data_config(spine_config)
         self.pin: Pin | None = None
 
@@ -88,7 +94,7 @@ class SpinePredictor(Predictor):
         """
         if level not in self.schema.levels:
             raise ValueError(f"level must be one of {', '.join(self.schema.levels)}, got {level!r}")
-        other = SpinePredictor(self.spine, self.spine_config, self.step, self.refiner)
+        other = SpinePredictor(self.spine, self.spine_config, self.step, self.refiner, self.level_reader)
         other.pin = level, np.array(xy_image, dtype=float)
         return other
 
@@ -97,8 +103,9 @@ class SpinePredictor(Predictor):
         return self.spine_config.model_dump(mode="json")
 
     @property
-    def configs(self) -> Sequence[Config | SpineConfig]:
-        return [self.spine_config] if self.refiner is None else [self.spine_config, self.refiner.config]
+    def configs(self) -> Sequence[Config | SpineConfig | LevelConfig]:
+        further = [stage.config for stage in (self.refiner, self.level_reader) if stage is not None]
+        return [self.spine_config, *further]
 
     @property
     def mirrors(self) -> bool:
@@ -107,8 +114,8 @@ class SpinePredictor(Predictor):
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        networks = [self.spine] if self.refiner is None else [self.spine, self.refiner.network]
-        for network in networks:
+        further = [stage.network for stage in (self.refiner, self.level_reader) if stage is not None]
+        for network in [self.spine, *further]:
             for tensor in network.state_dict().values():
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vertebra_kp.config.network import STRIDES
 from vertebra_kp.config.schema import Config
-from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.config.spine import LevelConfig, SpineConfig
+from vertebra_kp.models.level_network import LevelNetwork
 from vertebra_kp.models.network import Output, VertebraNetwork
 from vertebra_kp.models.spine_network import SpineNetwork, SpineOutput
 
@@ -25,7 +26,7 @@ RESERVED_GIB = 1.0  # CUDA context and convolution workspace
 # Weights, gradients, AdamW's two moments and the moving average, all float32.
 COPIES_OF_WEIGHTS = 5
 
-Network = VertebraNetwork | SpineNetwork
+Network = VertebraNetwork | SpineNetwork | LevelNetwork
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -59,35 +60,42 @@ def activation_bytes(network: Network, input_size: tuple[int, int], batch_size: 
     return body, 3 * FLOAT32_BYTES * sum(feature.numel() for feature in _maps(output).values())
 
 
-def _maps(output: Output | SpineOutput) -> dict[str, Tensor]:
-    """What the network answers with at each place of the image."""
+def _maps(output: Output | SpineOutput | Tensor) -> dict[str, Tensor]:
+    """What the network answers with at each place of the image; nothing of a level network, which has no map."""
+    if isinstance(output, Tensor):
+        return {}
     if isinstance(output, Output):
         return {"heatmaps": output.heatmap_logits}
     return {field.name: getattr(output, field.name) for field in fields(output) if field.name != "view"}
 
 
-def describe(config: Config | SpineConfig) -> str:
+def describe(config: Config | SpineConfig | LevelConfig) -> str:
     """A page of text: every map with its shape, every part with its parameters, cost by batch size.
 
-    Of a spine network at the size of a training view: in use, images have any size.
+    Of a spine or level network at the size of a training view: in use, images have other sizes.
     """
     network: Network
     with torch.device("meta"):
         if isinstance(config, SpineConfig):
             schema, size, told = config.keypoint_schema, config.views.size, "a training view of"
             network = SpineNetwork(config.network, load_weights=False).eval()
+        elif isinstance(config, LevelConfig):
+            schema, size, told = config.keypoint_schema, config.reformation.size, "a reformation of"
+            network = LevelNetwork(config, load_weights=False).eval()
         else:
             schema, size, told = config.data.keypoint_schema, config.data.input_size, "input"
             network = VertebraNetwork(config.network, schema, load_weights=False).eval()
     features = network.backbone(torch.zeros(1, 3, *size, device="meta"))
     output = network(torch.zeros(1, 1, *size, device="meta"))
     lines = [f"{config.name}: {schema.name}, {schema.num_channels} corners, {told} {size[0]} x {size[1]}", ""]
-    _, levels = network.decoder(network.neck(features)[0])
+    levels: dict[str, Tensor] = {}
+    if not isinstance(network, LevelNetwork):
+        _, levels = network.decoder(network.neck(features)[0])
     lines.append(f"{'map':<10}{'channels':>9}{'height x width':>17}{'stride':>8}{'MiB':>8}")
     strides = {**STRIDES, **{level: 2 ** int(level[1:]) for level in levels}}
     for name, feature in {**features, **levels, **_maps(output)}.items():
         _, C, h, w = feature.shape
-        mib, stride = feature.numel() * FLOAT32_BYTES / MIB, strides.get(name, network.output_stride)
+        mib, stride = feature.numel() * FLOAT32_BYTES / MIB, strides.get(name) or network.output_stride
         lines.append(f"{name:<10}{C:>9}{f'{h} x {w}':>17}{stride:>8}{mib:>8.2f}")
     lines += [
         f"{'':<10}MiB of one image in float32, half of it in bf16",
@@ -119,7 +127,8 @@ def _memory_table(network: Network, own_size: tuple[int, int]) -> list[str]:
         f"{'input':<13}" + "".join(f"{f'batch {batch}':>15}" for batch in BATCHES),
     ]
     fixed = COPIES_OF_WEIGHTS * FLOAT32_BYTES * count_parameters(network) + RESERVED_GIB * GIB
-    for size in dict.fromkeys((own_size, *SIZES)):
+    sizes = () if isinstance(network, LevelNetwork) else SIZES  # it takes one width
+    for size in dict.fromkeys((own_size, *sizes)):
         body, loss = (part / PROBE_BATCH for part in activation_bytes(network, size, PROBE_BATCH))
         cells = ""
         for batch in BATCHES:

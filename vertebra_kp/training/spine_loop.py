@@ -1,4 +1,4 @@
-"""Training of a spine network: one loss over several sources; a run that stops goes on where it was."""
+"""Training on several sources, of spine and level networks: a run that stops goes on where it was."""
 
 import csv
 import hashlib
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.config.spine import LevelConfig, SpineConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import write_text
 from vertebra_kp.core.provenance import code_version
+from vertebra_kp.data.reformation import LevelTargets
 from vertebra_kp.data.spine_films import SpineFilm
-from vertebra_kp.data.spine_views import SpineTargets, random_view, targets_of
+from vertebra_kp.data.spine_views import SpineTargets
 from vertebra_kp.inference.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -33,13 +34,14 @@ from vertebra_kp.inference.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from vertebra_kp.models.spine_loss import spine_loss
-from vertebra_kp.models.spine_network import USUAL_STEP, SpineNetwork
+from vertebra_kp.models.level_network import LevelNetwork
+from vertebra_kp.models.spine_network import SpineNetwork
 from vertebra_kp.training.batch_norm import check_batch_norms
 from vertebra_kp.training.loop import Interrupted, signals_caught
 from vertebra_kp.training.run_folder import RunFolder, RunFolderError, lock_run_folder
 from vertebra_kp.training.start import begins_anew, load_start
 from vertebra_kp.training.state import moving_average
+from vertebra_kp.training.tasks import Task, task_of
 from vertebra_kp.training.trackers import Backend, Identity, check_trackers, open_trackers
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def check_spine_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def train_spine(
-    config: SpineConfig,
+    config: SpineConfig | LevelConfig,
     films: Films,
     folder: Path,
     device: torch.device,
@@ -75,7 +77,8 @@ def train_spine(
     check_spine_folder(folder, resume=resume, overwrite=overwrite)
     check_trackers(config.train.trackers)
     torch.manual_seed(config.train.seed)
-    state = _start(config, device, load_weights=not resume)
+    task = task_of(config)
+    state = _start(task, device, load_weights=not resume)
     with lock_run_folder(folder):
         check_spine_folder(folder, resume=resume, overwrite=overwrite)  # another process may have ended meanwhile
         if resume:
@@ -85,13 +88,13 @@ def train_spine(
             _clear(folder)
         run = Identity.of(config, RunFolder(folder), state.step if resume else None)
         with open_trackers(config.train.trackers, run) as trackers, signals_caught() as signals:
-            _run(state, config, films, folder, trackers, signals)
+            _run(state, task, films, folder, trackers, signals)
     return folder / LAST
 
 
 @dataclass
 class _State:
-    network: SpineNetwork
+    network: SpineNetwork | LevelNetwork
     average: AveragedModel
     optimiser: torch.optim.AdamW
     step: int = 0
@@ -101,14 +104,14 @@ class _State:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
 
-def _start(config: SpineConfig, device: torch.device, *, load_weights: bool) -> _State:
-    train = config.train
-    network = SpineNetwork(config.network, load_weights=load_weights and begins_anew(train, "backbone"))
+def _start(task: Task, device: torch.device, *, load_weights: bool) -> _State:
+    train = task.config.train
+    network = task.network(load_weights=load_weights and begins_anew(train, "backbone"))
     if load_weights and train.start_from is not None:
         load_start(network, train)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.backbone.freeze(train.freeze_stages)
-    check_batch_norms(network, train.batch_size, config.views.size)
+    check_batch_norms(network, train.batch_size, task.size)
     average = AveragedModel(network, multi_avg_fn=moving_average(train.ema_decay), use_buffers=True)
     backbone = [p for p in network.backbone.parameters() if p.requires_grad]
     others = [p for name, p in network.named_parameters() if not name.startswith("backbone.")]
@@ -116,7 +119,7 @@ def _start(config: SpineConfig, device: torch.device, *, load_weights: bool) -> 
     return _State(network, average, torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay))
 
 
-def _restore(state: _State, checkpoint: Checkpoint, config: SpineConfig, films: Films) -> None:
+def _restore(state: _State, checkpoint: Checkpoint, config: SpineConfig | LevelConfig, films: Films) -> None:
     """Raises RunFolderError for a checkpoint of another config or of other images."""
     if "sources" not in checkpoint.config or _what_decides(checkpoint.config) != _what_decides(
         config.model_dump(mode="json")
@@ -176,25 +179,20 @@ def _cut_figures(path: Path, last_step: int) -> None:
 
 
 def _run(
-    state: _State,
-    config: SpineConfig,
-    films: Films,
-    folder: Path,
-    trackers: Sequence[Backend],
-    signals: list[int],
+    state: _State, task: Task, films: Films, folder: Path, trackers: Sequence[Backend], signals: list[int]
 ) -> None:
-    train, device = config.train, next(state.network.parameters()).device
+    train, device = task.config.train, next(state.network.parameters()).device
     sums: dict[str, float] = {}
     started, since = time.perf_counter(), state.step
-    for image, targets in _batches(config, films, state.step):
-        for name, value in _step(state, config, image.to(device), targets.to(device)).items():
+    for image, targets in _batches(task, films, state.step):
+        for name, value in _step(state, task, image.to(device), targets.to(device)).items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
         if state.step % train.save_every_steps == 0 or state.step == train.steps or signals:
             means = {name: value / (state.step - since) for name, value in sums.items()}
             if not math.isfinite(means["total"]):
                 raise UserError(f"the loss is not finite at step {state.step}; lower train.lr (last.pt is kept)")
             _note(folder, trackers, state.step, means, (time.perf_counter() - started) / (state.step - since))
-            _save(state, config, films, folder / LAST)
+            _save(state, task.config, films, folder / LAST)
             sums, started, since = {}, time.perf_counter(), state.step
         if signals:
             raise Interrupted(f"signal {signals[0]} after step {state.step}")
@@ -202,14 +200,13 @@ def _run(
         tracker.finish(state.step, {})
 
 
-def _step(state: _State, config: SpineConfig, image: Tensor, targets: SpineTargets) -> dict[str, Tensor]:
+def _step(state: _State, task: Task, image: Tensor, targets: SpineTargets | LevelTargets) -> dict[str, Tensor]:
     """One step of the optimiser; returns its losses."""
-    train = config.train
+    train = task.config.train
     for group in state.optimiser.param_groups:
         group["lr"] = group["base_lr"] * lr_factor(state.step, train.steps, train.warmup_steps, train.final_lr)
     state.network.train()
-    output = state.network(image.contiguous(memory_format=torch.channels_last))
-    terms = spine_loss(output, targets, state.network.output_stride, USUAL_STEP)
+    terms = task.loss(state.network, image.contiguous(memory_format=torch.channels_last), targets)
     terms["total"].backward()
     nn.utils.clip_grad_norm_(state.trained, train.clip_norm)
     state.optimiser.step()
@@ -219,7 +216,7 @@ def _step(state: _State, config: SpineConfig, image: Tensor, targets: SpineTarge
     return terms
 
 
-def _save(state: _State, config: SpineConfig, films: Films, path: Path) -> None:
+def _save(state: _State, config: SpineConfig | LevelConfig, films: Films, path: Path) -> None:
     checkpoint = Checkpoint(
         config=config.model_dump(mode="json"),
         step=state.step,
@@ -241,21 +238,19 @@ def lr_factor(step: int, steps: int, warmup: int, final: float) -> float:
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _batches(config: SpineConfig, films: Films, first: int) -> Iterator[tuple[Tensor, SpineTargets]]:
+def _batches(task: Task, films: Films, first: int) -> Iterator[tuple[Tensor, SpineTargets | LevelTargets]]:
     """Of steps ``first`` to the last: a pure function of seed and step; the next is made while one is used."""
+    train = task.config.train
     share = np.array([weight for _, weight in films])
-    stride = config.network.decoder.output_stride
 
-    def batch(step: int) -> tuple[Tensor, SpineTargets]:
-        rng = np.random.default_rng((config.train.seed, step))
-        chosen = rng.choice(len(films), config.train.batch_size, p=share / share.sum())
-        views = [(random_view(films[i][0], config.views, rng), films[i][0].view) for i in chosen]
-        images = torch.from_numpy(np.stack([image for (image, _), _ in views]))[:, None]
-        return images, targets_of([(marks, view) for (_, marks), view in views], config.views.size, stride)
+    def batch(step: int) -> tuple[Tensor, SpineTargets | LevelTargets]:
+        rng = np.random.default_rng((train.seed, step))
+        chosen = rng.choice(len(films), train.batch_size, p=share / share.sum())
+        return task.batch([films[i][0] for i in chosen], rng)
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(batch, first)
-        for step in range(first, config.train.steps):
+        for step in range(first, train.steps):
             ready = ahead.result()
             ahead = pool.submit(batch, step + 1)
             yield ready

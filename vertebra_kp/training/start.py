@@ -8,13 +8,22 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vertebra_kp.config.section import StartSection
-from vertebra_kp.config.spine import is_spine
+from vertebra_kp.config.spine import LevelConfig, SpineConfig, sources_kind
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
 from vertebra_kp.inference.weights import find_network, is_weights, load_weights
+from vertebra_kp.models.level_network import LevelNetwork
+from vertebra_kp.models.spine_network import SpineNetwork
 from vertebra_kp.models.state_dicts import OwnFileError, likely_cause, read_state_dict, without_prefix
 
 log = logging.getLogger(__name__)
+
+KINDS = {
+    None: "a network with a channel for every corner",
+    SpineConfig: "a spine network",
+    LevelConfig: "a level network",
+}
+KIND_OF = {SpineNetwork: KINDS[SpineConfig], LevelNetwork: KINDS[LevelConfig]}
 
 
 class _Given(NamedTuple):
@@ -83,11 +92,11 @@ def _wrong(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
 def _cause(network: nn.Module, given: _Given, own: Mapping[str, Tensor]) -> str:
     if given.config is None:
         return likely_cause(given.weights, own, "the network of this config")
-    theirs, ours = is_spine(given.config), not hasattr(network, "parts")
+    kind = sources_kind(given.config)
+    theirs, ours = KINDS[kind], KIND_OF.get(type(network), KINDS[None])
     if theirs != ours:
-        kinds = ("a network with a channel for every corner", "a spine network")
-        return f"it is {kinds[theirs]}, this config is of {kinds[ours]}"
-    data = given.config if theirs else given.config["data"]
+        return f"it is {theirs}, this config is of {ours}"
+    data = given.config["data"] if kind is None else given.config
     backbone = given.config["network"]["backbone"]["name"]
     return f"it was trained for {data['anatomy']} with the backbone {backbone} (its config says the rest)"
 

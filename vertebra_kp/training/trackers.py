@@ -16,7 +16,7 @@ import numpy as np
 from vertebra_kp.config.differences import flat_config
 from vertebra_kp.config.schema import Config
 from vertebra_kp.config.section import TrackerName
-from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.config.spine import LevelConfig, SpineConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import read_json, write_json
 from vertebra_kp.training.run_folder import RunFolder
@@ -46,7 +46,9 @@ class Identity:
     resume_step: int | None
 
     @classmethod
-    def of(cls, config: Config | SpineConfig, folder: RunFolder, resume_step: int | None) -> "Identity":
+    def of(
+        cls, config: Config | SpineConfig | LevelConfig, folder: RunFolder, resume_step: int | None
+    ) -> "Identity":
         # Lists and None as text: not every tracker takes them.
         flat = flat_config(config).items()
         settings = {key: value if isinstance(value, str | float | int) else str(value) for key, value in flat}
