@@ -127,3 +127,26 @@ def test_a_pin_moves_all_names():
     assert np.flatnonzero(found.presence >= 0.5).tolist() == list(range(8, 17))  # T9 to L5 in place of T8 to L4
     with pytest.raises(ValueError, match="level must be one of T1"):
         pinned.with_pin("C3", (x, y))
+
+
+class Reader:
+    """A level network that sees every vertebra a level lower than the maps do, and is sure of it."""
+
+    def __init__(self, vertebrae: Vertebrae) -> None:
+        self.vertebrae = vertebrae
+
+    def evidence(self, image: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        told = np.full((len(centres), len(LEVELS)), -30.0)
+        nearest = np.linalg.norm(centres[:, None] - self.vertebrae.centres, axis=-1).argmin(axis=1)
+        told[np.arange(len(centres)), self.vertebrae.levels[nearest] + 1] = 0.0
+        return told
+
+
+def test_a_level_network_has_its_say_in_the_names():
+    vertebrae = spine_in(1200, "T8", 8)
+    predictor = Perfect(vertebrae)
+    alone = predictor.predict(noise(1200))
+    predictor.level_reader = Reader(vertebrae)
+    both = predictor.predict(noise(1200))
+    assert LEVELS[alone.names.levels[0]] == "T8"
+    assert LEVELS[both.names.levels[0]] == "T9"

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vertebra_kp.cli.main import main
-from vertebra_kp.config.spine import SpineConfig
+from vertebra_kp.config.spine import LevelConfig, SpineConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.spine_sources import deal, training_films_of
 from vertebra_kp.inference.checkpoint import load_checkpoint
@@ -60,12 +60,27 @@ def values(folder, **train):
     }
 
 
-def run(config: SpineConfig, path, **how):
+def level_values(folder, **train):
+    return {
+        "name": "tiny_levels",
+        "sources": [{"source": "corners", "root": str(folder), "folds": 2}],
+        "network": {
+            "backbone": {"name": "timm/tf_efficientnet_lite0"},
+            "channels": 8,
+            "encoder": {"depth": 1, "width": 16, "heads": 2},
+        },
+        "reformation": {"rows": 12, "step_px": 16, "beside": 2.0, "least": 4},
+        "train": {"steps": 4, "batch_size": 2, "save_every_steps": 2, "freeze_stages": 0, **train},
+    }
+
+
+def run(config: SpineConfig | LevelConfig, path, **how):
     return spine_loop.train_spine(config, training_films_of(config), path, torch.device("cpu"), **how)
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(folder, tmp_path, monkeypatch):
-    config = SpineConfig.model_validate(values(folder), strict=False)
+@pytest.mark.parametrize("kind", [SpineConfig, LevelConfig])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(folder, tmp_path, monkeypatch, kind):
+    config = kind.model_validate((values if kind is SpineConfig else level_values)(folder), strict=False)
     whole = load_checkpoint(run(config, tmp_path / "whole"))
     batches = spine_loop._batches
     monkeypatch.setattr(spine_loop, "_batches", lambda *arguments: islice(batches(*arguments), 2))
@@ -203,3 +218,33 @@ def test_no_named_folder_is_an_error(folder, tmp_path):
     nowhere = values(folder) | {"sources": [{"source": "centres"}]}
     with pytest.raises(Exception, match="name the folder of at least one source"):
         training_films_of(SpineConfig.model_validate(nowhere, strict=False))
+
+
+def test_a_level_network_names_what_a_spine_network_finds(folder, tmp_path, capsys):
+    spine = run(SpineConfig.model_validate(values(folder), strict=False), tmp_path / "spine")
+    levels = run(LevelConfig.model_validate(level_values(folder), strict=False), tmp_path / "levels")
+    with pytest.raises(UserError, match="names what a spine network finds"):
+        load(levels)
+    out = tmp_path / "both.safetensors"
+    words = ["export-weights", "--about", "test", "--output-file", str(out)]
+    assert main([*words, "--network", str(spine), "--levels", str(levels)]) == 0
+    both, alone = load(out), load(spine)
+    assert isinstance(both, SpinePredictor)
+    assert [config.name for config in both.configs] == ["tiny", "tiny_levels"]
+    assert both.fingerprint != alone.fingerprint
+    reader = both.level_reader
+    centres = np.array([[55.0, 36 + 44 * i] for i in range(5)])
+    evidence = reader.evidence(np.zeros((260, 120), np.uint8), centres)
+    assert evidence.shape == (5, 25)
+    with pytest.raises(SystemExit):
+        main([*words, "--network", str(spine), "--levels", str(spine)])
+    assert "no network of that kind" in capsys.readouterr().err
+
+
+def test_images_that_name_too_few_neighbours_are_left_out(folder, caplog):
+    config = LevelConfig.model_validate(level_values(folder), strict=False)
+    more = config.model_copy(update={"reformation": config.reformation.model_copy(update={"least": 6})})
+    assert len(training_films_of(config)) == 2
+    with pytest.raises(UserError, match="no image to train on"):
+        training_films_of(more)
+    assert "2 images name fewer than 6 neighbours" in caplog.text

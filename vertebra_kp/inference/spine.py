@@ -42,6 +42,7 @@ REFINED_WIDTH_PX = 55.0  # of a vertebra: what its images are kept in when the c
 CORNER_SCALE = (
     1.75  # of the crop: how large vertebrae are where their corners are placed without a crop refinement
 )
+READ_SHARE = 0.5  # of the level network's evidence against the spine network's
 CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop refinement
 
 
@@ -165,14 +166,22 @@ class SpinePredictor(Predictor):
             if not self._refines(spine):
                 spine = self._with_close_corners(film.image, crop, size, spine)
             spine = spine.moved(np.linalg.inv(crop))
-        to_original = np.linalg.inv(film.to_image)
-        spine = spine.moved(to_original)
+        evidence = self._evidence(film.image, spine)
+        spine = spine.moved(np.linalg.inv(film.to_image))
         pinned = None if pin is None else (_pinned(spine, pin, film.file), LEVELS.index(pin[0]))
-        names = name_levels(spine.levels, self.schema, pinned)
-        upside_down = (
-            len(found) >= LEAST_FOUND and self._fit_when_turned(film.image, crop, size) > names.fit + TURNED_BY
-        )
+        names = name_levels(evidence, self.schema, pinned)
+        upside_down = False
+        if len(found) >= LEAST_FOUND:
+            upright_fit = name_levels(spine.levels, self.schema, pinned).fit
+            upside_down = self._fit_when_turned(film.image, crop, size) > upright_fit + TURNED_BY
         return Understood(spine, names, view, compose(film.to_image, crop), (size[0], size[1]), upside_down)
+
+    def _evidence(self, image: np.ndarray, spine: FoundSpine) -> np.ndarray:
+        """Log-probabilities ``[n, L]`` of the levels, by the spine network and, where there is one, a level network."""
+        if self.level_reader is None or len(spine) < LEAST_FOUND:
+            return spine.levels
+        read = self.level_reader.evidence(image, spine.centres)
+        return (1 - READ_SHARE) * spine.levels + READ_SHARE * read
 
     def _with_close_corners(
         self, image: np.ndarray, crop: np.ndarray, size: tuple[int, int], spine: FoundSpine
