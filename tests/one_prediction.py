@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.prediction import Prediction
 
 
 def a_prediction(points: np.ndarray, *, file: str = "a.png", size: tuple[int, int] = (64, 64), **more: Any):

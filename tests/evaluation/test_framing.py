@@ -6,7 +6,7 @@ import pytest
 from vertebra_kp.core.anatomy import LEVELS, SCHEMAS, UNKNOWN
 from vertebra_kp.data.spine_films import Vertebrae
 from vertebra_kp.evaluation.framing import framing_figures, framing_result
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.prediction import Prediction
 
 WHOLE = SCHEMAS["ap_whole_spine"]
 STEP = 40.0

@@ -48,7 +48,7 @@ from vertebra_kp.experiments.ledger import Ledger
 from vertebra_kp.experiments.study import read_study
 from vertebra_kp.inference.journal import open_journal
 from vertebra_kp.inference.loading import load
-from vertebra_kp.inference.weights import COMMITTED
+from vertebra_kp.inference.network_file import COMMITTED
 from vertebra_kp.models import library
 from vertebra_kp.reports.evaluation import write_report
 

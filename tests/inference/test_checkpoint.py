@@ -16,7 +16,6 @@ from tiny_job import ONE_PROCESS, PATHS, make_run, thin_efficientnet, tiny_confi
 
 from vertebra_kp.inference.checkpoint import (
     Checkpoint,
-    CheckpointError,
     load_checkpoint,
     moments_by_name,
     random_state,
@@ -24,6 +23,7 @@ from vertebra_kp.inference.checkpoint import (
     save_checkpoint,
 )
 from vertebra_kp.inference.loading import load
+from vertebra_kp.inference.network_file import CheckpointError
 from vertebra_kp.models import library
 from vertebra_kp.training.state import checkpoint_of, restore
 

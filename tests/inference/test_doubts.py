@@ -7,10 +7,10 @@ import pytest
 from tiny_job import make_run, thin_efficientnet, tiny_config
 
 from vertebra_kp.core.anatomy import LEVELS, SCHEMAS
-from vertebra_kp.inference.batch import check_finite
+from vertebra_kp.inference.corners import CornerPredictor
 from vertebra_kp.inference.doubts import doubts_by_channel, doubts_of
 from vertebra_kp.inference.level_names import Names
-from vertebra_kp.inference.predictor import Predictor
+from vertebra_kp.inference.prediction import check_finite
 from vertebra_kp.inference.spine_decoding import FoundSpine
 from vertebra_kp.models import library
 
@@ -120,7 +120,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (96, 64), dtype=np.uint8)
 def test_an_image_that_shows_nothing_has_no_vertebra(monkeypatch, image, blank):
     monkeypatch.setattr(library, "efficientnet_v2_s", thin_efficientnet)
     job, state = make_run(tiny_config())
-    predictor = Predictor(state.network, job.config, 0)
+    predictor = CornerPredictor(state.network, job.config, 0)
     found = predictor.predict(image)
     assert found.doubts, "random weights: noise is doubted, too"
     if blank:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS
-from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.overlays import (
     PREDICTED_COLOUR,
     TRUE_COLOUR,
@@ -18,6 +17,7 @@ from vertebra_kp.inference.overlays import (
     overlay_heatmaps,
     overlay_original,
 )
+from vertebra_kp.inference.prediction import Prediction
 
 LATERAL = SCHEMAS["la_lumbar"]
 SIZE = (256, 128)

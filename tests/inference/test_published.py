@@ -8,9 +8,9 @@ import pytest
 from vertebra_kp.core.anatomy import PRESENT_FROM, SCHEMAS
 from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.evaluation.uncertainty.store import calibration_of, find_calibrated
-from vertebra_kp.inference import weights
+from vertebra_kp.inference import network_file
 from vertebra_kp.inference.loading import load
-from vertebra_kp.inference.weights import COMMITTED, FILE, find_network, published
+from vertebra_kp.inference.network_file import COMMITTED, FILE, find_network, published
 
 MOST_BYTES = 30 * 2**20  # all weights together: every clone carries them
 
@@ -35,7 +35,7 @@ def test_weights_come_with_checksum_calibration_and_card(name):
 
 
 def test_the_name_of_earlier_weights_still_works_and_says_what_it_became(caplog):
-    weights._say_renamed.cache_clear()
+    network_file._say_renamed.cache_clear()
     assert find_network("aasce-ap") == find_network("ap-spine")
     assert "aasce-ap became ap-spine" in caplog.text
 

@@ -1,6 +1,7 @@
 """From any framing to named corners: finder and crop, with the maps that a perfect network would give."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from vertebra_kp.data.borders import content_box
 from vertebra_kp.data.spine_films import Vertebrae
 from vertebra_kp.inference.predictions import image_entry
 from vertebra_kp.inference.spine import SpinePredictor
+from vertebra_kp.inference.torch_stages import TorchSpine
 from vertebra_kp.models.spine_network import SpineNetwork
 
 WHOLE = SCHEMAS["ap_whole_spine"]
@@ -41,7 +43,7 @@ class Perfect(SpinePredictor):
 
     def __init__(self, vertebrae: Vertebrae, view: str = "AP") -> None:
         torch.manual_seed(0)
-        super().__init__(SpineNetwork(NETWORK), CONFIG, 0)
+        super().__init__(TorchSpine(SpineNetwork(NETWORK)), CONFIG, 0)
         self.vertebrae, self.seen_view = vertebrae, view
 
     def _maps(self, image, placement, size, *, mirrored=False):
@@ -130,23 +132,30 @@ def test_a_pin_moves_all_names():
 
 
 class Reader:
-    """A level network that sees every vertebra a level lower than the maps do, and is sure of it."""
+    """A level network that sees every vertebra a level lower than it is."""
 
-    def __init__(self, vertebrae: Vertebrae) -> None:
-        self.vertebrae = vertebrae
+    def __init__(self, vertebrae: Vertebrae, sure: float) -> None:
+        self.vertebrae, self.sure = vertebrae, sure
 
     def evidence(self, image: np.ndarray, centres: np.ndarray) -> np.ndarray:
-        told = np.full((len(centres), len(LEVELS)), -30.0)
+        told = np.full((len(centres), len(LEVELS)), (1 - self.sure) / (len(LEVELS) - 1))
         nearest = np.linalg.norm(centres[:, None] - self.vertebrae.centres, axis=-1).argmin(axis=1)
-        told[np.arange(len(centres)), self.vertebrae.levels[nearest] + 1] = 0.0
-        return told
+        told[np.arange(len(centres)), self.vertebrae.levels[nearest] + 1] = self.sure
+        return np.log(told)
 
 
-def test_a_level_network_has_its_say_in_the_names():
+class Unsure(Perfect):
+    """Sees where vertebrae are, and hardly which."""
+
+    def _maps(self, *arguments, **options):
+        maps = super()._maps(*arguments, **options)
+        return replace(maps, levels=maps.levels * 0.05)
+
+
+@pytest.mark.parametrize(("sure", "first"), [(0.9, "T9"), (1 / len(LEVELS), "T8")])
+def test_a_level_network_has_its_say_in_the_names(sure, first):
     vertebrae = spine_in(1200, "T8", 8)
-    predictor = Perfect(vertebrae)
-    alone = predictor.predict(noise(1200))
-    predictor.level_reader = Reader(vertebrae)
-    both = predictor.predict(noise(1200))
-    assert LEVELS[alone.names.levels[0]] == "T8"
-    assert LEVELS[both.names.levels[0]] == "T9"
+    predictor = Unsure(vertebrae)
+    assert LEVELS[predictor.predict(noise(1200)).names.levels[0]] == "T8"
+    predictor.level_reader = Reader(vertebrae, sure)
+    assert LEVELS[predictor.predict(noise(1200)).names.levels[0]] == first

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vertebra_kp.config.spine import USUAL_STEP
 from vertebra_kp.core.anatomy import LEVELS, VIEWS
 from vertebra_kp.data.spine_films import Vertebrae
 from vertebra_kp.data.spine_views import targets_of
 from vertebra_kp.inference.spine_decoding import SpineMaps, decode, place_corners
-from vertebra_kp.models.spine_network import USUAL_STEP
 
 SIZE, STRIDE, STEP = (512, 224), 4, 26.0
 

@@ -11,10 +11,11 @@ from shared_data import field_case
 from test_ensemble import checkpoint
 from tiny_job import thin_efficientnet
 
-from vertebra_kp.inference import weights
-from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
+from vertebra_kp.inference import network_file
+from vertebra_kp.inference.checkpoint import load_checkpoint
 from vertebra_kp.inference.loading import load
-from vertebra_kp.inference.weights import Stage, find_network, is_weights, load_weights, save_weights
+from vertebra_kp.inference.network_file import CheckpointError, find_network, is_weights
+from vertebra_kp.inference.weights import FORMAT, SCALE, Stage, load_weights, save_weights
 from vertebra_kp.models import library
 
 
@@ -52,24 +53,24 @@ def test_rounded_weights_are_within_half_a_step_and_a_quarter_of_the_size(tmp_pa
 
 def test_a_file_of_weights_predicts_as_the_checkpoint_and_under_its_name(tmp_path, look, monkeypatch):
     folder = tmp_path / "published"
-    save_weights([look], folder / "some-ap" / weights.FILE, {})
-    monkeypatch.setattr(weights, "COMMITTED", folder)
-    assert weights.published() == ["some-ap"]
-    named, of_file = load("some-ap", "cpu"), load(folder / "some-ap" / weights.FILE, "cpu")
+    save_weights([look], folder / "some-ap" / network_file.FILE, {})
+    monkeypatch.setattr(network_file, "COMMITTED", folder)
+    assert network_file.published() == ["some-ap"]
+    named, of_file = load("some-ap", "cpu"), load(folder / "some-ap" / network_file.FILE, "cpu")
     assert named.fingerprint == of_file.fingerprint
     film = torch.randint(0, 255, (64, 64), dtype=torch.uint8).numpy()
     exact = load(tmp_path / "best.pt", "cpu").predict(film)
     torch.testing.assert_close(named.predict(film).presence, exact.presence, atol=0.02, rtol=0)
-    assert weights.name_of(find_network("some-ap")) == "some-ap"
-    assert weights.name_of(tmp_path / "best.pt") == str(tmp_path / "best.pt")
+    assert network_file.name_of(find_network("some-ap")) == "some-ap"
+    assert network_file.name_of(tmp_path / "best.pt") == str(tmp_path / "best.pt")
     with pytest.raises(CheckpointError, match=r"other-ap: no such checkpoint, .* \(some-ap\)"):
         load("other-ap")
 
 
 def test_a_file_is_known_by_its_content_whatever_it_is_called(tmp_path, look):
-    save_weights([look], tmp_path / weights.FILE, {})
+    save_weights([look], tmp_path / network_file.FILE, {})
     renamed = tmp_path / "some.bin"
-    (tmp_path / weights.FILE).rename(renamed)
+    (tmp_path / network_file.FILE).rename(renamed)
     (tmp_path / "best.pt").rename(tmp_path / "best.safetensors")
     assert is_weights(renamed)
     assert not is_weights(tmp_path / "best.safetensors")
@@ -77,15 +78,15 @@ def test_a_file_is_known_by_its_content_whatever_it_is_called(tmp_path, look):
 
 
 def test_a_network_from_a_file_draws_no_random_numbers(tmp_path, look):
-    save_weights([look], tmp_path / weights.FILE, {})
+    save_weights([look], tmp_path / network_file.FILE, {})
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    load(tmp_path / weights.FILE, "cpu")
+    load(tmp_path / network_file.FILE, "cpu")
     assert torch.equal(torch.get_rng_state(), before), "they would be thrown away, and cost a tenth of a second"
 
 
 def test_weights_that_were_changed_or_cut_or_are_none_are_refused(tmp_path, look):
-    path = tmp_path / weights.FILE
+    path = tmp_path / network_file.FILE
     save_weights([look], path, {})
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -103,10 +104,10 @@ def test_weights_that_were_changed_or_cut_or_are_none_are_refused(tmp_path, look
 
 
 def test_a_flipped_bit_is_found_without_the_checksum_beside(tmp_path, look):
-    path, rng = tmp_path / weights.FILE, np.random.default_rng(5)
+    path, rng = tmp_path / network_file.FILE, np.random.default_rng(5)
     small = Stage(look.config, {"a": torch.randn(3, 300), "b": torch.arange(9)}, look.step)
     save_weights([small], path, {})
-    (tmp_path / f"{weights.FILE}.sha256").unlink()
+    (tmp_path / f"{network_file.FILE}.sha256").unlink()
     whole, refused = path.read_bytes(), 0
     (sound,) = load_weights(path)
     for at in rng.integers(0, 8 * len(whole), 200):
@@ -124,24 +125,24 @@ def test_a_flipped_bit_is_found_without_the_checksum_beside(tmp_path, look):
 
 
 def test_a_file_of_an_earlier_version_has_no_checksum_in_it_and_is_read(tmp_path, look):
-    path = tmp_path / weights.FILE
+    path = tmp_path / network_file.FILE
     save_weights([look], path, {})
     (sound,) = load_weights(path)
     with safe_open(path, framework="pt") as file:
         metadata = {name: value for name, value in file.metadata().items() if name != "sha256"}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(tensors, path, metadata)
-    (tmp_path / f"{weights.FILE}.sha256").unlink()
+    (tmp_path / f"{network_file.FILE}.sha256").unlink()
     (loaded,) = load_weights(path)
     torch.testing.assert_close(loaded.weights, sound.weights, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\x00", b"0" * 64])
 def test_a_checksum_beside_that_is_none_is_refused_in_one_line(tmp_path, look, content):
-    save_weights([look], tmp_path / weights.FILE, {})
-    (tmp_path / f"{weights.FILE}.sha256").write_bytes(content)
+    save_weights([look], tmp_path / network_file.FILE, {})
+    (tmp_path / f"{network_file.FILE}.sha256").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"is not the file of weights.safetensors.sha256; fetch it again$"):
-        load_weights(tmp_path / weights.FILE)
+        load_weights(tmp_path / network_file.FILE)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_a_checksum_beside_that_is_none_is_refused_in_one_line(tmp_path, look, c
         ({"looks": "no json"}, {}, "Expecting value"),
         (
             {"looks": '[{"config": {}, "step": 1}]'},
-            {"0.a": torch.zeros(3, 2), f"{weights.SCALE}0.a": torch.zeros(4)},
+            {"0.a": torch.zeros(3, 2), f"{SCALE}0.a": torch.zeros(4)},
             "must match the size",
         ),
         ({"looks": '[{"config": {}, "step": 1}]'}, {}, "its config is of another version"),
@@ -164,7 +165,7 @@ def test_a_checksum_beside_that_is_none_is_refused_in_one_line(tmp_path, look, c
 )
 def test_a_file_that_somebody_made_is_refused_in_one_line(tmp_path, metadata, tensors, told):
     path = tmp_path / "own.safetensors"
-    save_file({"a": torch.zeros(1), **tensors}, path, {"format": weights.FORMAT, **metadata})
+    save_file({"a": torch.zeros(1), **tensors}, path, {"format": FORMAT, **metadata})
     with pytest.raises(CheckpointError, match=r"own\.safetensors: ") as refused:
         load(path, "cpu")
     assert told in str(refused.value)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny_job import ONE_PROCESS, make_run, thin_efficientnet, tiny_config
 
-from vertebra_kp.inference.checkpoint import CheckpointError, save_checkpoint
+from vertebra_kp.inference.checkpoint import save_checkpoint
 from vertebra_kp.inference.loading import load
+from vertebra_kp.inference.network_file import CheckpointError
 from vertebra_kp.models import library
 from vertebra_kp.models.codec import HeatmapCodec
 from vertebra_kp.models.ensemble import Ensemble

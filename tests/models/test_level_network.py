@@ -7,8 +7,7 @@ import torch
 from vertebra_kp.config.network import BackboneConfig, NeckConfig
 from vertebra_kp.config.spine import LevelConfig, LevelNetworkConfig, SourcesTrainConfig, SpineSourceConfig
 from vertebra_kp.core.anatomy import LEVELS
-from vertebra_kp.data.reformation import LevelTargets
-from vertebra_kp.models.level_network import OUTSIDE, LevelNetwork, level_loss, path_scores
+from vertebra_kp.models.level_network import OUTSIDE, LevelNetwork, LevelTargets, level_loss, path_scores
 
 CONFIG = LevelConfig(
     name="test",

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from vertebra_kp.config.network import BackboneConfig, DecoderConfig, NeckConfig, NetworkConfig
+from vertebra_kp.config.spine import USUAL_STEP
 from vertebra_kp.core.anatomy import FLIPPED_CORNER, LEVELS, UNKNOWN
 from vertebra_kp.data.spine_films import Vertebrae
 from vertebra_kp.data.spine_views import targets_of
 from vertebra_kp.models.spine_loss import spine_loss
-from vertebra_kp.models.spine_network import USUAL_STEP, SpineNetwork, SpineOutput, mirror_output
+from vertebra_kp.models.spine_network import SpineNetwork, SpineOutput, mirror_output
 
 CONFIG = NetworkConfig(
     backbone=BackboneConfig(name="timm/tf_efficientnet_lite0"),

@@ -31,7 +31,7 @@ from vertebra_kp.evaluation.uncertainty.store import (
     save_calibrated,
 )
 from vertebra_kp.evaluation.uncertainty.trust import SIGNS, fit_trust
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.prediction import Prediction
 from vertebra_kp.reports.evaluation import write_report
 from vertebra_kp.reports.film_page import NAMES, film_page
 from vertebra_kp.reports.interpretation import interpret

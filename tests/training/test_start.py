@@ -7,7 +7,8 @@ from vertebra_kp.config.network import BackboneConfig, DecoderConfig, NeckConfig
 from vertebra_kp.config.section import StartSection
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.inference.weights import COMMITTED, FILE, Stage, load_weights, save_weights
+from vertebra_kp.inference.network_file import COMMITTED, FILE
+from vertebra_kp.inference.weights import Stage, load_weights, save_weights
 from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.models.spine_network import SpineNetwork
 from vertebra_kp.training.start import begins_anew, load_start

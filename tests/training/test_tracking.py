@@ -9,8 +9,8 @@ import pytest
 from tiny_job import tiny_config
 
 from vertebra_kp.core.anatomy import SCHEMAS
-from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.overlays import FilmView
+from vertebra_kp.inference.prediction import Prediction
 from vertebra_kp.training import tracking
 from vertebra_kp.training.run_folder import RunFolder
 from vertebra_kp.training.tracking import Tracker

@@ -24,7 +24,7 @@ from vertebra_kp.evaluation.uncertainty.store import (
     save_calibrated,
 )
 from vertebra_kp.evaluation.uncertainty.trust import fit_trust, signs_of
-from vertebra_kp.inference.weights import name_of
+from vertebra_kp.inference.network_file import name_of
 
 
 def run(arguments: argparse.Namespace) -> None:

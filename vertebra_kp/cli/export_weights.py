@@ -11,7 +11,8 @@ from vertebra_kp.config.spine import LevelConfig, sources_kind
 from vertebra_kp.core.provenance import code_version
 from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.inference.checkpoint import load_checkpoint
-from vertebra_kp.inference.weights import SUFFIX, Stage, find_network, is_weights, load_weights, save_weights
+from vertebra_kp.inference.network_file import SUFFIX, find_network, is_weights
+from vertebra_kp.inference.weights import Stage, load_weights, save_weights
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -12,9 +12,9 @@ from vertebra_kp.evaluation.runner import Evaluated, as_measured
 from vertebra_kp.evaluation.seen import training_images
 from vertebra_kp.evaluation.uncertainty.store import Calibrated, find_calibrated
 from vertebra_kp.inference.loading import load
+from vertebra_kp.inference.network_file import find_network, name_of
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.spine import SpinePredictor
-from vertebra_kp.inference.weights import find_network, name_of
 
 
 def network_file(arguments: argparse.Namespace) -> Path:

@@ -25,10 +25,10 @@ from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.films import Film
 from vertebra_kp.data.images import read_film, to_uint8
 from vertebra_kp.data.sources.folder import find_films
-from vertebra_kp.inference.batch import Prediction, check_finite
 from vertebra_kp.inference.doubts import MEANINGS
 from vertebra_kp.inference.journal import Journal, open_journal
 from vertebra_kp.inference.overlays import FilmView, attention_panel, film_grid, overlay_original
+from vertebra_kp.inference.prediction import Prediction, check_finite
 from vertebra_kp.inference.predictions import JSON_FILE, REPORT_FILE, ImageEntry, image_entry, write_predictions
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.spine import SpinePredictor

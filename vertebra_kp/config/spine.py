@@ -10,6 +10,7 @@ from vertebra_kp.config.network import STRIDE, BackboneConfig, NeckConfig, Netwo
 from vertebra_kp.config.section import Count, Fraction, Name, Positive, Section, StartSection, TrackerName
 from vertebra_kp.core.anatomy import SCHEMAS, Schema
 
+USUAL_STEP = 32.0  # px of the input: a spine network tells the log of a step against it
 SchemaName = Literal["ap_lumbar", "la_lumbar", "ap_whole_spine", "la_cervical", "la_whole_spine"]
 
 

@@ -4,12 +4,8 @@ In it every spine is straight, upright and of one size, so that what is left to 
 pelvis, the shape of the bodies.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from vertebra_kp.config.spine import ReformationConfig
 from vertebra_kp.core.anatomy import LEVELS, UNKNOWN
@@ -22,24 +18,11 @@ SMOOTH, SMOOTH_DIRECTION = 0.35, 1.0  # steps: standard deviations by which the 
 END = 3  # steps over which the direction at an end is measured
 REACH = 40  # steps that the line goes on, straight, past both ends
 SHRUNK_FROM = 1.4  # px of the image per px of the reformation: from here on it is blurred before it is sampled
-JITTER = 0.05  # of a step: standard deviation of centres in training, as found ones have it
+JITTER = 0.08  # of a step: standard deviation of centres in training, as found ones have it
 SIZE_JITTER = 0.15  # log-range, to both sides, of the width of a step across the spine
 SHIFT = 0.2, 0.4  # steps: range of shifts along the spine and across
-MOST_BEYOND = 2, 1  # neighbours above and below the marked ones that count as found
+MOST_BEYOND = 4, 2  # neighbours above and below the marked ones that count as found: the finder sees the neck
 DEEPEST_CUT = 0.38  # of the width, from one side
-
-
-@dataclass(frozen=True)
-class LevelTargets:
-    """Of a batch: ``found`` ``[B, rows]`` bool, where a vertebra is; ``first`` ``[B]``, the place in ``LEVELS`` of
-    the first row, which may lie above the first level.
-    """
-
-    found: Tensor
-    first: Tensor
-
-    def to(self, device: torch.device) -> "LevelTargets":
-        return LevelTargets(self.found.to(device), self.first.to(device))
 
 
 def reformat(

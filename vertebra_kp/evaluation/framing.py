@@ -7,7 +7,7 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import LEVELS, PRESENT_FROM, UNKNOWN, Schema
 from vertebra_kp.data.spine_films import Vertebrae, middle_of
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.prediction import Prediction
 from vertebra_kp.measures.aasce import largest_curve_deg
 
 FOUND_WITHIN = 0.5  # of a vertebra step, between predicted and true centre

@@ -15,8 +15,8 @@ from vertebra_kp.data.films import FilmLabels, Films
 from vertebra_kp.data.loader import sequential
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
 from vertebra_kp.evaluation.missing import filled
-from vertebra_kp.inference.batch import Prediction, check_finite
 from vertebra_kp.inference.doubts import COLLAPSED_BELOW
+from vertebra_kp.inference.prediction import Prediction, check_finite
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.streams import in_streams
 

@@ -1,88 +1,40 @@
 """A trained network on a batch of films: corners and covariances in each film's own pixels, presence, classes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vertebra_kp.config.schema import Config
-from vertebra_kp.core.anatomy import FLIPPED_SLIP, PRESENT_FROM, Schema
-from vertebra_kp.core.errors import UserError
+from vertebra_kp.core.anatomy import FLIPPED_SLIP
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.loader import Batch
-from vertebra_kp.inference.doubts import UNMEASURED, Doubt
 from vertebra_kp.inference.level_decoding import chained
-from vertebra_kp.inference.level_names import Names
+from vertebra_kp.inference.prediction import Prediction
 from vertebra_kp.models.codec import HeatmapCodec
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.losses import to_heatmaps
-from vertebra_kp.models.network import VertebraNetwork
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One image, ``file`` of ``size`` (height, width) px: what is predicted on it, in its own pixels.
-
-    ``points_xy_image`` [levels, 4, 2] and ``covariances`` [levels, 4, 2, 2] px², ``scores`` [levels, 4] in 0..1
-    (nan where the schema has no corner), ``presence`` [levels] in 0..1. ``matrix`` [3, 3] leads to the network's
-    frame. ``view_probabilities`` [2] of ``VIEWS`` and ``slip_probabilities`` [levels, 5] of ``SLIP_CLASSES``
-    are None where the network does not classify, and so is ``image_class``, probabilities by the name of a class.
-    ``doubts`` are reasons for a second opinion (``inference.doubts``), ``names`` those of the vertebrae that were
-    found, where a network names them by anatomy. Only when asked for: ``image`` [H, W] uint8 as the network saw
-    it, ``heatmaps`` [K, h, w], ``attention`` by map one [heads, N, N] per layer.
-    """
-
-    file: str
-    size: tuple[int, int]
-    points_xy_image: np.ndarray
-    covariances: np.ndarray
-    scores: np.ndarray
-    presence: np.ndarray
-    matrix: np.ndarray
-    view_probabilities: np.ndarray | None = None
-    slip_probabilities: np.ndarray | None = None
-    image_class: dict[str, float] | None = None
-    image: np.ndarray | None = None
-    heatmaps: np.ndarray | None = None
-    attention: dict[str, list[np.ndarray]] | None = None
-    doubts: tuple[Doubt, ...] = ()
-    names: Names | None = None
-
-    @property
-    def points_xy(self) -> np.ndarray:
-        """Corners [levels, 4, 2] in the network's frame."""
-        return apply_affine(self.matrix, self.points_xy_image)
-
-    def without_maps(self) -> "Prediction":
-        """The same without what is large."""
-        return replace(self, image=None, heatmaps=None, attention=None)
-
-
-def check_finite(prediction: Prediction, schema: Schema) -> None:
-    """Raises UserError, which names the image, where a number that would be reported is none.
-
-    Of a network that finds vertebrae, and of an image that was refused, absent ones have no corners.
-    """
-    present = prediction.presence >= PRESENT_FROM
-    finds = prediction.names is not None or not UNMEASURED.isdisjoint(prediction.doubts)
-    corners = schema.exists & (present | (not finds))[:, None]
-    for name, values in {
-        "presence": prediction.presence,
-        "corners": prediction.points_xy_image[corners],
-        "scores": prediction.scores[corners],
-        "covariances": prediction.covariances[corners],
-        "probabilities of the view": prediction.view_probabilities,
-        "probabilities of slips": prediction.slip_probabilities,
-    }.items():
-        if values is not None and not np.isfinite(values).all():
-            told = f"the network gave no finite {name}; look at the image and the network"
-            raise UserError(f"{prediction.file}: {told}")
+from vertebra_kp.models.network import Output, VertebraNetwork
 
 
 def codec_of(config: Config) -> HeatmapCodec:
     stride, codec = config.network.decoder.output_stride, config.codec
     return HeatmapCodec(stride, codec.sigma, codec.decode, codec.dark_blur)
+
+
+def heatmaps_of(network: VertebraNetwork | Ensemble, image: Tensor, config: Config) -> Tensor:
+    """Maps ``[B, K, h, w]`` of images ``[B, 1, H, W]``, with those of the mirror images where so asked."""
+    heatmaps = to_heatmaps(network(image).heatmap_logits, config.loss.heatmap)
+    if config.inference.flip:
+        heatmaps = _mean_with_mirrored(heatmaps, network(image.flip(-1)), config)
+    return heatmaps
+
+
+def _mean_with_mirrored(heatmaps: Tensor, of_mirrored: Output, config: Config) -> Tensor:
+    """Mirrored back, the map of a left corner is that of the right one."""
+    mirrored = to_heatmaps(of_mirrored.heatmap_logits, config.loss.heatmap)
+    return (heatmaps + mirrored.flip(-1)[:, list(config.data.keypoint_schema.flip_permutation)]) / 2
 
 
 @torch.inference_mode()
@@ -106,10 +58,9 @@ def predict_batch(
     classes = _probabilities(output.class_logits)
     if config.inference.flip:
         of_mirrored = network(image.flip(-1))
-        mirrored = to_heatmaps(of_mirrored.heatmap_logits, config.loss.heatmap)
-        # Mirrored back, the map of a left corner is that of the right one, and a left slip is one to the right.
-        heatmaps = (heatmaps + mirrored.flip(-1)[:, list(schema.flip_permutation)]) / 2
+        heatmaps = _mean_with_mirrored(heatmaps, of_mirrored, config)
         for target, other in _probabilities(of_mirrored.class_logits).items():
+            # Mirrored back, a left slip is one to the right.
             swapped = other[..., list(FLIPPED_SLIP)] if target == "slip" else other
             classes[target] = (classes[target] + swapped) / 2
     codec = codec_of(config)

@@ -11,16 +11,12 @@ import torch
 from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor, nn
 
-from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import check_archive, fault_of, replacing
+from vertebra_kp.inference.network_file import CheckpointError
 
 FORMAT = 2
 
 Moments = dict[str, dict[str, Tensor]]  # the optimiser's state by parameter name
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from vertebra_kp.data.dicom.display import KEYWORDS as DISPLAY
 from vertebra_kp.data.dicom.display import first_window
 from vertebra_kp.data.dicom.elements import ElementError, code, numbers, whole_number
 from vertebra_kp.data.film_file import FilmError
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.prediction import Prediction
 
 if TYPE_CHECKING:
     from highdicom.pr import GraphicAnnotation, GraphicLayer

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from vertebra_kp.config.spine import LevelConfig
 from vertebra_kp.data.reformation import reformat
-from vertebra_kp.models.level_network import LevelNetwork
+from vertebra_kp.inference.stages import LevelStage
 
 ROWS_OF = 4  # rows of a reformation are a multiple of it, so that the network takes its height
 
@@ -16,10 +15,9 @@ ROWS_OF = 4  # rows of a reformation are a multiple of it, so that the network t
 class LevelReader:
     """A level network and its config."""
 
-    network: LevelNetwork
+    stage: LevelStage
     config: LevelConfig
 
-    @torch.inference_mode()
     def evidence(self, image: np.ndarray, centres: np.ndarray) -> np.ndarray:
         """Log-probabilities ``[n, L]`` of ``LEVELS`` for vertebrae at ``centres`` ``[n, 2]``, n >= 2, of an image.
 
@@ -31,10 +29,4 @@ class LevelReader:
         seen = reformat(image, centres, -above, self.config.reformation, rows=rows).astype(np.float32) / 255
         found = np.zeros(rows, dtype=bool)
         found[above : above + n] = True
-        device = next(self.network.parameters()).device
-        tensor = torch.from_numpy(seen)[None, None].to(device).contiguous(memory_format=torch.channels_last)
-        is_found = torch.from_numpy(found)[None].to(device)
-        told = self.network(tensor, is_found)
-        if self.config.reformation.flip:
-            told = (told + self.network(tensor.flip(-1), is_found)) / 2
-        return told[0, found].float().cpu().numpy()
+        return self.stage.log_probabilities(seen, found, mirrored=self.config.reformation.flip)[found]

@@ -11,12 +11,15 @@ from vertebra_kp.config.schema import Config
 from vertebra_kp.config.spine import LevelConfig, SpineConfig, sources_kind
 from vertebra_kp.core.anatomy import View
 from vertebra_kp.core.files import fault_of
-from vertebra_kp.inference.checkpoint import Checkpoint, CheckpointError, load_checkpoint, put_weights
+from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, put_weights
+from vertebra_kp.inference.corners import CornerPredictor
 from vertebra_kp.inference.levels import LevelReader
+from vertebra_kp.inference.network_file import CheckpointError, find_network, is_weights
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.spine import SpinePredictor
-from vertebra_kp.inference.weights import Stage, find_network, is_weights, load_weights
+from vertebra_kp.inference.torch_stages import TorchLevels, TorchSpine, TorchVertebrae
+from vertebra_kp.inference.weights import Stage, load_weights
 from vertebra_kp.models.device import choose_device
 from vertebra_kp.models.ensemble import Ensemble
 from vertebra_kp.models.initialise import WithoutFirstWeights
@@ -54,7 +57,7 @@ def load(
         if members:
             raise CheckpointError(f"{path}: a spine network makes no ensemble; leave the other members out")
         levels = _level_reader(by_levels[0], first.config, where) if by_levels else None
-        return SpinePredictor(_on(first.network, where), first.config, first.step, refiner, levels)
+        return SpinePredictor(TorchSpine(_on(first.network, where)), first.config, first.step, refiner, levels)
     ensemble = [_corner_stage(one) for one in members]
     for other, name in zip(ensemble, members, strict=True):
         theirs = _frame(other.config)
@@ -63,7 +66,9 @@ def load(
     network: VertebraNetwork | Ensemble = first.network
     if ensemble:
         network = Ensemble([first.network, *(one.network for one in ensemble)], first.config.loss.heatmap)
-    return Predictor(_on(network, where), first.config, first.step, refiner, [one.config for one in ensemble])
+    return CornerPredictor(
+        _on(network, where), first.config, first.step, refiner, [one.config for one in ensemble]
+    )
 
 
 class _Corners(NamedTuple):
@@ -131,7 +136,7 @@ def _built(stage: Stage | Checkpoint, path: Path) -> _Stage:
 def _level_reader(stage: _Levels, spine: SpineConfig, device: torch.device) -> LevelReader:
     if stage.config.keypoint_schema.view != spine.keypoint_schema.view:
         raise CheckpointError(f"{stage.config.name}: names vertebrae of another view than {spine.name} finds")
-    return LevelReader(_on(stage.network.eval(), device), stage.config)
+    return LevelReader(TorchLevels(_on(stage.network, device)), stage.config)
 
 
 def _refiner(stage: _Stage, view: View, device: torch.device) -> Refiner:
@@ -142,7 +147,7 @@ def _refiner(stage: _Stage, view: View, device: torch.device) -> Refiner:
             "train one with data.patch, as the config aasce_vertebra does"
         )
     assert isinstance(stage, _Corners)
-    return Refiner(_on(stage.network.eval(), device), config)
+    return Refiner(TorchVertebrae(_on(stage.network, device), config), config)
 
 
 def _view(config: Config | SpineConfig | LevelConfig) -> View:

@@ -15,7 +15,7 @@ from vertebra_kp.core.anatomy import OUTLINE, PRESENT_FROM, Schema
 from vertebra_kp.core.geometry import apply_affine, points_to_indices, scale
 
 if TYPE_CHECKING:
-    from vertebra_kp.inference.batch import Prediction
+    from vertebra_kp.inference.prediction import Prediction
 
 Colour = tuple[int, int, int]
 

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from vertebra_kp.core.anatomy import CORNERS, SLIP_CLASSES, VIEWS, Schema, View
 from vertebra_kp.core.files import write_csv, write_json
 from vertebra_kp.core.text import printable
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.prediction import Prediction
 
 if TYPE_CHECKING:
     from vertebra_kp.data.dicom import DicomInfo

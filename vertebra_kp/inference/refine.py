@@ -2,28 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.geometry import apply_affine
-from vertebra_kp.data.films import Film, LooseFilms
-from vertebra_kp.data.loader import FilmDataset
+from vertebra_kp.data.films import Film
 from vertebra_kp.data.patches import patch_of, windows
-from vertebra_kp.inference.batch import Prediction, predict_batch
+from vertebra_kp.data.transforms import place
+from vertebra_kp.inference.prediction import Prediction
+from vertebra_kp.inference.stages import VertebraStage
 from vertebra_kp.inference.streams import in_batches
-from vertebra_kp.models.network import VertebraNetwork
 
 PASSES = 2  # the second crops where the first has found the vertebra
 PATCHES_AT_ONCE = 34
+
+
+class _Corners(NamedTuple):
+    """Of one vertebra, in the original image's pixels."""
+
+    points: np.ndarray
+    covariances: np.ndarray
+    scores: np.ndarray
 
 
 @dataclass(frozen=True)
 class Refiner:
     """A network of patches and its config."""
 
-    network: VertebraNetwork
+    stage: VertebraStage
     config: Config
 
     @property
@@ -52,22 +61,22 @@ class Refiner:
                 refined[i] = _with(refined[i], of_film)
         return refined
 
-    def _corners(self, patches: Sequence[Film]) -> list[Prediction]:
-        data = self.config.data
-        dataset = FilmDataset(LooseFilms(patches), data.keypoint_schema, data.input_size)
-        return predict_batch(self.network, dataset.batch([(0, i) for i in range(len(patches))]), self.config)
+    def _corners(self, patches: Sequence[Film]) -> list[_Corners]:
+        samples = [place(patch, self.config.data.input_size) for patch in patches]
+        points, covariances, scores = self.stage.corners(np.stack([sample.image for sample in samples]))
+        found = []
+        for i, sample in enumerate(samples):
+            back = np.linalg.inv(sample.matrix)
+            linear = back[:2, :2]
+            found.append(_Corners(apply_affine(back, points[i]), linear @ covariances[i] @ linear.T, scores[i]))
+        return found
 
 
-def _with(prediction: Prediction, by_level: dict[int, Prediction]) -> Prediction:
+def _with(prediction: Prediction, by_level: dict[int, _Corners]) -> Prediction:
     """The prediction with the corners of these levels in place of its own."""
-
     points, covariances, scores = (
         values.copy() for values in (prediction.points_xy_image, prediction.covariances, prediction.scores)
     )
     for level, one in by_level.items():
-        points[level], covariances[level], scores[level] = (
-            one.points_xy_image[0],
-            one.covariances[0],
-            one.scores[0],
-        )
+        points[level], covariances[level], scores[level] = one
     return replace(prediction, points_xy_image=points, covariances=covariances, scores=scores)

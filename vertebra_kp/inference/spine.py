@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from vertebra_kp.config.differences import differences
 from vertebra_kp.config.network import STRIDE
@@ -17,14 +17,14 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import apply_affine, compose, rotate, scale, scale_of, translate, warp_image
 from vertebra_kp.data.borders import content_box
 from vertebra_kp.data.films import Film
-from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.doubts import UNMEASURED, doubts_of
 from vertebra_kp.inference.level_names import Names, name_levels
 from vertebra_kp.inference.levels import LevelReader
+from vertebra_kp.inference.prediction import Prediction
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.refine import Refiner
 from vertebra_kp.inference.spine_decoding import FoundSpine, SpineMaps, decode, place_corners
-from vertebra_kp.models.spine_network import SpineNetwork, mean_output, mirror_output
+from vertebra_kp.inference.stages import SpineStage
 
 # px at which the whole image is seen: vertebrae are large on a lumbar image, small on one of the whole body
 FINDER_HEIGHTS = (192, 384, 768)
@@ -71,13 +71,13 @@ class SpinePredictor(Predictor):
 
     def __init__(
         self,
-        spine: SpineNetwork,
+        spine: SpineStage,
         spine_config: SpineConfig,
         step: int,
         refiner: Refiner | None = None,
         level_reader: LevelReader | None = None,
     ) -> None:
-        self.spine, self.spine_config = spine.eval(), spine_config
+        self.spine, self.spine_config = spine, spine_config
         self.step, self.refiner, self.level_reader = step, refiner, level_reader
         self.config = _data_config(spine_config)
         self.pin: Pin | None = None
@@ -95,7 +95,7 @@ class SpinePredictor(Predictor):
         """
         if level not in self.schema.levels:
             raise ValueError(f"level must be one of {', '.join(self.schema.levels)}, got {level!r}")
-        other = SpinePredictor(self.spine, self.spine_config, self.step, self.refiner, self.level_reader)
+        other = copy(self)
         other.pin = level, np.array(xy_image, dtype=float)
         return other
 
@@ -115,10 +115,10 @@ class SpinePredictor(Predictor):
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        further = [stage.network for stage in (self.refiner, self.level_reader) if stage is not None]
-        for network in [self.spine, *further]:
-            for tensor in network.state_dict().values():
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        further = [one.stage for one in (self.refiner, self.level_reader) if one is not None]
+        for stage in [self.spine, *further]:
+            for tensor in stage.tensors():
+                digest.update(tensor)
         return digest.hexdigest()[:16]
 
     @property
@@ -126,8 +126,8 @@ class SpinePredictor(Predictor):
         return KEPT_SIZE
 
     @property
-    def device(self) -> torch.device:
-        return next(self.spine.parameters()).device
+    def device(self) -> str:
+        return self.spine.device
 
     @property
     def schema(self) -> Schema:
@@ -177,7 +177,7 @@ class SpinePredictor(Predictor):
         return Understood(spine, names, view, compose(film.to_image, crop), (size[0], size[1]), upside_down)
 
     def _evidence(self, image: np.ndarray, spine: FoundSpine) -> np.ndarray:
-        """Log-probabilities ``[n, L]`` of the levels, by the spine network and, where there is one, a level network."""
+        """Log-probabilities ``[n, L]`` of the levels, by the spine network and any level network."""
         if self.level_reader is None or len(spine) < LEAST_FOUND:
             return spine.levels
         read = self.level_reader.evidence(image, spine.centres)
@@ -225,22 +225,12 @@ class SpinePredictor(Predictor):
         placed = translate(size[1] / 2 - middle[0], size[0] / 2 - middle[1])
         return compose(upright, placed), size
 
-    @torch.inference_mode()
     def _maps(
         self, image: np.ndarray, placement: np.ndarray, size: tuple[int, int], *, mirrored: bool = False
     ) -> SpineMaps:
         """What the network says of an image under a placement; ``mirrored`` averages with its mirror image."""
         seen = warp_image(image, placement, size).astype(np.float32) / 255
-        tensor = torch.from_numpy(seen)[None, None].to(self.device).contiguous(memory_format=torch.channels_last)
-        output = self.spine(tensor)
-        if mirrored:
-            output = mean_output(output, mirror_output(self.spine(tensor.flip(-1))))
-        points, offsets, log_step, down, levels = (
-            one[0].float().cpu().numpy()
-            for one in (output.points.sigmoid(), output.offsets, output.log_step, output.down, output.levels)
-        )
-        view = output.view[0].float().softmax(dim=0).cpu().numpy()
-        return SpineMaps(points, offsets, log_step, down, levels, view, self.spine.output_stride)
+        return self.spine.maps(seen, mirrored=mirrored)
 
 
 def _for_refinement(film: Film, prediction: Prediction) -> Film:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import maximum_filter
 
+from vertebra_kp.config.spine import USUAL_STEP
 from vertebra_kp.core.anatomy import LEVELS
 from vertebra_kp.core.geometry import apply_affine
-from vertebra_kp.models.spine_network import USUAL_STEP
 
 PEAK_FROM = 0.15  # of a centre's probability
 MOST_PEAKS = 80

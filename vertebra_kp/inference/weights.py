@@ -8,10 +8,8 @@ its calibration and a model card.
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +20,9 @@ from safetensors.torch import save
 from torch import Tensor
 from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
-from vertebra_kp.core.files import ZIP, fault_of, parse_json, replacing, write_text
-from vertebra_kp.inference.checkpoint import CheckpointError
+from vertebra_kp.core.files import fault_of, parse_json, replacing, write_text
+from vertebra_kp.inference.network_file import CheckpointError
 
-log = logging.getLogger(__name__)
-
-COMMITTED = Path(__file__).parents[1] / "models" / "pretrained"
-FILE = "weights.safetensors"
-SUFFIX = ".safetensors"
-RENAMED = {"aasce-ap": "ap-spine"}  # published names of earlier versions
 FORMAT = "1"
 SCALE = "8-bit scale of "  # before the name of a rounded tensor: the name of its scales
 LARGEST = 127
@@ -52,51 +44,6 @@ class _Described(TypedDict):
 
     config: dict[str, Any]
     step: int
-
-
-def find_network(name_or_path: str | Path) -> Path:
-    """The file of weights that comes with the package under this name, or any file by its path.
-
-    Raises CheckpointError, which lists the names, where there is neither a name nor a file.
-    """
-    name, own = str(name_or_path), Path(name_or_path)
-    if name in RENAMED and not own.is_file():
-        _say_renamed(name)
-        name = RENAMED[name]
-    committed = COMMITTED / name / FILE
-    for path in (committed, own):
-        if path.is_file():
-            return path
-    raise CheckpointError(
-        f"{name_or_path}: no such checkpoint, and no weights of that name come along ({', '.join(published())})"
-    )
-
-
-@cache
-def _say_renamed(name: str) -> None:
-    """Once in a process."""
-    log.warning("%s became %s, which reads any framing", name, RENAMED[name])
-
-
-def is_weights(path: Path) -> bool:
-    """Whether a file is one of weights, by its content; what is neither weights nor a checkpoint, by its name."""
-    start = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(9)
-    if start.startswith(ZIP):  # a checkpoint is a zip archive
-        return False
-    return start[8:] == b"{" or path.suffix == SUFFIX  # 8 bytes of length, then a header of JSON
-
-
-def published() -> list[str]:
-    """Names of the weights that come with the package."""
-    return sorted(path.parent.name for path in COMMITTED.glob(f"*/{FILE}"))
-
-
-def name_of(path: Path) -> str:
-    """The name of weights that come with the package, the path of any other."""
-    return path.parent.name if path.parent.parent == COMMITTED else str(path)
 
 
 def save_weights(stages: list[Stage], path: Path, about: dict[str, Any]) -> str:

@@ -39,7 +39,8 @@ class Hardware(TypedDict):
     python: str
 
 
-def hardware(device: torch.device) -> Hardware:
+def hardware(device: torch.device | str) -> Hardware:
+    device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     threads, python = torch.get_num_threads(), platform.python_version()
     return {"device": device.type, "name": name, "threads": threads, "torch": torch.__version__, "python": python}

@@ -5,6 +5,7 @@ spine lets first rib, last rib and sacrum speak for the names of all.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 
 from vertebra_kp.config.spine import LevelConfig
 from vertebra_kp.core.anatomy import LEVELS
-from vertebra_kp.data.reformation import LevelTargets
 from vertebra_kp.models.backbones import Backbone
 from vertebra_kp.models.heads import without_autocast
 from vertebra_kp.models.necks import EncoderLayer, sincos_positions
@@ -20,6 +20,19 @@ from vertebra_kp.models.necks import EncoderLayer, sincos_positions
 DROPPED = 0.2  # of what is read from the map, in training
 OUTSIDE = math.log(1e-4)  # log-probability of a vertebra that a path puts above C1 or below S1
 SINGLE = 0.5  # weight of the loss of single vertebrae against that of the path
+
+
+@dataclass(frozen=True)
+class LevelTargets:
+    """Of a batch: ``found`` ``[B, rows]`` bool, where a vertebra is; ``first`` ``[B]``, the place in ``LEVELS`` of
+    the first row, which may lie above the first level.
+    """
+
+    found: Tensor
+    first: Tensor
+
+    def to(self, device: torch.device) -> "LevelTargets":
+        return LevelTargets(self.found.to(device), self.first.to(device))
 
 
 class LevelNetwork(nn.Module):

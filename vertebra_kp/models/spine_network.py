@@ -22,7 +22,6 @@ from vertebra_kp.models.initialise import initialise
 from vertebra_kp.models.necks import Neck
 
 POINTS = ("centre", *CORNERS)
-USUAL_STEP = 32.0  # px of the input: the log of a step is told against it
 RARE = 0.01  # share of cells with a point at the start: keeps the first steps of the focal loss calm
 
 

@@ -9,8 +9,8 @@ from vertebra_kp.evaluation.uncertainty.calibration import Interval, reported_po
 from vertebra_kp.evaluation.uncertainty.propagate import standard_error
 from vertebra_kp.evaluation.uncertainty.shape import SURPRISING_FROM
 from vertebra_kp.evaluation.uncertainty.store import Calibrated
-from vertebra_kp.inference.batch import Prediction
 from vertebra_kp.inference.doubts import MEANINGS, UNMEASURED, Doubt
+from vertebra_kp.inference.prediction import Prediction
 from vertebra_kp.measures import Measurement, Spine, measure
 
 SHIFT_FROM = 0.7  # logarithm: twice as plausible one level away

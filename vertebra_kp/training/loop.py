@@ -26,7 +26,7 @@ from vertebra_kp.evaluation.schema import Metrics
 from vertebra_kp.evaluation.summary import PICTURES, first_views, row_of, summary_of, worst_views, write_film_rows
 from vertebra_kp.inference.batch import codec_of
 from vertebra_kp.inference.checkpoint import Checkpoint, load_checkpoint, put_weights, save_checkpoint
-from vertebra_kp.inference.predictor import Predictor
+from vertebra_kp.inference.corners import CornerPredictor
 from vertebra_kp.models.device import Hardware, hardware, peak_memory_mb
 from vertebra_kp.models.losses import KeypointLoss, Targets
 from vertebra_kp.models.network import VertebraNetwork
@@ -315,7 +315,7 @@ def evaluate_and_select(run: Run, state: RunState, phase: Phase, means: dict[str
     config, progress = run.config, state.progress
     error = None
     if run.group.is_main:
-        predictor = Predictor(state.evaluated_network, config, state.step)
+        predictor = CornerPredictor(state.evaluated_network, config, state.step)
         evaluated = evaluate_films(predictor, run.validation, limit=config.train.evaluate_films, shown=PICTURES)
         summary = summary_of(evaluated, config.data.keypoint_schema)
         error = summary["mre_px"]
@@ -349,7 +349,7 @@ def final_report(run: Run, state: RunState, version: str) -> TrainingReport:
     config, schema = run.config, run.config.data.keypoint_schema
     best: Checkpoint = load_checkpoint(run.folder.best)
     put_weights(state.network, best.weights, run.folder.best)
-    evaluated = evaluate_films(Predictor(state.network, config, best.step), run.validation)
+    evaluated = evaluate_films(CornerPredictor(state.network, config, best.step), run.validation)
     summary = summary_of(evaluated, schema, bootstrap=1000)
     report: TrainingReport = {
         "name": config.name,

@@ -21,7 +21,6 @@ from vertebra_kp.config.spine import LevelConfig, SpineConfig
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import write_text
 from vertebra_kp.core.provenance import code_version
-from vertebra_kp.data.reformation import LevelTargets
 from vertebra_kp.data.spine_films import SpineFilm
 from vertebra_kp.data.spine_views import SpineTargets
 from vertebra_kp.inference.checkpoint import (
@@ -34,7 +33,7 @@ from vertebra_kp.inference.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from vertebra_kp.models.level_network import LevelNetwork
+from vertebra_kp.models.level_network import LevelNetwork, LevelTargets
 from vertebra_kp.models.spine_network import SpineNetwork
 from vertebra_kp.training.batch_norm import check_batch_norms
 from vertebra_kp.training.loop import Interrupted, signals_caught

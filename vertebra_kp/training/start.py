@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from vertebra_kp.config.section import StartSection
 from vertebra_kp.config.spine import LevelConfig, SpineConfig, sources_kind
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.inference.checkpoint import CheckpointError, load_checkpoint
-from vertebra_kp.inference.weights import find_network, is_weights, load_weights
+from vertebra_kp.inference.checkpoint import load_checkpoint
+from vertebra_kp.inference.network_file import CheckpointError, find_network, is_weights
+from vertebra_kp.inference.weights import load_weights
 from vertebra_kp.models.level_network import LevelNetwork
 from vertebra_kp.models.spine_network import SpineNetwork
 from vertebra_kp.models.state_dicts import OwnFileError, likely_cause, read_state_dict, without_prefix

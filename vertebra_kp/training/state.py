@@ -16,7 +16,6 @@ from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.files import fault_of
 from vertebra_kp.inference.checkpoint import (
     Checkpoint,
-    CheckpointError,
     Moments,
     moments_by_name,
     put_weights,
@@ -24,6 +23,7 @@ from vertebra_kp.inference.checkpoint import (
     restore_moments,
     restore_random_state,
 )
+from vertebra_kp.inference.network_file import CheckpointError
 from vertebra_kp.models.network import VertebraNetwork
 from vertebra_kp.training.distributed import Group
 from vertebra_kp.training.precision import autocast_dtype

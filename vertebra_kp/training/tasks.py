@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vertebra_kp.config.spine import LevelConfig, SpineConfig
-from vertebra_kp.data.reformation import LevelTargets, random_reformation
+from vertebra_kp.config.spine import USUAL_STEP, LevelConfig, SpineConfig
+from vertebra_kp.data.reformation import random_reformation
 from vertebra_kp.data.spine_films import SpineFilm
 from vertebra_kp.data.spine_views import SpineTargets, random_view, targets_of
-from vertebra_kp.models.level_network import LevelNetwork, level_loss
+from vertebra_kp.models.level_network import LevelNetwork, LevelTargets, level_loss
 from vertebra_kp.models.spine_loss import spine_loss
-from vertebra_kp.models.spine_network import USUAL_STEP, SpineNetwork
+from vertebra_kp.models.spine_network import SpineNetwork
 
 
 class Task(Protocol):

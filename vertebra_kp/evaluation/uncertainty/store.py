@@ -16,8 +16,8 @@ from vertebra_kp.core.files import read_json, write_json
 from vertebra_kp.evaluation.uncertainty.calibration import Calibration, FilmErrors, reported_points
 from vertebra_kp.evaluation.uncertainty.shape import ShapeContent, ShapeModel, shape_model_from_dict
 from vertebra_kp.evaluation.uncertainty.trust import TrustModel, signs_of
-from vertebra_kp.inference.batch import Prediction
-from vertebra_kp.inference.weights import is_weights
+from vertebra_kp.inference.network_file import is_weights
+from vertebra_kp.inference.prediction import Prediction
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from vertebra_kp.core.anatomy import PRESENT_FROM
 from vertebra_kp.evaluation.uncertainty.shape import ShapeModel
-from vertebra_kp.inference.batch import Prediction
+from vertebra_kp.inference.prediction import Prediction
 
 SIGNS = ("spread", "implausibility")
 
