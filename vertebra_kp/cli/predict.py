@@ -20,6 +20,7 @@ from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.exit_codes import DONE, DONE_IN_PART, INTERRUPTED
 from vertebra_kp.core.files import write_image, write_text
+from vertebra_kp.core.memory import keep_freed_memory
 from vertebra_kp.core.text import printable
 from vertebra_kp.data.film_file import is_dicom
 from vertebra_kp.data.films import Film
@@ -33,7 +34,6 @@ from vertebra_kp.inference.predictions import JSON_FILE, REPORT_FILE, ImageEntry
 from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.spine import SpinePredictor
 from vertebra_kp.inference.streams import in_streams
-from vertebra_kp.models.device import keep_freed_memory
 from vertebra_kp.reports.film_page import film_page
 from vertebra_kp.reports.interpretation import Interpretation, interpret
 from vertebra_kp.reports.schema import ImageReport, image_report, write_measurement_report

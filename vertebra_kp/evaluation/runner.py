@@ -1,16 +1,11 @@
 """A network measured on labelled films, in the original films' pixels; numbers are returned, callers write."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
 
-from vertebra_kp.config.differences import differences
-from vertebra_kp.config.io import override_config
-from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import Schema
-from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.films import FilmLabels, Films
 from vertebra_kp.data.loader import sequential
 from vertebra_kp.evaluation.metrics import FilmResult, film_errors
@@ -21,7 +16,6 @@ from vertebra_kp.inference.predictor import Predictor
 from vertebra_kp.inference.streams import in_streams
 
 # What a trained network may be measured under: everything else has made it, or decides what it is given.
-MEASURABLE = ("codec.decode", "codec.dark_blur", "inference.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +27,6 @@ class Evaluated(FilmResult):
     slips: np.ndarray
     image_class: int
     prediction: Prediction
-
-
-def as_measured(trained: Config, overrides: Sequence[str]) -> Config:
-    """The config of a trained network under other settings of decoding and inference.
-
-    Raises UserError where an override would change what was trained.
-    """
-    measured = override_config(trained, overrides)
-    if refused := [key for key in differences(trained, measured) if not key.startswith(MEASURABLE)]:
-        raise UserError(
-            f"{', '.join(refused)}: the network was trained with another value, measuring cannot change it; train "
-            f"with it, or set only {MEASURABLE[0]}, {MEASURABLE[1]} and {MEASURABLE[2]}*"
-        )
-    return measured
 
 
 def evaluate_films(

@@ -11,10 +11,10 @@ from pydantic import Field, ValidationError
 
 from vertebra_kp.config.differences import MAY_DIFFER, differences, flat_config
 from vertebra_kp.config.io import find_config, load_config, read_yaml
+from vertebra_kp.config.measured import as_measured
 from vertebra_kp.config.schema import Config
 from vertebra_kp.config.section import Name, Positive, Section
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.evaluation.runner import as_measured
 from vertebra_kp.training.run_folder import RunFolder
 
 NOBODY = "none"  # a config's name where only its settings count

@@ -29,4 +29,4 @@ class LevelReader:
         seen = reformat(image, centres, -above, self.config.reformation, rows=rows).astype(np.float32) / 255
         found = np.zeros(rows, dtype=bool)
         found[above : above + n] = True
-        return self.stage.log_probabilities(seen, found, mirrored=self.config.reformation.flip)[found]
+        return self.stage.log_probabilities(seen, found)[found]

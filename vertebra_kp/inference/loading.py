@@ -56,7 +56,7 @@ def load(
     if isinstance(first, _Spine):
         if members:
             raise CheckpointError(f"{path}: a spine network makes no ensemble; leave the other members out")
-        levels = _level_reader(by_levels[0], first.config, where) if by_levels else None
+        levels = [_level_reader(one, first.config, where) for one in by_levels]
         return SpinePredictor(TorchSpine(_on(first.network, where)), first.config, first.step, refiner, levels)
     ensemble = [_corner_stage(one) for one in members]
     for other, name in zip(ensemble, members, strict=True):
@@ -136,7 +136,7 @@ def _built(stage: Stage | Checkpoint, path: Path) -> _Stage:
 def _level_reader(stage: _Levels, spine: SpineConfig, device: torch.device) -> LevelReader:
     if stage.config.keypoint_schema.view != spine.keypoint_schema.view:
         raise CheckpointError(f"{stage.config.name}: names vertebrae of another view than {spine.name} finds")
-    return LevelReader(TorchLevels(_on(stage.network, device)), stage.config)
+    return LevelReader(TorchLevels(_on(stage.network, device), stage.config), stage.config)
 
 
 def _refiner(stage: _Stage, view: View, device: torch.device) -> Refiner:

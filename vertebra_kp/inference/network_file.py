@@ -9,13 +9,15 @@ from functools import cache
 from pathlib import Path
 
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.core.files import ZIP
+from vertebra_kp.core.files import ZIP, parse_json
 
 log = logging.getLogger(__name__)
 
 COMMITTED = Path(__file__).parents[1] / "models" / "pretrained"
 FILE = "weights.safetensors"
 SUFFIX = ".safetensors"
+ABOUT = "network.json"  # in the folder of an exported network
+MOST_HEADER_BYTES = 2**24
 RENAMED = {"aasce-ap": "ap-spine"}  # published names of earlier versions
 
 
@@ -56,6 +58,24 @@ def is_weights(path: Path) -> bool:
     if start.startswith(ZIP):  # a checkpoint is a zip archive
         return False
     return start[8:] == b"{" or path.suffix == SUFFIX  # 8 bytes of length, then a header of JSON
+
+
+def names_sources(path: Path) -> bool:
+    """Whether a file of weights is a spine network's: by its header, without the weights and without torch."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > MOST_HEADER_BYTES:
+                return False
+            header = parse_json(file.read(length))
+        return "sources" in parse_json(header["__metadata__"]["looks"])[0]["config"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return False  # whoever loads it says what is wrong
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a path is the folder of an exported network."""
+    return (path / ABOUT).is_file()
 
 
 def published() -> list[str]:

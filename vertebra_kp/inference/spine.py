@@ -75,10 +75,10 @@ class SpinePredictor(Predictor):
         spine_config: SpineConfig,
         step: int,
         refiner: Refiner | None = None,
-        level_reader: LevelReader | None = None,
+        level_readers: Sequence[LevelReader] = (),
     ) -> None:
         self.spine, self.spine_config = spine, spine_config
-        self.step, self.refiner, self.level_reader = step, refiner, level_reader
+        self.step, self.refiner, self.level_readers = step, refiner, level_readers
         self.config = _data_config(spine_config)
         self.pin: Pin | None = None
 
@@ -105,8 +105,11 @@ class SpinePredictor(Predictor):
 
     @property
     def configs(self) -> Sequence[Config | SpineConfig | LevelConfig]:
-        further = [stage.config for stage in (self.refiner, self.level_reader) if stage is not None]
-        return [self.spine_config, *further]
+        return [self.spine_config, *(stage.config for stage in self._further_stages)]
+
+    @property
+    def _further_stages(self) -> list[Refiner | LevelReader]:
+        return [*([] if self.refiner is None else [self.refiner]), *self.level_readers]
 
     @property
     def mirrors(self) -> bool:
@@ -115,8 +118,7 @@ class SpinePredictor(Predictor):
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        further = [one.stage for one in (self.refiner, self.level_reader) if one is not None]
-        for stage in [self.spine, *further]:
+        for stage in [self.spine, *(one.stage for one in self._further_stages)]:
             for tensor in stage.tensors():
                 digest.update(tensor)
         return digest.hexdigest()[:16]
@@ -177,10 +179,10 @@ class SpinePredictor(Predictor):
         return Understood(spine, names, view, compose(film.to_image, crop), (size[0], size[1]), upside_down)
 
     def _evidence(self, image: np.ndarray, spine: FoundSpine) -> np.ndarray:
-        """Log-probabilities ``[n, L]`` of the levels, by the spine network and any level network."""
-        if self.level_reader is None or len(spine) < LEAST_FOUND:
+        """Log-probabilities ``[n, L]`` of the levels, by the spine network and level networks."""
+        if not self.level_readers or len(spine) < LEAST_FOUND:
             return spine.levels
-        read = self.level_reader.evidence(image, spine.centres)
+        read = np.mean([reader.evidence(image, spine.centres) for reader in self.level_readers], axis=0)
         return (1 - READ_SHARE) * spine.levels + READ_SHARE * read
 
     def _with_close_corners(

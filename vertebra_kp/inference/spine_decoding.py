@@ -8,6 +8,7 @@ from scipy.ndimage import maximum_filter
 from vertebra_kp.config.spine import USUAL_STEP
 from vertebra_kp.core.anatomy import LEVELS
 from vertebra_kp.core.geometry import apply_affine
+from vertebra_kp.inference.spine_maps import SpineMaps
 
 PEAK_FROM = 0.15  # of a centre's probability
 MOST_PEAKS = 80
@@ -18,19 +19,6 @@ OFF_STEP = 0.7
 GAP_COST = 0.6  # of a vertebra left out between two
 CORNER_WINDOW = 0.22  # of a step: how far a corner's peak may lie from where the vertebra expects it
 CORNER_FROM = 0.2  # of a corner's probability: below it, the vertebra's expectation counts
-
-
-@dataclass(frozen=True)
-class SpineMaps:
-    """Of one image, at ``stride``: probabilities ``points`` ``[5, h, w]``, the rest as ``SpineOutput``."""
-
-    points: np.ndarray
-    offsets: np.ndarray
-    log_step: np.ndarray
-    down: np.ndarray
-    levels: np.ndarray
-    view: np.ndarray
-    stride: int
 
 
 @dataclass(frozen=True)

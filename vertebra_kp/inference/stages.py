@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vertebra_kp.inference.spine_decoding import SpineMaps
+from vertebra_kp.inference.spine_maps import SpineMaps
 
 
 class Stage(Protocol):
@@ -30,5 +30,5 @@ class VertebraStage(Stage, Protocol):
 
 
 class LevelStage(Stage, Protocol):
-    def log_probabilities(self, seen: np.ndarray, found: np.ndarray, *, mirrored: bool) -> np.ndarray:
+    def log_probabilities(self, seen: np.ndarray, found: np.ndarray) -> np.ndarray:
         """``[rows, L]`` of a reformation ``[H, W]`` float32 in 0..1; ``found`` ``[rows]`` hold a vertebra."""

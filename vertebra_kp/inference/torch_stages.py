@@ -1,17 +1,19 @@
 """The stages of a spine network's prediction, run by torch."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vertebra_kp.config.schema import Config
+from vertebra_kp.config.spine import LevelConfig
 from vertebra_kp.inference.batch import codec_of, heatmaps_of
-from vertebra_kp.inference.spine_decoding import SpineMaps
+from vertebra_kp.inference.spine_maps import SpineArrays, SpineMaps, mean_of
 from vertebra_kp.models.level_network import LevelNetwork
 from vertebra_kp.models.network import VertebraNetwork
-from vertebra_kp.models.spine_network import SpineNetwork, mean_output, mirror_output
+from vertebra_kp.models.spine_network import SpineNetwork
 
 
 class TorchStage:
@@ -36,24 +38,18 @@ class TorchStage:
 class TorchSpine(TorchStage):
     network: SpineNetwork
 
-    @torch.inference_mode()
     def maps(self, seen: np.ndarray, *, mirrored: bool) -> SpineMaps:
-        image = self._tensor(seen[None])
-        output = self.network(image)
+        arrays = self._arrays(seen)
         if mirrored:
-            output = mean_output(output, mirror_output(self.network(image.flip(-1))))
-        points, offsets, log_step, down, levels, view = (
-            one[0].float().cpu().numpy()
-            for one in (
-                output.points.sigmoid(),
-                output.offsets,
-                output.log_step,
-                output.down,
-                output.levels,
-                output.view.float().softmax(dim=-1),
-            )
+            arrays = mean_of(arrays, self._arrays(np.ascontiguousarray(seen[:, ::-1])).unmirrored())
+        return arrays.maps(self.network.output_stride)
+
+    @torch.inference_mode()
+    def _arrays(self, seen: np.ndarray) -> SpineArrays:
+        output = self.network(self._tensor(seen[None]))
+        return SpineArrays(
+            *(getattr(output, field.name)[0].float().cpu().numpy() for field in fields(SpineArrays))
         )
-        return SpineMaps(points, offsets, log_step, down, levels, view, self.network.output_stride)
 
 
 class TorchVertebrae(TorchStage):
@@ -75,10 +71,14 @@ class TorchVertebrae(TorchStage):
 class TorchLevels(TorchStage):
     network: LevelNetwork
 
+    def __init__(self, network: LevelNetwork, config: LevelConfig) -> None:
+        super().__init__(network)
+        self.mirrors = config.reformation.flip
+
     @torch.inference_mode()
-    def log_probabilities(self, seen: np.ndarray, found: np.ndarray, *, mirrored: bool) -> np.ndarray:
+    def log_probabilities(self, seen: np.ndarray, found: np.ndarray) -> np.ndarray:
         image, is_found = self._tensor(seen[None]), torch.from_numpy(found)[None].to(self.device)
         told = self.network(image, is_found)
-        if mirrored:
+        if self.mirrors:
             told = (told + self.network(image.flip(-1), is_found)) / 2
         return told[0].float().cpu().numpy()

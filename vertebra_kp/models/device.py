@@ -1,6 +1,5 @@
 """Where a network runs: the device, its name, its memory."""
 
-import ctypes
 import platform
 import re
 import sys
@@ -12,7 +11,6 @@ import torch
 from vertebra_kp.core.errors import UserError
 
 CPU_INFO = Path("/proc/cpuinfo")
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt(3)
 
 
 def choose_device(device: str | None) -> str:
@@ -20,13 +18,6 @@ def choose_device(device: str | None) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: torch sees no GPU here; leave it open to use the CPU")
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what a layer's maps have taken: to ask the system for it anew costs a tenth of the time."""
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1)):
-            mallopt(parameter, value)
 
 
 class Hardware(TypedDict):

@@ -7,14 +7,14 @@ finder) and place corners on a crop in which vertebrae have a constant size (the
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vertebra_kp.config.network import NetworkConfig, size_fault
-from vertebra_kp.core.anatomy import CORNERS, FLIPPED_CORNER, LEVELS, VIEWS
+from vertebra_kp.core.anatomy import CORNERS, LEVELS, VIEWS
 from vertebra_kp.models.backbones import Backbone
 from vertebra_kp.models.decoders import build_decoder, conv_norm_act, maps_for
 from vertebra_kp.models.heads import without_autocast
@@ -88,23 +88,3 @@ class SpineNetwork(nn.Module):
             offsets, log_step, down = self.shape_head(decoded).split([2 * len(CORNERS), 1, 2], dim=1)
             view = self.view_head(F.adaptive_avg_pool2d(encoded["F4"].float(), 1).flatten(1))
         return SpineOutput(points, offsets, log_step, down, levels, view)
-
-
-def mirror_output(output: SpineOutput) -> SpineOutput:
-    """What the network says of a mirror image, as of the image itself: left and right corners change places."""
-    B, _, h, w = output.offsets.shape
-    to_left = output.offsets.new_tensor([-1.0, 1.0]).view(1, 1, 2, 1, 1)
-    offsets = output.offsets.view(B, len(CORNERS), 2, h, w)[:, list(FLIPPED_CORNER)] * to_left
-    corners = [1 + corner for corner in FLIPPED_CORNER]
-    return SpineOutput(
-        output.points[:, [0, *corners]].flip(-1),
-        offsets.reshape(B, -1, h, w).flip(-1),
-        output.log_step.flip(-1),
-        (output.down * to_left[0]).flip(-1),
-        output.levels.flip(-1),
-        output.view,
-    )
-
-
-def mean_output(one: SpineOutput, other: SpineOutput) -> SpineOutput:
-    return SpineOutput(*((getattr(one, f.name) + getattr(other, f.name)) / 2 for f in fields(SpineOutput)))

@@ -16,7 +16,7 @@ from vertebra_kp.core.files import read_json, write_json
 from vertebra_kp.evaluation.uncertainty.calibration import Calibration, FilmErrors, reported_points
 from vertebra_kp.evaluation.uncertainty.shape import ShapeContent, ShapeModel, shape_model_from_dict
 from vertebra_kp.evaluation.uncertainty.trust import TrustModel, signs_of
-from vertebra_kp.inference.network_file import is_weights
+from vertebra_kp.inference.network_file import is_exported, is_weights
 from vertebra_kp.inference.prediction import Prediction
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,9 @@ def save_calibrated(calibrated: Calibrated, path: Path, about: Mapping[str, Any]
 
 
 def calibration_of(checkpoint: Path) -> Path:
-    """Where a checkpoint's calibration is: in the run's folder, or beside a file of weights."""
-    return (checkpoint.parent if is_weights(checkpoint) else checkpoint.parent.parent) / FILE
+    """Where a checkpoint's calibration is: in the run's folder, or beside weights or an exported network."""
+    beside = is_weights(checkpoint) or is_exported(checkpoint.parent)
+    return (checkpoint.parent if beside else checkpoint.parent.parent) / FILE
 
 
 def find_calibrated(given: Path | None, checkpoint: Path, schema: Schema, fingerprint: str) -> Calibrated | None:
