@@ -5,7 +5,7 @@ import pytest
 
 from vertebra_kp.core.anatomy import SCHEMAS, State
 from vertebra_kp.data.disturb import DISTURBANCES, DisturbedFilms
-from vertebra_kp.data.films import PhantomFilms
+from vertebra_kp.data.phantom_films import PhantomFilms
 
 LUMBAR = SCHEMAS["la_lumbar"]
 MOVED = {"rotation", "cut", "upside_down", "mirrored"}

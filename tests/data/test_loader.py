@@ -25,10 +25,11 @@ from vertebra_kp.core.anatomy import SCHEMAS, UNKNOWN, VIEWS, State, presence_ta
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.cache import PIXELS, CachedFilms
-from vertebra_kp.data.films import FilmList, PhantomFilms
+from vertebra_kp.data.films import FilmList
 from vertebra_kp.data.images import FilmError
 from vertebra_kp.data.loader import FilmDataset, open_batches, sequential, shuffled
 from vertebra_kp.data.phantom import draw_film
+from vertebra_kp.data.phantom_films import PhantomFilms
 from vertebra_kp.data.record import Record, label_arrays
 from vertebra_kp.inference.batch import predict_batch
 

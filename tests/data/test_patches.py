@@ -9,8 +9,9 @@ from one_prediction import a_prediction
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import SCHEMAS, State
 from vertebra_kp.core.geometry import apply_affine, compose, rotate, translate
-from vertebra_kp.data.films import LooseFilms, PhantomFilms, shrunk
+from vertebra_kp.data.films import LooseFilms, shrunk
 from vertebra_kp.data.patches import PatchFilms, windows
+from vertebra_kp.data.phantom_films import PhantomFilms
 from vertebra_kp.data.transforms import place
 from vertebra_kp.inference import refine
 

@@ -17,12 +17,12 @@ from scipy import ndimage
 
 from vertebra_kp.core.anatomy import CORNERS, SCHEMAS, SLIP_CLASSES, UNKNOWN, State
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.data.phantom import ANATOMIES, PRESETS, PhantomFilm, body, draw_film
 from vertebra_kp.data.phantom.canvas import Canvas
 from vertebra_kp.data.phantom.presets import MOST_JITTER_SD, SLIP_FROM
 from vertebra_kp.data.phantom.radiograph import Exposure, expose
 from vertebra_kp.data.phantom.spine import Spine, draw_spine
+from vertebra_kp.data.phantom_films import PhantomFilms
 
 ROOT = Path(__file__).parents[2]
 SIZE = (160, 80)

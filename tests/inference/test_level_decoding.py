@@ -9,8 +9,8 @@ from torch import nn
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.anatomy import SCHEMAS
 from vertebra_kp.core.spine_curve import LEAST_LEVELS, _theil_sen, line_through
-from vertebra_kp.data.films import PhantomFilms
 from vertebra_kp.data.loader import FilmDataset
+from vertebra_kp.data.phantom_films import PhantomFilms
 from vertebra_kp.inference.batch import predict_batch
 from vertebra_kp.inference.level_decoding import chained
 from vertebra_kp.models.codec import HeatmapCodec

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vertebra_kp.core.anatomy import PRESENT_FROM, SCHEMAS
-from vertebra_kp.data.films import PhantomFilms
+from vertebra_kp.data.phantom_films import PhantomFilms
 from vertebra_kp.evaluation.uncertainty.store import calibration_of, find_calibrated
 from vertebra_kp.inference import network_file
 from vertebra_kp.inference.loading import load

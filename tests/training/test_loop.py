@@ -9,7 +9,7 @@ from torch import nn
 
 from vertebra_kp.config.schema import Config
 from vertebra_kp.core.errors import UserError
-from vertebra_kp.data.films import PhantomFilms
+from vertebra_kp.data.phantom_films import PhantomFilms
 from vertebra_kp.inference.checkpoint import load_checkpoint
 from vertebra_kp.models import library
 from vertebra_kp.training import loop as engine

@@ -8,7 +8,8 @@ from vertebra_kp.config.schema import MARKED, Config, DataConfig
 from vertebra_kp.core.anatomy import Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.datasets import FilmSelection, as_seen, films_of, records_of, validation_films
-from vertebra_kp.data.films import Films, PhantomFilms
+from vertebra_kp.data.films import Films
+from vertebra_kp.data.phantom_films import PhantomFilms
 from vertebra_kp.data.record import Record
 from vertebra_kp.data.sources import schema_of
 

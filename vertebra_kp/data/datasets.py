@@ -12,9 +12,10 @@ from vertebra_kp.config.schema import Config, DataConfig, Names, PhaseConfig
 from vertebra_kp.core.anatomy import SCHEMAS, Schema, State
 from vertebra_kp.data.cache import CachedFilms
 from vertebra_kp.data.classes import label_classes
-from vertebra_kp.data.films import FilmList, Films, PhantomFilms
+from vertebra_kp.data.films import FilmList, Films
 from vertebra_kp.data.level_marks import load_marks, settle_names
 from vertebra_kp.data.patches import PatchFilms
+from vertebra_kp.data.phantom_films import PhantomFilms
 from vertebra_kp.data.record import Record, take_levels
 from vertebra_kp.data.repair import RepairError, apply_repairs, load_repair_file
 from vertebra_kp.data.shards import ShardFilms, read_shards

@@ -9,7 +9,8 @@ import numpy as np
 from vertebra_kp.core.anatomy import OTHER_VIEW
 from vertebra_kp.core.files import write_csv
 from vertebra_kp.data.disturb import DISTURBANCES, DisturbedFilms
-from vertebra_kp.data.films import Films, PhantomFilms
+from vertebra_kp.data.films import Films
+from vertebra_kp.data.phantom_films import PhantomFilms
 from vertebra_kp.evaluation.agreement import auc
 from vertebra_kp.evaluation.metrics import film_errors
 from vertebra_kp.evaluation.runner import Evaluated, evaluate_films

@@ -42,7 +42,7 @@ REFINED_WIDTH_PX = 55.0  # of a vertebra: what its images are kept in when the c
 CORNER_SCALE = (
     1.75  # of the crop: how large vertebrae are where their corners are placed without a crop refinement
 )
-READ_SHARE = 0.5  # of the level network's evidence against the spine network's
+READ_SHARE = 0.8  # of the level networks' evidence against the spine network's
 CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop refinement
 
 

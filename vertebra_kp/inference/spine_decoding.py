@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
-from scipy.ndimage import maximum_filter
 
 from vertebra_kp.config.spine import USUAL_STEP
 from vertebra_kp.core.anatomy import LEVELS
@@ -100,7 +100,7 @@ def place_corners(maps: SpineMaps, spine: FoundSpine) -> FoundSpine:
 
 def _peaks(maps: SpineMaps) -> _Peaks:
     heat = maps.points[0]
-    is_peak = (heat == maximum_filter(heat, 3, mode="constant")) & (heat >= PEAK_FROM)
+    is_peak = (heat == cv2.dilate(heat, np.ones((3, 3), np.uint8))) & (heat >= PEAK_FROM)
     row, column = np.nonzero(is_peak)
     order = np.argsort(-heat[row, column], kind="stable")[:MOST_PEAKS]
     # From head to foot, whichever way that is on the image.

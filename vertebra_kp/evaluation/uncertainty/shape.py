@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import block_diag
 from typing_extensions import TypedDict  # of Python 3.11 pydantic takes no other
 
 from vertebra_kp.core.anatomy import Schema
