@@ -1,12 +1,14 @@
 """Synthetic images as films, drawn when asked for."""
 
+import math
+
 import numpy as np
 
 from vertebra_kp.core.anatomy import OTHER_VIEW, SCHEMAS, VIEWS, Schema
 from vertebra_kp.core.errors import UserError
 from vertebra_kp.data.films import Film
 from vertebra_kp.data.phantom import ANATOMIES, draw_film
-from vertebra_kp.data.record import unknown_slips
+from vertebra_kp.data.record import label_arrays, unknown_slips
 
 
 class PhantomFilms:

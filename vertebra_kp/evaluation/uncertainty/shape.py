@@ -69,7 +69,9 @@ class ShapeModel:
         if visible.sum() >= 4:
             rows = np.repeat(visible, 2)
             shapes = self.covariance[np.ix_(rows, rows)]
-            uncertainty = block_diag(*(beliefs[visible] * scale**2))
+            uncertainty = np.zeros_like(shapes)  # of each corner for itself: blocks on the diagonal
+            for i, block in enumerate(beliefs[visible] * scale**2):
+                uncertainty[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = block
             offset = (placed - self.mean)[visible].ravel()
             precision = np.linalg.inv(shapes + uncertainty)
             weighted = precision @ offset
