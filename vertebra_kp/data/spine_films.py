@@ -105,13 +105,18 @@ def spine_film(record: Record, schema: Schema) -> SpineFilm | None:
     if len(vertebrae.centres) < 2:
         return None
     image = to_uint8(read_film(record.image_path))
-    height, width = image.shape
-    factor = min(1, KEPT_STEP_PX / float(np.nanmedian(vertebrae.steps)), KEPT_SIDE_PX / max(height, width))
-    kept = max(1, round(height * factor)), max(1, round(width * factor))
-    matrix = scale(kept[1] / width, kept[0] / height)
-    small = image if kept == image.shape else warp_image(image, matrix, kept)
+    small, matrix = in_kept_pixels(image, float(np.nanmedian(vertebrae.steps)))
     view = VIEWS.index(record.view or schema.view)
     return SpineFilm(record.id, small, vertebrae.moved(matrix), view)
+
+
+def in_kept_pixels(image: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """An image ``[H, W]`` with vertebrae ``step`` px apart as it is kept for training, and the matrix there."""
+    height, width = image.shape
+    factor = min(1, KEPT_STEP_PX / step, KEPT_SIDE_PX / max(height, width))
+    kept = max(1, round(height * factor)), max(1, round(width * factor))
+    matrix = scale(kept[1] / width, kept[0] / height)
+    return image if kept == image.shape else warp_image(image, matrix, kept), matrix
 
 
 def spine_films(records: Sequence[Record], schema: Schema, workers: int = 2) -> list[SpineFilm]:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vertebra_kp.config.spine import LevelConfig
+from vertebra_kp.core.geometry import apply_affine
 from vertebra_kp.data.reformation import reformat
+from vertebra_kp.data.spine_films import in_kept_pixels
 from vertebra_kp.inference.stages import LevelStage
 
 ROWS_OF = 4  # rows of a reformation are a multiple of it, so that the network takes its height
@@ -26,7 +28,10 @@ class LevelReader:
         n = len(centres)
         rows = max(self.config.reformation.rows, -(-n // ROWS_OF) * ROWS_OF)
         above = (rows - n) // 2
-        seen = reformat(image, centres, -above, self.config.reformation, rows=rows).astype(np.float32) / 255
+        step = float(np.median(np.linalg.norm(np.diff(centres, axis=0), axis=1)))
+        small, matrix = in_kept_pixels(image, step)  # as in training: finer pixels look different
+        along = reformat(small, apply_affine(matrix, centres), -above, self.config.reformation, rows=rows)
+        seen = along.astype(np.float32) / 255
         found = np.zeros(rows, dtype=bool)
         found[above : above + n] = True
         return self.stage.log_probabilities(seen, found)[found]
