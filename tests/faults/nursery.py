@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ from vertebra_kp.experiments import launch
 from vertebra_kp.models import library
 
 PIPE_BYTES, SET_PIPE_SIZE = 2**20, 1031  # F_SETPIPE_SZ of Linux
+ORDER_BYTES = 2**16
 MARK = "\nwrites: "
 CAPABILITY_VERSION, OVERRIDES = 0x20080522, 0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH; capabilities(7)
 WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")
@@ -60,27 +62,60 @@ class Counter:
                 os.killpg(0, signal.SIGKILL)
 
 
+class Forker:
+    """A process without threads, which forks commands for one that has some by then: torch does not outlive a fork
+    of its threads."""
+
+    def __init__(self) -> None:
+        self.ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork() == 0:
+            self.ours.close()
+            _fork_as_asked(theirs)
+        theirs.close()
+
+    def ask(self, order: dict, *files: int) -> int | None:
+        socket.send_fds(self.ours, [json.dumps(order).encode()], files)
+        return json.loads(self.ours.recv(ORDER_BYTES))
+
+
+def _fork_as_asked(theirs: socket.socket) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        message, files, *_ = socket.recv_fds(theirs, ORDER_BYTES, 1)
+        if not message:  # who asked has ended
+            os._exit(0)
+        order = json.loads(message)
+        if "start" in order:
+            answer = os.fork()
+            if answer == 0:
+                theirs.close()
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, signal.SIG_DFL)
+                _run(order["start"], files[0])
+            os.close(files[0])
+        else:
+            found, status = os.waitpid(order["wait"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if found else None
+        theirs.send(json.dumps(answer).encode())
+
+
 class Forked:
-    """In place of ``subprocess.Popen``: a command of this package in a fork of this process."""
+    """In place of ``subprocess.Popen``: a command of this package in a fork, by ``forker``."""
+
+    forker: Forker
 
     def __init__(self, command: list[str], *, stdout, **_: object) -> None:
         self.args, self.returncode = command, None
-        self.pid = os.fork()
-        if self.pid == 0:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            _run(command[len(launch.PROGRAM) :], stdout.fileno())
+        self.pid = self.forker.ask({"start": command[len(launch.PROGRAM) :]}, stdout.fileno())
 
     def wait(self, timeout: float | None = None) -> int:
         end = time.monotonic() + (timeout or 3600)
         while self.returncode is None:
-            found, status = os.waitpid(self.pid, os.WNOHANG)
-            if found:
-                self.returncode = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > end:
+            self.returncode = self.forker.ask({"wait": self.pid})
+            if self.returncode is None and time.monotonic() > end:
                 raise subprocess.TimeoutExpired(self.args, timeout)
-            else:
-                time.sleep(0.01)
+            time.sleep(0.01)
         return self.returncode
 
     def terminate(self) -> None:
@@ -141,6 +176,7 @@ def serve() -> None:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"],) * 2)
                 if order.get("as_owner") and os.geteuid() == 0:
                     obey_modes()
+                Forked.forker = Forker()
                 counter.begin(order["root"], order.get("at"))
                 _run(order["start"], write, counter)
             os.close(write)

@@ -42,7 +42,6 @@ REFINED_WIDTH_PX = 55.0  # of a vertebra: what its images are kept in when the c
 CORNER_SCALE = (
     1.75  # of the crop: how large vertebrae are where their corners are placed without a crop refinement
 )
-READ_SHARE = 0.8  # of the level networks' evidence against the spine network's
 CORNER_SD = 0.1  # of a step: standard deviation of a corner before the crop refinement
 
 
@@ -179,11 +178,11 @@ class SpinePredictor(Predictor):
         return Understood(spine, names, view, compose(film.to_image, crop), (size[0], size[1]), upside_down)
 
     def _evidence(self, image: np.ndarray, spine: FoundSpine) -> np.ndarray:
-        """Log-probabilities ``[n, L]`` of the levels, by the spine network and level networks."""
+        """Log-probabilities ``[n, L]`` of the levels: by the level networks, else by the spine network."""
         if not self.level_readers or len(spine) < LEAST_FOUND:
             return spine.levels
-        read = np.mean([reader.evidence(image, spine.centres) for reader in self.level_readers], axis=0)
-        return (1 - READ_SHARE) * spine.levels + READ_SHARE * read
+        evidence: np.ndarray = np.mean([one.evidence(image, spine.centres) for one in self.level_readers], axis=0)
+        return evidence
 
     def _with_close_corners(
         self, image: np.ndarray, crop: np.ndarray, size: tuple[int, int], spine: FoundSpine
