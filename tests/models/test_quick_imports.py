@@ -21,6 +21,8 @@ def run(code: str) -> str:
 
 def test_predicting_starts_without_modules_that_take_long():
     loaded = run("import sys, vertebra_kp.cli.predict; print(*sys.modules)").split()
+    assert not {"torch", "torchvision"} & set(loaded)  # exported networks are run without them
+    loaded = run("import sys, vertebra_kp.inference.loading; print(*sys.modules)").split()
     assert "torchvision" in loaded
     assert not SLOW_TO_IMPORT & set(loaded)
 
