@@ -253,3 +253,20 @@ def test_a_script_ends_as_its_command():
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: no_folder/evaluation.npz does not exist")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "", "--network", "a", "--out", "o"],
+        ["predict", "a.png", "--network", "", "--out", "o"],
+        ["predict", "a.png", "--network", "a", "--out", ""],
+        ["train", "--config", ""],
+        ["report", "", "--output-file", "o"],
+    ],
+)
+def test_an_empty_name_is_refused_and_does_not_stand_for_the_folder_at_hand(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert "is empty; name a file or folder" in capsys.readouterr().err

@@ -33,8 +33,16 @@ def _within(of: type[int] | type[float], wanted: str, holds: Callable[[float], b
     return number
 
 
+def _name(text: str) -> str:
+    """Not empty, as of a shell variable that is not set: it would stand for the folder at hand."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a file or folder, . for this one")
+    return text
+
+
 TYPES: dict[str, Callable[[str], Any]] = {
-    "path": Path,
+    "path": lambda text: Path(_name(text)),
+    "name": _name,
     "count": _within(int, "a whole number of 1 or more", lambda value: value >= 1),
     "whole": _within(int, "a whole number of 0 or more", lambda value: value >= 0),
     "proper_share": _within(float, "above 0 and below 1", lambda value: 0 < value < 1),

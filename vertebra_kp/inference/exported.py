@@ -27,6 +27,7 @@ from vertebra_kp.inference.spine_maps import SpineArrays, SpineMaps, mean_of
 
 Backend = Literal["onnx", "openvino"]
 FORMAT = 1
+SQUARES_AT_ONCE = 4  # as fast on a CPU as all of a spine, in less than half of the memory
 MODULES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
@@ -112,7 +113,10 @@ class ExportedSpine(_ExportedStage):
 
 class ExportedVertebrae(_ExportedStage):
     def corners(self, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        points, covariances, scores = self.session.run(seen[:, None])
+        parts = [
+            self.session.run(seen[i : i + SQUARES_AT_ONCE, None]) for i in range(0, len(seen), SQUARES_AT_ONCE)
+        ]
+        points, covariances, scores = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
         return points, covariances, scores
 
 
